@@ -1,0 +1,1 @@
+"""Tools that turn videos and official annotations into a manifest."""

@@ -1,0 +1,1 @@
+"""Train video models that recognise what people do with objects, when most of the actions are rare."""

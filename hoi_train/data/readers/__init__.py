@@ -1,0 +1,1 @@
+"""Readers: the frames asked for, or a ClipError that names the clip."""

@@ -1,0 +1,75 @@
+"""The contract of a loss: one file a paper, per-sample losses first, the reduction stated."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from hoi_train.records import ClassCounts, LabelKind, TaskStats
+
+
+class Loss(nn.Module):
+    """Map logits and targets to per-sample losses.
+
+    A subclass takes ``class_counts`` first; its keyword-only arguments are its hyper-parameters, and from them
+    the configuration's schema is made. All state that changes the next step is a buffer or a parameter.
+
+    Shapes:
+        logits ``[N, C]``, floating; computed in float32 or better whatever came in.
+        target int64 ``[N]`` with class ids (single-label), or floating ``[N, C]`` in 0..1 (multi-label).
+        result ``[N]``; N = 0 gives an empty result whose reduction is 0.
+    """
+
+    labels: ClassVar[frozenset[LabelKind]]
+
+    def __init__(self, class_counts: ClassCounts) -> None:
+        super().__init__()
+        if class_counts.labels not in self.labels:
+            raise ValueError(
+                f"{type(self).__name__} is for {' and '.join(sorted(self.labels))}-label tasks, "
+                f"this task is {class_counts.labels}-label"
+            )
+        self.kind: LabelKind = class_counts.labels
+        self.num_classes = class_counts.num_classes
+
+    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Return the loss of each sample, ``[N]``; raises ``ValueError`` on shapes or types that do not fit."""
+        self._check(logits, target)
+        if logits.dtype in (torch.float16, torch.bfloat16):
+            logits = logits.float()
+        if self.kind == "multi":
+            target = target.to(logits.dtype)  # float32 targets would pull float64 logits down to float32
+        with torch.autocast(logits.device.type, enabled=False):
+            return self.per_sample(logits, target)
+
+    def per_sample(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Compute the paper's formula on float32 or float64 logits; the one method every loss writes."""
+        raise NotImplementedError
+
+    def reduce(self, losses: Tensor, target: Tensor) -> Tensor:
+        """Return the scalar to minimise: the mean over samples unless the paper says otherwise."""
+        return losses.sum() / max(len(losses), 1)
+
+    def schedule(self, epoch: int) -> None:
+        """Set what depends on the epoch (from 0). Pure in ``epoch``: may be called any number of times."""
+
+    def after_validation(self, stats: TaskStats) -> None:
+        """Learn from the per-class results of the validation just made."""
+
+    def class_weights(self) -> Tensor | None:
+        """Return the weights per class in force, float64 ``[C]``, or ``None`` if the loss has none."""
+        return None
+
+    def _check(self, logits: Tensor, target: Tensor) -> None:
+        if logits.ndim != 2 or logits.shape[1] != self.num_classes or not logits.is_floating_point():
+            raise ValueError(f"logits must be floating [N, {self.num_classes}], got {logits.dtype} {logits.shape}")
+        if self.kind == "single":
+            fits = target.shape == logits.shape[:1] and target.dtype == torch.int64
+            wanted = "int64 [N]"
+        else:
+            fits = target.shape == logits.shape and target.is_floating_point()
+            wanted = f"floating [N, {self.num_classes}]"
+        if not fits:
+            raise ValueError(f"target must be {wanted} for N = {len(logits)}, got {target.dtype} {target.shape}")

@@ -1,0 +1,1 @@
+"""Training procedures that need more than a loss."""

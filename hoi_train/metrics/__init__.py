@@ -1,0 +1,1 @@
+"""Per-class results first, averages last."""

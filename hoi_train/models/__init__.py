@@ -1,0 +1,1 @@
+"""Backbones, heads and the recognizer that joins them."""

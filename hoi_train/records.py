@@ -1,0 +1,279 @@
+"""The nouns of the program: frozen records that check themselves.
+
+Shape letters used throughout: N samples, C classes, T frames, H height, W width, S side of the network's input.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+LabelKind = Literal["single", "multi"]
+Split = Literal["train", "val", "test"]
+SPLITS: tuple[Split, ...] = ("train", "val", "test")
+
+
+class ClipError(Exception):
+    """A clip that cannot be read as asked. The message names the clip, its file and what went wrong."""
+
+
+def nearest(name: str, allowed: Sequence[str]) -> str:
+    """Return a hint such as ``; did you mean 'take'?``, or an empty string when nothing is close."""
+    close = difflib.get_close_matches(name, allowed, n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+@dataclass(frozen=True)
+class ClassList:
+    """The class names of one task in their official order; a class's id is its position, from 0."""
+
+    names: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if not self.names:
+            raise ValueError("a class list needs at least one class")
+        repeated = sorted({name for name in self.names if self.names.count(name) > 1})
+        if repeated:
+            raise ValueError(f"class names must be unique, repeated: {repeated}")
+        if any(not name or name != name.strip() for name in self.names):
+            raise ValueError("class names must not be empty or have blanks around them")
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
+
+    def index(self, name: str) -> int:
+        """Return the id of a class; raises ``ValueError`` with the nearest name if there is none."""
+        try:
+            return self.names.index(name)
+        except ValueError:
+            raise ValueError(f"unknown class {name!r}{nearest(name, self.names)}") from None
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is to be recognised: a name, its classes, and how many of them a clip (or pair) carries."""
+
+    name: str
+    classes: ClassList
+    labels: LabelKind
+    of: Literal["clip", "pair"] = "clip"
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes C."""
+        return len(self.classes)
+
+
+@dataclass(frozen=True)
+class ClassCounts:
+    """How often each class occurs in the training split: what losses and class groups are built from.
+
+    Args:
+        positives: training samples that carry each class, C non-negative integers.
+        num_samples: training samples in all; equals the sum of ``positives`` for single-label tasks.
+        labels: ``"single"`` (one class a sample) or ``"multi"`` (any number, also none).
+    """
+
+    positives: tuple[int, ...]
+    num_samples: int
+    labels: LabelKind
+
+    def __post_init__(self) -> None:
+        if not self.positives or min(self.positives) < 0:
+            raise ValueError(f"class counts must be C >= 1 non-negative integers, got {self.positives}")
+        if self.labels == "single" and sum(self.positives) != self.num_samples:
+            raise ValueError(f"single-label counts sum to {sum(self.positives)}, not to {self.num_samples = }")
+        if max(self.positives) > self.num_samples:
+            raise ValueError(f"a class occurs {max(self.positives)} times in {self.num_samples} samples")
+
+    @classmethod
+    def single(cls, positives: Sequence[int]) -> ClassCounts:
+        """Make the counts of a single-label task."""
+        return cls(tuple(int(n) for n in positives), sum(int(n) for n in positives), "single")
+
+    @classmethod
+    def multi(cls, positives: Sequence[int], num_samples: int) -> ClassCounts:
+        """Make the counts of a multi-label task with ``num_samples`` rows."""
+        return cls(tuple(int(n) for n in positives), num_samples, "multi")
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes C."""
+        return len(self.positives)
+
+    def tensor(self) -> Tensor:
+        """Return the positives as float64 ``[C]``."""
+        return torch.tensor(self.positives, dtype=torch.float64)
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One labelled stretch of video.
+
+    Args:
+        clip_id: unique in the manifest.
+        path: video file, or folder of numbered frame images; absolute.
+        start, end: seconds in the file, ``end`` exclusive; ``None`` is the file's own start or end.
+        split: ``train``, ``val`` or ``test``.
+        group: what must not be torn apart by a split (subject, source video); ``None`` if unknown.
+        labels: for each task the class id (single-label) or the ascending class ids (multi-label).
+        num_frames: frames of the whole file if known, else ``None``.
+        seekable: seeking in the file is known to be exact, because the data tools encoded it.
+        fps: frames a second of a frame folder; ``None`` for video files, which carry their own times.
+    """
+
+    clip_id: str
+    path: Path
+    split: Split
+    labels: Mapping[str, int | tuple[int, ...]]
+    start: float | None = None
+    end: float | None = None
+    group: str | None = None
+    num_frames: int | None = None
+    seekable: bool = False
+    fps: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.split not in SPLITS:
+            raise ValueError(f"clip {self.clip_id!r}: split {self.split!r} is not one of {', '.join(SPLITS)}")
+        for name, value in (("start", self.start), ("end", self.end)):
+            if value is not None and not (math.isfinite(value) and value >= 0):
+                raise ValueError(f"clip {self.clip_id!r}: {name} must be seconds >= 0, got {value}")
+        if self.end is not None and (self.start or 0.0) >= self.end:
+            raise ValueError(f"clip {self.clip_id!r}: start {self.start} is not before end {self.end}")
+
+
+@dataclass(frozen=True)
+class PairAnnotation:
+    """A person and an object at one frame of a clip, and what the person does with it.
+
+    Args:
+        frame: number of the frame in the clip, from 0.
+        person_id, object_id: identities that hold through the clip.
+        person_box, object_box: ``(x0, y0, x1, y1)`` in pixels of the frame, ``x0 < x1``, ``y0 < y1``.
+        object_class: name of the object's class.
+        predicates: names of the predicates that hold, possibly none.
+    """
+
+    frame: int
+    person_id: int
+    object_id: int
+    person_box: tuple[float, float, float, float]
+    object_box: tuple[float, float, float, float]
+    object_class: str
+    predicates: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        for name, (x0, y0, x1, y1) in (("person_box", self.person_box), ("object_box", self.object_box)):
+            if not (x0 < x1 and y0 < y1):
+                raise ValueError(f"{name} {(x0, y0, x1, y1)} is not x0 < x1, y0 < y1")
+
+
+@dataclass(frozen=True)
+class ClipBatch:
+    """What the loader gives to the loop.
+
+    Args:
+        video: uint8 ``[N, 3, T, S, S]``, RGB; the model normalises it.
+        targets: for each task int64 ``[N]`` (single-label) or float32 multi-hot ``[N, C]`` (multi-label).
+        indices: int64 ``[N]``, each clip's position in its split.
+        clip_ids: N names, for messages.
+    """
+
+    video: Tensor
+    targets: Mapping[str, Tensor]
+    indices: Tensor
+    clip_ids: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if not (self.video.ndim == 5 and self.video.shape[1] == 3 and self.video.dtype == torch.uint8):
+            raise ValueError(f"video must be uint8 [N, 3, T, S, S], got {self.video.dtype} {self.video.shape}")
+
+    def __len__(self) -> int:
+        return len(self.clip_ids)
+
+    @property
+    def inputs(self) -> dict[str, Tensor]:
+        """The tensors the model's ``forward`` takes, by argument name."""
+        return {"video": self.video}
+
+    def map(self, function: Any) -> ClipBatch:
+        """Apply a tensor function (``.to(device)``, ``pin_memory``) to every tensor."""
+        targets = {task: function(target) for task, target in self.targets.items()}
+        return replace(self, video=function(self.video), targets=targets, indices=function(self.indices))
+
+    def pin_memory(self) -> ClipBatch:
+        """Return the batch in page-locked memory; the DataLoader calls this."""
+        return self.map(lambda tensor: tensor.pin_memory())
+
+
+@dataclass(frozen=True)
+class TaskStats:
+    """How one task did on one split: per-class vectors first, averages made from them.
+
+    Args:
+        task: what was evaluated.
+        num_samples: rows evaluated, each clip (or pair) counted once.
+        support: int64 ``[C]``, evaluated rows that carry each class.
+        vectors: float64 ``[C]`` each: ``recall``, ``precision``, ``f1``, ``ap`` in 0..1; nan where undefined.
+        scalars: averages by name (``top1``, ``recall_macro``, ``recall_minority``, ``loss`` …); nan where undefined.
+        groups: class ids of each group, such as ``majority`` and ``minority``.
+        confusion: int64 ``[C, C]``, rows truth, columns prediction; single-label only.
+    """
+
+    task: Task
+    num_samples: int
+    support: Tensor
+    vectors: Mapping[str, Tensor]
+    scalars: Mapping[str, float]
+    groups: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    confusion: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        for name, vector in self.vectors.items():
+            if vector.shape != (self.task.num_classes,):
+                raise ValueError(f"{self.task.name}/{name} must be [{self.task.num_classes}], got {vector.shape}")
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the record with plain lists; nan becomes ``None`` so that any JSON reader takes it."""
+        return {
+            "classes": list(self.task.classes),
+            "num_samples": self.num_samples,
+            "support": self.support.tolist(),
+            **{name: [_plain(v) for v in vector.tolist()] for name, vector in self.vectors.items()},
+            "groups": {name: list(ids) for name, ids in self.groups.items()},
+            "confusion": None if self.confusion is None else self.confusion.tolist(),
+        }
+
+
+@dataclass(frozen=True)
+class EpochStats:
+    """The result of one evaluation: every task's statistics on one split after one epoch (from 0)."""
+
+    epoch: int
+    split: Split
+    tasks: Mapping[str, TaskStats]
+
+    def scalars(self) -> dict[str, float]:
+        """Return every average under ``task/name``, for example ``verb/recall_minority``."""
+        return {f"{task}/{name}": v for task, stats in self.tasks.items() for name, v in stats.scalars.items()}
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the record with plain values, as the event log keeps it."""
+        scalars = {name: _plain(value) for name, value in self.scalars().items()}
+        tasks = {task: stats.to_json() for task, stats in self.tasks.items()}
+        return {"epoch": self.epoch, "split": self.split, "scalars": scalars, "tasks": tasks}
+
+
+def _plain(value: float) -> float | None:
+    return value if math.isfinite(value) else None
