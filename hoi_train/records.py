@@ -20,7 +20,11 @@ Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
 
-class ClipError(Exception):
+class UserError(Exception):
+    """A fault in what the program was given, not in the program: the commands print its message without a trace."""
+
+
+class ClipError(UserError):
     """A clip that cannot be read as asked. The message names the clip, its file and what went wrong."""
 
 

@@ -7,6 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from hoi_train.losses.weights import ClassWeighting
 from hoi_train.records import ClassCounts, LabelKind, TaskStats
 
 
@@ -23,8 +24,9 @@ class Loss(nn.Module):
     """
 
     labels: ClassVar[frozenset[LabelKind]]
+    weights: Tensor | None
 
-    def __init__(self, class_counts: ClassCounts) -> None:
+    def __init__(self, class_counts: ClassCounts, weights: ClassWeighting | None = None) -> None:
         super().__init__()
         if class_counts.labels not in self.labels:
             raise ValueError(
@@ -33,6 +35,8 @@ class Loss(nn.Module):
             )
         self.kind: LabelKind = class_counts.labels
         self.num_classes = class_counts.num_classes
+        # Computed in float64, kept in float32: Apple's MPS has no float64, and moving one there fails.
+        self.register_buffer("weights", None if weights is None else weights.of(class_counts).float())
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """Return the loss of each sample, ``[N]``; raises ``ValueError`` on shapes or types that do not fit."""
@@ -52,6 +56,24 @@ class Loss(nn.Module):
         """Return the scalar to minimise: the mean over samples unless the paper says otherwise."""
         return losses.sum() / max(len(losses), 1)
 
+    def weigh(self, losses: Tensor, target: Tensor) -> Tensor:
+        """Multiply losses by the class weights in force, or return them as they are if there are none.
+
+        Single-label: every row, all its terms, by the weight of its true class.
+        Multi-label: each class's own column, positives and negatives.
+
+        Args:
+            losses: ``[N]`` or, one term a class, ``[N, C]``.
+            target: as in ``forward``.
+        """
+        if self.weights is None:
+            return losses
+        weights = self.weights.to(losses.dtype)
+        if self.kind == "multi":
+            return losses * weights
+        rows = weights[target]
+        return losses * (rows if losses.ndim == 1 else rows[:, None])
+
     def schedule(self, epoch: int) -> None:
         """Set what depends on the epoch (from 0). Pure in ``epoch``: may be called any number of times."""
 
@@ -60,7 +82,7 @@ class Loss(nn.Module):
 
     def class_weights(self) -> Tensor | None:
         """Return the weights per class in force, float64 ``[C]``, or ``None`` if the loss has none."""
-        return None
+        return None if self.weights is None else self.weights.cpu().double()
 
     def _check(self, logits: Tensor, target: Tensor) -> None:
         if logits.ndim != 2 or logits.shape[1] != self.num_classes or not logits.is_floating_point():

@@ -1,1 +1,7 @@
-"""Training procedures that need more than a loss."""
+"""Training procedures that need more than a loss: one file each, one line in the table."""
+
+from hoi_train.methods.fit import Fit
+
+METHODS: dict[str, type[Fit]] = {
+    "fit": Fit,
+}

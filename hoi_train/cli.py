@@ -1,0 +1,148 @@
+"""The command ``hoi-train``: train, evaluate and compare runs, and look at configurations.
+
+What takes long to import is imported inside the commands, so that ``--help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+OVERRIDE = re.compile(r"^(--)?[A-Za-z_][\w.]*=")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return the exit code: 0, 2 for what the user can mend, 130 or 143 after a signal."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    parser = _parser()
+    overrides = [a for a in given if OVERRIDE.match(a)] if given[:1] in (["train"], ["config"]) else []
+    parsed = parser.parse_args([a for a in given if a not in overrides])
+    parsed.overrides = overrides
+    try:
+        code: int = parsed.command(parsed)
+    except KeyboardInterrupt:
+        return 130
+    except Exception as error:
+        from hoi_train.records import UserError
+
+        if not isinstance(error, UserError):
+            raise
+        print(f"hoi-train: {error}", file=sys.stderr)
+        return 2
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="hoi-train", description="Train video models on long-tailed actions.")
+    parser.add_argument("--version", action="version", version=version("hoi_train"))
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    train = commands.add_parser("train", help="train a run, or go on with it")
+    train.add_argument("config", type=Path, help="configuration file")
+    train.add_argument("override", nargs="*", help="key=value, for example loss.tau=1.5")
+    train.set_defaults(command=_train)
+
+    evaluate = commands.add_parser("evaluate", help="evaluate a run's checkpoint on a split")
+    evaluate.add_argument("run", type=Path, help="run directory")
+    evaluate.add_argument("--split", choices=("train", "val", "test"), default="test")
+    evaluate.add_argument("--checkpoint", choices=("best", "last"), default="best")
+    evaluate.set_defaults(command=_evaluate)
+
+    compare = commands.add_parser("compare", help="compare runs in a table and a plot")
+    compare.add_argument("runs", type=Path, nargs="+", help="run directories")
+    compare.add_argument("--split", choices=("val", "test"), default="test")
+    compare.add_argument("--task", help="the first task if not given")
+    compare.add_argument("--plot", type=Path, help="write a PNG with the recall of every class")
+    compare.add_argument("--markdown", action="store_true", help="print the table as Markdown")
+    compare.set_defaults(command=_compare)
+
+    config = commands.add_parser("config", help="show, check or describe configurations")
+    actions = config.add_subparsers(required=True, metavar="ACTION")
+    for name, text, command in (
+        ("show", "print a configuration with every default written out", _show),
+        ("check", "check a configuration, and its manifest if it is there", _check),
+    ):
+        action = actions.add_parser(name, help=text)
+        action.add_argument("config", type=Path)
+        action.add_argument("override", nargs="*", help="key=value, for example loss.tau=1.5")
+        action.set_defaults(command=command)
+    actions.add_parser("schema", help="print the JSON schema of all configurations").set_defaults(command=_schema)
+    return parser
+
+
+def _train(arguments: argparse.Namespace) -> int:
+    from hoi_train.config import load_config
+
+    config = load_config(arguments.config, arguments.overrides)
+    from hoi_train.engine.train import train
+
+    return train(config)
+
+
+def _evaluate(arguments: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from hoi_train.engine.train import evaluate_run
+    from hoi_train.reports.tables import class_table, epoch_table
+
+    stats, is_first = evaluate_run(arguments.run, arguments.split, arguments.checkpoint)
+    if is_first:
+        console = Console()
+        for task in stats.tasks.values():
+            console.print(class_table(task))
+        console.print(epoch_table(stats))
+    return 0
+
+
+def _compare(arguments: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from hoi_train.reports.tables import compare
+
+    Console().print(compare(arguments.runs, task=arguments.task, split=arguments.split))
+    if arguments.plot:
+        from hoi_train.reports.plots import per_class_recall
+
+        per_class_recall(arguments.runs, arguments.plot, task=arguments.task, split=arguments.split)
+        print(arguments.plot)
+    return 0
+
+
+def _show(arguments: argparse.Namespace) -> int:
+    import yaml
+
+    from hoi_train.config import load_config
+
+    print(yaml.safe_dump(load_config(arguments.config, arguments.overrides).plain(), sort_keys=False), end="")
+    return 0
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    from hoi_train.config import load_config
+
+    config = load_config(arguments.config, arguments.overrides)
+    if not config.data.manifest.is_file():
+        print(f"{arguments.config}: sound; {config.data.manifest} is not there, so tasks and classes are not checked")
+        return 0
+    from hoi_train.data.manifest import read_manifest
+    from hoi_train.engine.tasks import check_tasks
+
+    check_tasks(config, read_manifest(config.data.manifest, config.data.root))
+    print(f"{arguments.config}: sound, and it fits {config.data.manifest}")
+    return 0
+
+
+def _schema(arguments: argparse.Namespace) -> int:
+    from hoi_train.config import RunConfig
+
+    print(json.dumps(RunConfig.model_json_schema(), indent=1))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,266 @@
+"""The run configuration: YAML to a strict, typed, frozen record.
+
+The sections that name a table's entry (loss, backbone, optimizer …) have schemas made from the constructors'
+signatures; see ``schema.py``. A file may begin with ``extends: other.yaml`` and then states only what differs.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import yaml
+from annotated_types import Ge, Gt, Lt, MinLen
+from pydantic import AfterValidator, Field, ValidationError, model_validator
+
+from hoi_train.data.transforms import TRANSFORMS
+from hoi_train.engine.optim import OPTIMIZERS, SCHEDULES
+from hoi_train.losses import LOSSES
+from hoi_train.methods import METHODS
+from hoi_train.metrics.groups import GROUP_RULES
+from hoi_train.models.backbones import BACKBONES
+from hoi_train.models.heads import HEADS
+from hoi_train.models.preprocessing import PREPROCESSING
+from hoi_train.records import UserError
+from hoi_train.schema import Component, Strict, component, explain
+
+
+class ConfigError(UserError):
+    """A configuration that cannot be used; the message lists every problem with file and key."""
+
+
+def _folder_name(name: str) -> str:
+    if not name or name != Path(name).name or name.startswith("."):
+        raise ValueError("must be usable as the name of a folder")
+    return name
+
+
+if TYPE_CHECKING:
+    Backbone = GroupRule = Head = LossChoice = MethodChoice = Optimizer = ScheduleChoice = Transform = Component
+    PreprocessingName = str
+else:
+    Backbone = component(BACKBONES)
+    GroupRule = component(GROUP_RULES)
+    Head = component(HEADS)
+    LossChoice = component(LOSSES)
+    MethodChoice = component(METHODS)
+    Optimizer = component(OPTIMIZERS)
+    ScheduleChoice = component(SCHEDULES)
+    Transform = component(TRANSFORMS)
+    PreprocessingName = Literal[tuple(PREPROCESSING)]
+
+
+class Data(Strict):
+    """Where the clips come from and how they become batches."""
+
+    manifest: Path
+    root: Path | None = None
+    reader: Literal["auto", "decord", "pyav", "frames"] = "auto"
+    num_frames: Annotated[int, Ge(1)] = 10
+    train: Transform
+    evaluation: Transform
+    workers: Annotated[int, Ge(0)] = 2
+
+
+class Model(Strict):
+    """The network: a backbone, the weights it starts from and the input they expect."""
+
+    backbone: Backbone
+    preprocessing: PreprocessingName = "kinetics_2020"
+    weights: Path | None = None
+
+
+class TaskConfig(Strict):
+    """One task: its loss (the run's if not given), its head and what counts as its majority."""
+
+    loss: LossChoice | None = None
+    weight: Annotated[float, Ge(0)] = 1.0
+    head: Head = Field(default="linear")
+    groups: GroupRule = Field(default="top_k")
+
+
+class Training(Strict):
+    """How long, in what portions and in what precision."""
+
+    epochs: Annotated[int, Ge(1)]
+    batch_size: Annotated[int, Ge(1)] = 32
+    accumulate: Annotated[int, Ge(1)] = 1
+    clip_norm: Annotated[float, Gt(0)] | None = None
+    ema_decay: Annotated[float, Gt(0), Lt(1)] | None = None
+    precision: Literal["32-true", "bf16-mixed", "64-true"] = "32-true"
+    channels_last: bool = False
+    compile: bool = False
+    patience: Annotated[int, Ge(1)] | None = None
+
+
+class Checkpoints(Strict):
+    """When to save, and which result is the best."""
+
+    every_minutes: Annotated[float, Gt(0)] = 10.0
+    every_steps: Annotated[int, Ge(1)] | None = None
+    keep: Annotated[int, Ge(2)] = 2
+    monitor: str | None = None
+    mode: Literal["max", "min"] = "max"
+
+
+class Wandb(Strict):
+    """The mirror of the run."""
+
+    mode: Literal["online", "offline", "disabled"] = "offline"
+    project: str = "hoi_train"
+    entity: str | None = None
+    tags: tuple[str, ...] = ()
+
+
+class RunConfig(Strict):
+    """Everything that decides a run."""
+
+    name: Annotated[str, AfterValidator(_folder_name)]
+    seed: Annotated[int, Ge(0)] = 0
+    runs: Path = Path("runs")
+    data: Data
+    model: Model
+    tasks: Annotated[dict[str, TaskConfig], MinLen(1)]
+    loss: LossChoice | None = None
+    method: MethodChoice = Field(default="fit")
+    optimizer: Optimizer
+    schedule: ScheduleChoice = Field(default="multi_step")
+    training: Training
+    checkpoints: Checkpoints = Checkpoints()
+    wandb: Wandb = Wandb()
+
+    @model_validator(mode="after")
+    def _every_task_has_a_loss(self) -> RunConfig:
+        for task, config in self.tasks.items():
+            if config.loss is None and self.loss is None:
+                raise ValueError(f"tasks.{task}.loss: missing; give it, or a loss for all tasks as 'loss'")
+        return self
+
+    @property
+    def run_dir(self) -> Path:
+        """The folder that is the run's identity: ``<runs>/<name>-seed<seed>``."""
+        return self.runs / f"{self.name}-seed{self.seed}"
+
+    def loss_of(self, task: str) -> Component:
+        """Return the configuration of a task's loss: its own, else the run's."""
+        chosen = self.tasks[task].loss or self.loss
+        assert chosen is not None
+        return chosen
+
+    def plain(self) -> dict[str, Any]:
+        """Return the configuration as plain values, every default written out."""
+        plain: dict[str, Any] = self.model_dump(mode="json")
+        return plain
+
+
+# Keys that change where or how fast a run goes, never its result: they may differ when it is resumed.
+FREE_KEYS = ("runs", "data.root", "data.workers", "checkpoints.every_minutes", "checkpoints.every_steps", "wandb")
+
+
+def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
+    """Read a configuration file and apply overrides such as ``loss.tau=1.5`` or ``--loss.tau=1.5``.
+
+    Raises:
+        ConfigError: with one line for each problem.
+    """
+    raw = _read(path, ())
+    for override in overrides:
+        _apply(raw, override)
+    return parse_config(raw, path)
+
+
+def parse_config(raw: Mapping[str, Any], origin: Path) -> RunConfig:
+    """Check plain values against the schema; ``origin`` is the file that messages name."""
+    try:
+        # JSON mode is strict about types and yet takes a list for a tuple and a string for a path.
+        return RunConfig.model_validate_json(json.dumps(raw))
+    except ValidationError as error:
+        raise ConfigError("\n".join(f"{origin}: {line}" for line in explain(error, RunConfig))) from None
+    except TypeError as error:
+        raise ConfigError(f"{origin}: {error}") from None
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Return one line for each key whose value differs, the keys in ``FREE_KEYS`` left out."""
+    before, after = _flat(old), _flat(new)
+    changed = [key for key in sorted(before | after) if before.get(key) != after.get(key)]
+    kept = [key for key in changed if not any(key == free or key.startswith(f"{free}.") for free in FREE_KEYS)]
+    return [f"{key}: {before.get(key, 'not set')} -> {after.get(key, 'not set')}" for key in kept]
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        name = f"{prefix}{key}"
+        flat |= _flat(value, f"{name}.") if isinstance(value, Mapping) else {name: value}
+    return flat
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML as people mean it: no repeated keys, ``1e-3`` is a number, a date is a string."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value]
+        repeated = sorted({key for key in keys if keys.count(key) > 1})
+        if repeated:
+            raise yaml.constructor.ConstructorError(None, None, f"repeated keys {repeated}", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(("timestamp", "float"))]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_NUMBER = r"^[-+]?(\d+\.\d*([eE][-+]?\d+)?|\.\d+([eE][-+]?\d+)?|\d+[eE][-+]?\d+)$"
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(_NUMBER), list("-+.0123456789"))
+
+
+def _parse(text: str, origin: object) -> Any:
+    try:
+        return yaml.load(text, _Loader)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{origin}: not readable as YAML: {error}") from None
+
+
+def _read(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
+    if path.resolve() in seen:
+        raise ConfigError(f"{path}: extends itself")
+    try:
+        raw = _parse(path.read_text(encoding="utf-8-sig"), path)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read: {error}") from None
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{path}: must be a mapping of keys to values, got {type(raw).__name__}")
+    parent = raw.pop("extends", None)
+    if parent is None:
+        return raw
+    if not isinstance(parent, str):
+        raise ConfigError(f"{path}: extends must be the path of a file, got {parent!r}")
+    return _merge(_read(path.parent / parent, (*seen, path.resolve())), raw)
+
+
+def _merge(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
+    """Lay ``change`` over ``base``; a mapping that names another entry replaces the old one whole."""
+    merged = dict(base)
+    for key, value in change.items():
+        old = merged.get(key)
+        same = isinstance(old, Mapping) and isinstance(value, Mapping)
+        other = same and value.get("name", old.get("name")) != old.get("name")
+        merged[key] = _merge(old, value) if same and not other else value
+    return merged
+
+
+def _apply(raw: dict[str, Any], override: str) -> None:
+    key, equals, text = override.removeprefix("--").partition("=")
+    if not equals or not all(key.split(".")):
+        raise ConfigError(f"{override!r} is not of the form key=value, for example loss.tau=1.5")
+    *parents, last = key.split(".")
+    section = raw
+    for parent in parents:
+        inner = section.get(parent)
+        section[parent] = {"name": inner} if isinstance(inner, str) else dict(inner or {})
+        section = section[parent]
+    section[last] = _parse(text, override)

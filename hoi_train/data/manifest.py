@@ -1,0 +1,290 @@
+"""The manifest: one table of labelled clips, whatever data set they come from.
+
+A manifest is a ``.parquet``, ``.csv`` or ``.jsonl`` file with one row a clip, and beside it ``dataset.json``:
+
+    {"root": ".",
+     "tasks": {"verb": {"labels": "single", "classes": ["take", "put"]},
+               "noun": {"labels": "multi", "classes": ["cup", "plate"]}}}
+
+``root`` is the folder of the videos, absolute or relative to that file; a class's id is its position in ``classes``.
+
+========== ======== ======================================================================================
+column     needed   meaning
+========== ======== ======================================================================================
+clip_id    yes      text, unique
+path       yes      video file or folder of frame images, relative to ``root`` (or absolute inside it)
+split      yes      ``train``, ``val`` or ``test``
+(a task)   yes      one column a task of clips: the class name, or a list of class names if it is
+                    multi-label (in csv joined by ``|``; an empty list is allowed)
+start, end no       seconds in the file, ``end`` exclusive; empty is the file's own start or end
+group      no       what no split may tear apart: a person, a source video
+num_frames no       frames of the whole file
+seekable   no       ``true`` if seeking in the file is known to be exact: the data tools encoded it
+fps        no       frames a second of a frame folder
+pairs      no       human-object pairs, a list of ``PairAnnotation``; its predicates are the labels of the
+                    tasks with ``"of": "pair"``; not in csv
+========== ======== ======================================================================================
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from hoi_train.data.manifest_checks import check
+from hoi_train.data.manifest_columns import RawTable, column_types, raw_from_rows, raw_from_table
+from hoi_train.data.manifest_io import FORMATS, SEPARATOR, read_raw, write_raw
+from hoi_train.data.manifest_tasks import DATASET_FILE, check_tasks, dataset_json, read_dataset
+from hoi_train.data.problems import ManifestError, Problem, Problems
+from hoi_train.records import SPLITS, ClassCounts, Clip, PairAnnotation, Split, Task, nearest
+
+__all__ = ["Manifest", "ManifestError", "read_manifest", "write_manifest"]
+
+
+class Manifest:
+    """Labelled clips, held as an Arrow table with class ids, so that views and worker processes share it.
+
+    Args:
+        path: the file.
+        root: folder of the videos, absolute.
+        tasks: by name, in the order of ``dataset.json``.
+        table: one row a clip with all columns of the format; task columns hold class ids (int32, or ascending lists).
+        warnings: what is allowed but looks wrong, a sentence each.
+    """
+
+    def __init__(
+        self, path: Path, root: Path, tasks: Mapping[str, Task], table: pa.Table, warnings: tuple[str, ...] = ()
+    ) -> None:
+        self.path = path
+        self.root = root
+        self.tasks = tasks
+        self.table = table
+        self.warnings = warnings
+
+    def __len__(self) -> int:
+        return int(self.table.num_rows)
+
+    def __repr__(self) -> str:
+        return f"Manifest({str(self.path)!r}, {len(self)} clips, tasks: {', '.join(self.tasks)})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Pickle only the rows of a view: Arrow would send the whole table it is a view of."""
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, self.table.schema) as stream:
+            stream.write_table(self.table)
+        return {**self.__dict__, "table": sink.getvalue()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self.table = pa.ipc.open_stream(state["table"]).read_all()
+
+    @property
+    def clip_ids(self) -> tuple[str, ...]:
+        """All clip ids in the order of the rows; made anew at each call."""
+        return tuple(self.table.column("clip_id").to_pylist())
+
+    def split(self, name: Split) -> Manifest:
+        """Return a view of the rows of one split, in the order of the file."""
+        if name not in SPLITS:
+            raise ValueError(f"split {name!r} is not one of {', '.join(SPLITS)}{nearest(name, SPLITS)}")
+        return self.select(np.flatnonzero(np.asarray(pc.equal(self.table.column("split"), name))))
+
+    def select(self, rows: Sequence[int] | np.ndarray[Any, np.dtype[np.int64]]) -> Manifest:
+        """Return a view of some rows; neighbouring rows are shared with this table, others copied."""
+        rows = np.asarray(rows, np.int64)
+        if len(rows) and np.array_equal(rows, np.arange(rows[0], rows[0] + len(rows))):
+            table = self.table.slice(int(rows[0]), len(rows))
+        else:
+            table = self.table.take(pa.array(rows))
+        return Manifest(self.path, self.root, self.tasks, table, self.warnings)
+
+    def clip(self, row: int) -> Clip:
+        """Return the clip of a row, its path absolute."""
+        value = {name: self._value(name, row) for name in self.table.column_names if name != "pairs"}
+        labels = {
+            name: tuple(value[name]) if task.labels == "multi" else value[name]
+            for name, task in self.tasks.items()
+            if task.of == "clip"
+        }
+        return Clip(
+            clip_id=value["clip_id"],
+            path=self.root / value["path"],
+            split=value["split"],
+            labels=labels,
+            start=value["start"],
+            end=value["end"],
+            group=value["group"],
+            num_frames=value["num_frames"],
+            seekable=value["seekable"],
+            fps=value["fps"],
+        )
+
+    def pairs(self, row: int) -> tuple[PairAnnotation, ...]:
+        """Return the human-object pairs of a row, in the order of the file; empty if it has none."""
+        return tuple(
+            PairAnnotation(
+                frame=pair["frame"],
+                person_id=pair["person_id"],
+                object_id=pair["object_id"],
+                person_box=tuple(pair["person_box"]),
+                object_box=tuple(pair["object_box"]),
+                object_class=pair["object_class"],
+                predicates=tuple(pair["predicates"]),
+            )
+            for pair in self._value("pairs", row) or ()
+        )
+
+    def counts(self, task: str) -> ClassCounts:
+        """Count the classes of a task in all rows of this view; for a task of pairs the samples are the pairs."""
+        described = self.tasks.get(task)
+        if described is None:
+            raise ValueError(f"no task {task!r} in {self.path}{nearest(task, list(self.tasks))}")
+        column, num_samples = self.table.column(task if described.of == "clip" else "pairs"), len(self)
+        if described.of == "pair":
+            pairs = pc.list_flatten(column)
+            num_samples = len(pairs)
+            names = pc.list_flatten(pc.struct_field(pairs, "predicates"))
+            column = pc.drop_null(pc.index_in(names, pa.array(described.classes.names)))
+        elif described.labels == "multi":
+            column = pc.list_flatten(column)
+        positives = np.bincount(np.asarray(column), minlength=described.num_classes).tolist()
+        return ClassCounts(tuple(positives), num_samples, described.labels)
+
+    def _value(self, column: str, row: int) -> Any:
+        return self.table.column(column)[row].as_py()
+
+
+def read_manifest(path: Path, root: Path | None = None) -> Manifest:
+    """Read and check a manifest and the ``dataset.json`` beside it.
+
+    Args:
+        path: a ``.parquet``, ``.csv`` or ``.jsonl`` file.
+        root: folder of the videos, in place of the one that ``dataset.json`` names.
+
+    Returns:
+        The manifest; whether the videos exist and decode is not looked at (``hoi-data verify`` does that).
+
+    Raises:
+        ManifestError: with everything that is wrong, each problem with file and line (Parquet: row).
+    """
+    path = Path(path)
+    _check_format(path)
+    if not path.is_file():
+        raise _refuse(path, "no such file")
+    named_root, tasks = read_dataset(path.parent)
+    root = named_root if root is None else Path(root).resolve()
+    problems = Problems()
+    if not root.is_dir():
+        problems.add(path.parent / DATASET_FILE, None, f"root {root} is not a folder; it must hold the videos")
+    if path.suffix == ".csv":
+        _check_separator(path, tasks.values(), problems)
+    raw = read_raw(path, list(tasks.values()), problems)
+    table = check(raw, list(tasks.values()), root, problems)
+    problems.raise_if_any()
+    manifest = Manifest(path, root, tasks, table)
+    manifest.warnings = tuple(_warnings(manifest))
+    return manifest
+
+
+def write_manifest(path: Path, rows: Iterable[Mapping[str, Any]] | pa.Table, tasks: Sequence[Task], root: Path) -> Path:
+    """Check rows and write them with their ``dataset.json``; both files appear whole or not at all.
+
+    Args:
+        path: a ``.parquet``, ``.csv`` or ``.jsonl`` file; its folder is made.
+        rows: mappings from column to value (any iterable, a generator too), or an Arrow table; labels are class names,
+            in a table also class ids as in ``Manifest.table``.
+        tasks: what the task columns mean.
+        root: folder of the videos; written relative if it lies in the manifest's folder.
+
+    Returns:
+        ``path``.
+
+    Raises:
+        ManifestError: if ``read_manifest`` would refuse the result; rows are counted from 1.
+    """
+    path = Path(path)
+    _check_format(path)
+    check_tasks(tasks)
+    problems = Problems()
+    types = column_types(tasks)
+    if isinstance(rows, pa.Table):
+        raw = raw_from_table(path, _with_names(rows, tasks), types, problems)
+    else:
+        raw = raw_from_rows(path, enumerate(rows, 1), types, "row", problems)
+    check(raw, tasks, root.resolve(), problems)
+    if path.suffix == ".csv":
+        _check_separator(path, tasks, problems)
+        if raw.columns["pairs"].null_count < len(raw):
+            problems.add(path, None, "column 'pairs' cannot be held by csv; use .parquet or .jsonl")
+    problems.raise_if_any()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _replace_both(path, raw, dataset_json(root, path.parent, tasks))
+    return path
+
+
+def _replace_both(path: Path, raw: RawTable, description: str) -> None:
+    """Write both files under temporary names, then move them into place."""
+    targets = (path.parent / DATASET_FILE, path)
+    waiting = [target.with_name(f".{os.getpid()}-{target.name}") for target in targets]
+    try:
+        waiting[0].write_text(description, encoding="utf-8")
+        write_raw(waiting[1], raw)
+        for temporary, target in zip(waiting, targets, strict=True):
+            temporary.replace(target)
+    finally:
+        for temporary in waiting:
+            temporary.unlink(missing_ok=True)
+
+
+def _with_names(table: pa.Table, tasks: Sequence[Task]) -> pa.Table:
+    """Return the table with class ids turned into class names."""
+    for task in tasks:
+        if task.name not in table.column_names:
+            continue
+        position, column = table.column_names.index(task.name), table.column(task.name).combine_chunks()
+        names = pa.array(task.classes.names)
+        if pa.types.is_integer(column.type):
+            table = table.set_column(position, task.name, names.take(column))
+        elif pa.types.is_list(column.type) and pa.types.is_integer(column.type.value_type):
+            lengths = np.asarray(pc.list_value_length(column))
+            offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]), pa.int32())
+            named = pa.ListArray.from_arrays(offsets, names.take(pc.list_flatten(column)))
+            table = table.set_column(position, task.name, named)
+    return table
+
+
+def _warnings(manifest: Manifest) -> Iterable[str]:
+    """Say which classes the val and test rows have but training never sees."""
+    train = manifest.split("train")
+    if not len(train):
+        yield f"{manifest.path}: no clip is in split train"
+    for split in ("val", "test"):
+        rows = manifest.split(split)
+        for name, task in manifest.tasks.items() if len(train) and len(rows) else ():
+            seen, met = train.counts(name).positives, rows.counts(name).positives
+            lost = [task.classes.names[k] for k in range(task.num_classes) if met[k] and not seen[k]]
+            if lost:
+                yield f"{manifest.path}: {name}: split {split} has classes that train never has: {', '.join(lost)}"
+
+
+def _check_format(path: Path) -> None:
+    if path.suffix not in FORMATS:
+        raise _refuse(path, f"a manifest's name ends in {', '.join(FORMATS)}, not in {path.suffix!r}")
+
+
+def _check_separator(path: Path, tasks: Iterable[Task], problems: Problems) -> None:
+    for task in tasks:
+        split_up = [name for name in task.classes if task.labels == "multi" and task.of == "clip" and SEPARATOR in name]
+        if split_up:
+            text = f"{task.name}: csv joins class names by {SEPARATOR!r}, which is part of {split_up[0]!r}"
+            problems.add(path, None, text)
+
+
+def _refuse(path: Path, text: str) -> ManifestError:
+    return ManifestError((Problem(path, None, text),), 1)

@@ -1,0 +1,223 @@
+"""What a manifest's values may be, checked for whole columns at once; class names become class ids."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from hoi_train.data.manifest_columns import RawTable
+from hoi_train.data.problems import Problems
+from hoi_train.records import SPLITS, Task, nearest
+
+Mask = NDArray[np.bool_]
+
+_CONTROL = "[\\x00-\\x1f\\x7f]"
+_UPWARDS = r"(^|/)\.\.(/|$)"
+
+
+def check(raw: RawTable, tasks: Sequence[Task], root: Path, problems: Problems) -> Any:
+    """Check every value and return the table with int-coded labels; its rows are sound only if nothing was noted."""
+    checker = _Checker(raw, problems)
+    if not len(raw):
+        if not problems.total:
+            problems.add(raw.file, None, "no clips: the file is empty or has only a header")
+        return None
+    checker.clip_ids()
+    checker.paths(root)
+    checker.splits()
+    checker.times()
+    coded = {task.name: checker.labels(task) for task in tasks if task.of == "clip"}
+    checker.pairs([name for task in tasks if task.of == "pair" for name in task.classes])
+    columns = {name: coded.get(name, column) for name, column in raw.columns.items()}
+    for name in ("split", "group"):
+        columns[name] = columns[name].dictionary_encode()
+    columns["seekable"] = pc.fill_null(columns["seekable"], False)
+    return pa.table(columns)
+
+
+def _mask(values: Any) -> Mask:
+    """Return an Arrow boolean column as numpy, null as False."""
+    return np.asarray(pc.fill_null(values, False))
+
+
+class _Checker:
+    """Walks the columns of one manifest; each method notes what is wrong in its own."""
+
+    def __init__(self, raw: RawTable, problems: Problems) -> None:
+        self.raw = raw
+        self.problems = problems
+
+    def note(self, column: str, bad: Mask, text: Callable[[int], str]) -> None:
+        """Note the rows of a mask, apart from those whose value in the column was refused already."""
+        rows = np.flatnonzero(bad)
+        refused = self.raw.refused.get(column)
+        if refused:
+            rows = np.array([row for row in rows.tolist() if row not in refused], np.int64)
+        if len(rows):
+            numbers = self.raw.numbers
+            self.problems.add_rows(
+                self.raw.file, rows.tolist(), len(rows), text, lambda row: int(numbers[row]), self.raw.unit
+            )
+
+    def value(self, column: str, row: int) -> Any:
+        return self.raw.columns[column][row].as_py()
+
+    def required(self, column: str) -> Any:
+        """Return a column that every row must fill, noting the rows that do not."""
+        values = self.raw.columns[column]
+        if values.null_count == len(values) and not self.raw.refused.get(column):
+            self.problems.add(self.raw.file, None, f"column {column!r} is missing; every clip needs it")
+        else:
+            empty = _mask(values.is_null())
+            if values.type == pa.string():
+                empty |= _mask(pc.equal(values, ""))
+            hint = "; write an empty list for none" if pa.types.is_list(values.type) else ""
+            self.note(column, empty, lambda row: f"{column} is empty{hint}")
+        return values
+
+    def must_be(self, column: str, words: str, row: int) -> str:
+        return f"{column} must be {words}, got {self.value(column, row)}"
+
+    def clip_ids(self) -> None:
+        values = self.required("clip_id")
+        self.control_characters("clip_id")
+        codes = np.asarray(pc.fill_null(values.dictionary_encode().indices, -1))
+        _, first, inverse = np.unique(codes, return_index=True, return_inverse=True)
+        repeated = (first[inverse] != np.arange(len(codes))) & (codes >= 0)
+
+        def text(row: int) -> str:
+            number = self.raw.numbers[first[inverse[row]]]
+            return f"clip_id {self.value('clip_id', row)!r} is taken by {self.raw.unit} {number}; ids must be unique"
+
+        self.note("clip_id", repeated, text)
+
+    def control_characters(self, column: str) -> None:
+        bad = _mask(pc.match_substring_regex(self.raw.columns[column], _CONTROL))
+        self.note(column, bad, lambda row: f"{column} {self.value(column, row)!r} contains control characters")
+
+    def paths(self, root: Path) -> None:
+        values = self.required("path")
+        self.control_characters("path")
+        upwards = _mask(pc.match_substring_regex(values, _UPWARDS))
+        absolute = _mask(pc.starts_with(values, "/")) & ~_mask(pc.starts_with(values, f"{root}/"))
+        real_folder = lru_cache(Path.resolve)  # the root may be spelt through a link; few folders hold many clips
+        for row in np.flatnonzero(absolute & ~upwards):
+            absolute[row] = not real_folder(Path(self.value("path", int(row))).parent).is_relative_to(root)
+        outside = upwards | absolute
+        self.note("path", outside, lambda row: f"path {self.value('path', row)!r} leaves the data root {root}")
+
+    def splits(self) -> None:
+        values = self.required("split")
+        bad = ~_mask(pc.is_in(values, pa.array(SPLITS))) & ~_mask(pc.equal(pc.fill_null(values, ""), ""))
+
+        def text(row: int) -> str:
+            came = self.value("split", row)
+            return f"split {came!r} is not one of {', '.join(SPLITS)}{nearest(came, SPLITS)}"
+
+        self.note("split", bad, text)
+
+    def times(self) -> None:
+        columns = self.raw.columns
+        sound = {}
+        for name, least, words in (
+            ("start", 0.0, "seconds >= 0"),
+            ("end", 0.0, "seconds >= 0"),
+            ("fps", np.nextafter(0, 1), "frames a second > 0"),
+            ("num_frames", 1, "at least 1"),
+        ):
+            values = np.asarray(pc.fill_null(columns[name], 1).cast(pa.float64()))
+            sound[name] = np.isfinite(values) & (values >= least)
+            self.note(name, ~sound[name], partial(self.must_be, name, words))
+        start = np.asarray(pc.fill_null(columns["start"], 0.0))
+        end = np.asarray(pc.fill_null(columns["end"], np.inf))
+        wrong = (start >= end) & sound["start"] & sound["end"]
+        self.note("end", wrong, lambda row: f"start {start[row]} is not before end {end[row]}")
+
+    def labels(self, task: Task) -> Any:
+        values = self.required(task.name)
+        names = pa.array(task.classes.names)
+        flat, owners = values, np.arange(len(values))
+        if task.labels == "multi":
+            values = pc.fill_null(values, pa.scalar([], values.type))
+            flat, owners = pc.list_flatten(values), np.asarray(pc.list_parent_indices(values))
+        ids = pc.index_in(flat, names)
+        unknown = _mask(ids.is_null())
+        if task.labels == "single":
+            unknown &= ~_mask(pc.equal(pc.fill_null(flat, ""), ""))
+        self.note_entries(task.name, flat, owners, unknown, task.classes.names)
+        if task.labels == "single":
+            return ids
+        codes = np.asarray(pc.fill_null(ids, -1))
+        order = np.lexsort((codes, owners))
+        codes = codes[order]
+        twice = np.flatnonzero((codes[1:] == codes[:-1]) & (owners[1:] == owners[:-1]) & (codes[1:] >= 0))
+        repeated = {int(owners[k]): task.classes.names[codes[k]] for k in twice}
+        bad = np.zeros(len(values), bool)
+        bad[list(repeated)] = True
+        self.note(task.name, bad, lambda row: f"{task.name} names {repeated[row]!r} twice")
+        lengths = np.asarray(pc.list_value_length(values))
+        return pa.ListArray.from_arrays(
+            pa.array(np.concatenate([[0], np.cumsum(lengths)]), pa.int32()), pa.array(codes)
+        )
+
+    def note_entries(
+        self, column: str, flat: Any, owners: NDArray[np.int64], bad: Mask, allowed: Sequence[str]
+    ) -> None:
+        """Note entries of lists under the row that holds them."""
+        entries = np.flatnonzero(bad)
+        first = dict(zip(owners[entries].tolist()[::-1], entries.tolist()[::-1], strict=True))
+        rows = np.zeros(len(self.raw), bool)
+        rows[list(first)] = True
+
+        def text(row: int) -> str:
+            came = flat[first[row]].as_py()
+            return f"{column}: unknown class {came!r}{nearest(str(came), allowed)}"
+
+        self.note(column, rows, text)
+
+    def pairs(self, predicates: Sequence[str]) -> None:
+        column = self.raw.columns["pairs"]
+        if column.null_count == len(column):
+            return
+        if not predicates:
+            self.problems.add(self.raw.file, None, 'column \'pairs\' needs a task with "of": "pair" in dataset.json')
+            return
+        flat, owners = pc.list_flatten(column), np.asarray(pc.list_parent_indices(column))
+        sound = ~_mask(flat.is_null())
+        for field in flat.type:
+            present = ~_mask(pc.struct_field(flat, field.name).is_null())
+            self.note_pairs(owners, sound & ~present, f"a pair lacks {field.name}")
+            sound &= present
+        self.note_pairs(owners, _mask(flat.is_null()), "a pair is null")
+        negative = _mask(pc.less(pc.struct_field(flat, "frame"), 0))
+        self.note_pairs(owners, sound & negative, "a pair has a negative frame")
+        for name in ("person_box", "object_box"):
+            bad = sound & ~_sound_boxes(pc.struct_field(flat, name))
+            self.note_pairs(owners, bad, f"{name} of a pair is not [x0, y0, x1, y1] with x0 < x1, y0 < y1")
+        lists = pc.struct_field(flat, "predicates")
+        names = pc.list_flatten(lists)
+        unknown = ~_mask(pc.is_in(names, pa.array(predicates)))
+        holders = owners[np.asarray(pc.list_parent_indices(lists))]
+        self.note_entries("pairs", names, holders, unknown, predicates)
+
+    def note_pairs(self, owners: NDArray[np.int64], bad: Mask, text: str) -> None:
+        rows = np.zeros(len(self.raw), bool)
+        rows[owners[bad]] = True
+        self.note("pairs", rows, lambda row: text)
+
+
+def _sound_boxes(boxes: Any) -> Mask:
+    """Return which lists are four finite numbers x0 < x1, y0 < y1."""
+    sound = np.asarray(pc.fill_null(pc.list_value_length(boxes), 0)) == 4
+    corners = np.zeros((len(sound), 4))
+    four = boxes.filter(pa.array(sound))
+    corners[sound] = np.asarray(pc.fill_null(pc.list_flatten(four), np.nan)).reshape(-1, 4)
+    ordered = (corners[:, 0] < corners[:, 2]) & (corners[:, 1] < corners[:, 3])
+    return np.asarray(sound & ordered & np.isfinite(corners).all(axis=1))

@@ -1,0 +1,224 @@
+"""The columns of a manifest: their types, and how Arrow tables and Python rows are brought to them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from hoi_train.data.problems import Problems
+from hoi_train.records import Task, nearest
+
+BATCH = 8_192  # rows turned into Arrow at a time: bounds the Python objects alive
+
+_BOX = pa.list_(pa.float64())
+PAIRS = pa.list_(
+    pa.struct(
+        [
+            ("frame", pa.int64()),
+            ("person_id", pa.int64()),
+            ("object_id", pa.int64()),
+            ("person_box", _BOX),
+            ("object_box", _BOX),
+            ("object_class", pa.string()),
+            ("predicates", pa.list_(pa.string())),
+        ]
+    )
+)
+
+
+@dataclass
+class RawTable:
+    """A manifest as written: every known column with its type, labels still as names.
+
+    Args:
+        file: where it came from.
+        columns: arrays of one length; a column that the file lacks is all null.
+        numbers: int64 ``[rows]``, the line or row of the file that each row came from, from 1.
+        unit: what ``numbers`` counts.
+        refused: positions by column whose value could not be read and is null now; noted already.
+    """
+
+    file: Path
+    columns: dict[str, Any]
+    numbers: NDArray[np.int64]
+    unit: Literal["line", "row"]
+    refused: dict[str, set[int]] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+
+def column_types(tasks: Iterable[Task]) -> dict[str, Any]:
+    """Return the Arrow type of every column that a manifest with these tasks may have."""
+    types = {
+        "clip_id": pa.string(),
+        "path": pa.string(),
+        "start": pa.float64(),
+        "end": pa.float64(),
+        "split": pa.string(),
+        "group": pa.string(),
+        "num_frames": pa.int64(),
+        "seekable": pa.bool_(),
+        "fps": pa.float64(),
+    }
+    for task in tasks:
+        if task.of == "clip":
+            types[task.name] = pa.string() if task.labels == "single" else pa.list_(pa.string())
+    return {**types, "pairs": PAIRS}
+
+
+def raw_from_table(file: Path, table: Any, types: Mapping[str, Any], problems: Problems) -> RawTable:
+    """Bring the columns of an Arrow table to the types of a manifest."""
+    note_columns(file, table.column_names, types, None, problems)
+    columns = {}
+    for name, wanted in types.items():
+        column = table.column(name) if table.column_names.count(name) == 1 else pa.nulls(table.num_rows)
+        try:
+            columns[name] = whole(column.cast(wanted))
+        except (pa.ArrowException, ValueError):
+            problems.add(file, None, f"column {name!r} holds {column.type}, it must hold {DESCRIBED[str(wanted)]}")
+            columns[name] = pa.nulls(table.num_rows, wanted)
+    return RawTable(file, columns, np.arange(1, table.num_rows + 1), "row")
+
+
+def raw_from_rows(
+    file: Path,
+    rows: Iterable[tuple[int, Mapping[str, Any]]],
+    types: Mapping[str, Any],
+    unit: Literal["line", "row"],
+    problems: Problems,
+) -> RawTable:
+    """Gather numbered rows of Python values into columns, noting values of a wrong type and unknown columns."""
+    chunks: dict[str, list[Any]] = {name: [] for name in types}
+    raw = RawTable(file, {}, np.empty(0, np.int64), unit, {name: set() for name in types})
+    numbers: list[int] = []
+    unknown: dict[str, int] = {}
+    rows = iter(rows)
+    while batch := list(islice(rows, BATCH)):
+        for number, row in batch:
+            if not row.keys() <= types.keys():
+                for key in row.keys() - types.keys():
+                    unknown.setdefault(key, number)
+        for name, wanted in types.items():
+            values = [row.get(name) for _, row in batch]
+            for position in _make_fit(values, wanted):
+                came = batch[position][1][name]
+                text = f"{name} must be {DESCRIBED[str(wanted)]}, got {came!r:.80}"
+                problems.add(file, batch[position][0], text, unit)
+                raw.refused[name].add(len(numbers) + position)
+            chunks[name].append(pa.array(values, type=wanted))
+        numbers += [number for number, _ in batch]
+    for key, number in unknown.items():
+        note_columns(file, [key], types, number, problems, unit)
+    raw.columns = {name: whole(pa.chunked_array(chunks[name], type=wanted)) for name, wanted in types.items()}
+    raw.numbers = np.array(numbers, np.int64)
+    return raw
+
+
+def note_columns(
+    file: Path,
+    names: Sequence[str],
+    types: Mapping[str, Any],
+    number: int | None,
+    problems: Problems,
+    unit: Literal["line", "row"] = "line",
+) -> None:
+    """Note columns that a manifest does not know, and those that occur twice."""
+    for name in dict.fromkeys(names):
+        if name not in types:
+            allowed = ", ".join(types)
+            problems.add(file, number, f"unknown column {name!r}{nearest(name, list(types))} (known: {allowed})", unit)
+        elif list(names).count(name) > 1:
+            problems.add(file, number, f"column {name!r} occurs twice", unit)
+
+
+def whole(column: Any) -> Any:
+    """Return a chunked array as one array."""
+    return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+
+
+def _is_texts(value: Any) -> bool:
+    return isinstance(value, (list, tuple)) and all(isinstance(entry, str) for entry in value)
+
+
+def _is_number(value: Any) -> bool:
+    if isinstance(value, (int, np.integer)):
+        return not isinstance(value, bool) and -(2**63) <= int(value) < 2**63
+    return isinstance(value, (float, np.floating))
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, (int, np.integer)) and _is_number(value)
+
+
+# name of the Arrow type → words for the user
+DESCRIBED = {
+    "string": "text",
+    "double": "a number",
+    "int64": "a whole number",
+    "bool": "true or false",
+    "list<item: string>": "a list of class names",
+    str(PAIRS): f"a list of pairs, each with {', '.join(field.name for field in PAIRS.value_type)}",
+}
+_FITS: dict[str, tuple[frozenset[type], Callable[[Any], bool]]] = {
+    "string": (frozenset({str, type(None)}), lambda value: isinstance(value, str)),
+    "double": (frozenset({float, type(None)}), _is_number),
+    "int64": (frozenset({type(None)}), _is_whole),
+    "bool": (frozenset({bool, type(None)}), lambda value: isinstance(value, np.bool_)),
+    "list<item: string>": (frozenset({type(None)}), _is_texts),
+}
+
+
+def _make_fit(values: list[Any], wanted: Any) -> list[int]:
+    """Make values fit an Arrow type in place; what does not fit becomes ``None`` and its position is returned."""
+    bad = []
+    exact, fits = _FITS.get(str(wanted), (frozenset({type(None)}), lambda value: _is_pairs(value, wanted)))
+    for position, value in enumerate(values):
+        if type(value) in exact:
+            continue
+        if wanted == pa.string() and isinstance(value, os.PathLike):
+            values[position] = os.fspath(value)
+        elif not fits(value):
+            values[position] = None
+            bad.append(position)
+    if wanted in (pa.string(), pa.list_(pa.string())):
+        bad += _not_unicode(values, wanted)
+    return bad
+
+
+def _not_unicode(values: list[Any], wanted: Any) -> list[int]:
+    """Blank out text with lone surrogates, which JSON escapes and odd file names can carry but Arrow cannot."""
+    try:
+        pa.array(values, type=wanted)
+    except UnicodeEncodeError:
+        bad = [position for position, value in enumerate(values) if "\\ud" in ascii(value) and _is_broken(value)]
+        for position in bad:
+            values[position] = None
+        return bad
+    return []
+
+
+def _is_broken(value: Any) -> bool:
+    try:
+        "".join(value).encode()
+    except UnicodeEncodeError:
+        return True
+    return False
+
+
+def _is_pairs(value: Any, wanted: Any) -> bool:
+    if not isinstance(value, (list, tuple)) or not all(isinstance(pair, Mapping) for pair in value):
+        return False
+    try:
+        pa.array([value], type=wanted)
+    except (pa.ArrowException, ValueError, TypeError, OverflowError):
+        return False
+    return True

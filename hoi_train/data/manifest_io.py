@@ -1,0 +1,220 @@
+"""The manifest's three formats: Parquet, csv and jsonl to columns of one set of types, and back.
+
+What cannot be read is noted with its line or row; what the values mean is checked in ``manifest_checks``.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+from pyarrow import csv as arrow_csv
+from pyarrow import parquet
+
+from hoi_train.data.manifest_columns import (
+    BATCH,
+    DESCRIBED,
+    PAIRS,
+    RawTable,
+    column_types,
+    note_columns,
+    raw_from_rows,
+    raw_from_table,
+    whole,
+)
+from hoi_train.data.manifest_tasks import unique_keys
+from hoi_train.data.problems import Problems
+from hoi_train.records import Task
+
+FORMATS = (".parquet", ".csv", ".jsonl")
+SEPARATOR = "|"  # between the classes of a multi-label cell in csv
+
+_DECODER = json.JSONDecoder(object_pairs_hook=unique_keys)
+
+
+def read_raw(file: Path, tasks: Sequence[Task], problems: Problems) -> RawTable:
+    """Read a manifest of any format by its suffix, noting what cannot be read."""
+    types = column_types(tasks)
+    if file.suffix == ".parquet":
+        return _read_parquet(file, types, problems)
+    if file.suffix == ".csv":
+        return _read_csv(file, types, problems)
+    return raw_from_rows(file, _json_rows(file, problems), types, "line", problems)
+
+
+def write_raw(file: Path, raw: RawTable) -> None:
+    """Write the columns that hold anything, in the format of the suffix."""
+    used = {name: column for name, column in raw.columns.items() if column.null_count < len(column)}
+    table = pa.table(used)
+    if file.suffix == ".parquet":
+        parquet.write_table(table, file, compression="zstd")
+    elif file.suffix == ".csv":
+        with file.open("w", encoding="utf-8", newline="") as stream:
+            writer = csv.writer(stream, lineterminator="\n")
+            writer.writerow(table.column_names)
+            writer.writerows([_cell(value) for value in row.values()] for row in _rows(table))
+    else:
+        with file.open("w", encoding="utf-8") as stream:
+            for row in _rows(table):
+                kept = {name: value for name, value in row.items() if value is not None}
+                stream.write(json.dumps(kept, ensure_ascii=False) + "\n")
+
+
+def _rows(table: Any) -> Iterator[dict[str, Any]]:
+    for batch in table.to_batches(BATCH):
+        yield from batch.to_pylist()
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, list):
+        return SEPARATOR.join(value)
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _read_parquet(file: Path, types: Mapping[str, Any], problems: Problems) -> RawTable:
+    try:
+        table = parquet.ParquetFile(file).read()
+    except (pa.ArrowException, OSError) as error:
+        problems.add(file, None, f"not a readable Parquet file: {error}")
+        table = pa.table({name: pa.array([], wanted) for name, wanted in types.items()})
+    return raw_from_table(file, table, types, problems)
+
+
+def _json_rows(file: Path, problems: Problems) -> Iterator[tuple[int, dict[str, Any]]]:
+    with file.open("rb") as stream:
+        for number, line in enumerate(stream, 1):
+            if number == 1:
+                line = line.removeprefix(b"\xef\xbb\xbf")
+            if not line.strip():
+                continue
+            try:
+                row = _DECODER.decode(line.decode())
+            except (ValueError, RecursionError) as error:
+                where = f"{error.msg}, column {error.colno}" if isinstance(error, json.JSONDecodeError) else str(error)
+                problems.add(file, number, f"not a JSON object: {where}")
+                continue
+            if isinstance(row, dict):
+                yield number, row
+            else:
+                problems.add(file, number, f'must be a JSON object such as {{"clip_id": …}}, got {row!r:.80}')
+
+
+def _read_csv(file: Path, types: Mapping[str, Any], problems: Problems) -> RawTable:
+    data = _sound_lines(file, problems)
+    skipped: list[int] = []
+
+    def refuse(row: Any) -> str:
+        skipped.append(row.number)
+        text = f"{row.actual_columns} cells where the header has {row.expected_columns}: {row.text!r:.80}"
+        problems.add(file, row.number, text)
+        return "skip"
+
+    header = next(csv.reader(io.StringIO(data.split(b"\n", 1)[0].decode())), [])
+    strings = arrow_csv.ConvertOptions(
+        column_types=dict.fromkeys(header, pa.string()), strings_can_be_null=True, null_values=[""]
+    )
+    # one thread, and empty lines kept: otherwise the parser does not know its line numbers
+    table = (
+        pa.table({})
+        if not data.strip()
+        else arrow_csv.read_csv(
+            io.BytesIO(data),
+            read_options=arrow_csv.ReadOptions(use_threads=False, block_size=max(1 << 20, len(data) + 1)),
+            parse_options=arrow_csv.ParseOptions(invalid_row_handler=refuse, ignore_empty_lines=False),
+            convert_options=strings,
+        )
+    )
+    note_columns(file, table.column_names, types, 1, problems)
+    numbers = np.setdiff1d(np.arange(2, table.num_rows + len(skipped) + 2), np.array(skipped, np.int64))
+    texts = {name: whole(table.column(name)) for name in types if table.column_names.count(name) == 1}
+    blank = np.ones(table.num_rows, bool)
+    for column in table.columns:
+        blank &= np.asarray(column.is_null())
+    return _typed_csv(file, texts, numbers, ~blank, types, problems)
+
+
+def _sound_lines(file: Path, problems: Problems) -> bytes:
+    """Return the file with unreadable lines blanked out, so that the others keep their numbers."""
+    data = file.read_bytes().removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+    try:
+        data.decode()
+        if b'"' not in data:
+            return data
+    except UnicodeDecodeError:
+        pass
+    lines = data.split(b"\n")
+    for position, line in enumerate(lines):
+        fault = None
+        if line.count(b'"') % 2:
+            fault = "a quote is not closed on its line"
+        try:
+            line.decode()
+        except UnicodeDecodeError as error:
+            fault = f"not UTF-8 text: byte 0x{line[error.start]:02x} at column {error.start + 1}"
+        if fault:
+            problems.add(file, position + 1, fault)
+            lines[position] = b""
+    return b"\n".join(lines)
+
+
+def _typed_csv(
+    file: Path,
+    texts: dict[str, Any],
+    numbers: NDArray[np.int64],
+    kept: NDArray[np.bool_],
+    types: Mapping[str, Any],
+    problems: Problems,
+) -> RawTable:
+    raw = RawTable(file, {}, numbers[kept], "line", {})
+    for name, wanted in types.items():
+        text = texts[name].filter(pa.array(kept)) if name in texts else pa.nulls(len(raw), pa.string())
+        if wanted == PAIRS:
+            if text.null_count < len(text):
+                problems.add(file, 1, "column 'pairs' cannot be held by csv; use .parquet or .jsonl")
+            raw.columns[name] = pa.nulls(len(raw), PAIRS)
+        elif pa.types.is_list(wanted):
+            cells = pc.split_pattern(pc.fill_null(text, ""), SEPARATOR)
+            none = pa.array([[]], wanted)[0]
+            raw.columns[name] = pc.if_else(text.is_null(), none, cells) if name in texts else pa.nulls(len(raw), wanted)
+        elif wanted == pa.string():
+            raw.columns[name] = text
+        else:
+            raw.columns[name] = _parsed(raw, name, text, wanted, problems)
+    return raw
+
+
+def _parsed(raw: RawTable, name: str, text: Any, wanted: Any, problems: Problems) -> Any:
+    """Parse one csv column of numbers or flags, noting each cell that is none."""
+    try:
+        return text.cast(wanted)
+    except pa.ArrowException:
+        pass
+    values = text.to_pylist()
+    bad = []
+    for position, cell in enumerate(values):
+        try:
+            values[position] = None if cell is None else pa.scalar(cell).cast(wanted).as_py()
+        except pa.ArrowException:
+            bad.append(position)
+            values[position] = None
+    raw.refused[name] = set(bad)
+    described = DESCRIBED[str(wanted)]
+    problems.add_rows(
+        raw.file,
+        bad,
+        len(bad),
+        lambda i: f"{name} must be {described}, got {text[i].as_py()!r:.80}",
+        lambda i: int(raw.numbers[i]),
+        raw.unit,
+    )
+    return pa.array(values, type=wanted)

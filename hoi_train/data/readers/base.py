@@ -1,0 +1,101 @@
+"""What every reader offers: when the frames of a file are shown, and the pixels of the frames asked for."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from types import TracebackType
+
+import numpy as np
+import numpy.typing as npt
+from typing_extensions import Self
+
+from hoi_train.records import Clip, ClipError
+
+Image = npt.NDArray[np.uint8]
+
+# Times written with six decimals still find their frame.
+MICROSECOND = 1e-6
+
+
+def clip_error(clip: Clip, text: str) -> ClipError:
+    """Return the error that names a clip, its file and what is wrong with it."""
+    return ClipError(f"clip {clip.clip_id!r}: {clip.path}: {text}")
+
+
+class Reader(ABC):
+    """The frames of one clip's file in the order they are shown; opened where it is used, for one clip.
+
+    Attributes:
+        clip: what is read.
+        timestamps: float64 ``[F]``, when each of the F frames of the file is shown, in seconds after the first,
+            strictly ascending. A frame's index is its place here.
+    """
+
+    clip: Clip
+    timestamps: npt.NDArray[np.float64]
+
+    def __init__(self, clip: Clip) -> None:
+        self.clip = clip
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def window(self) -> range:
+        """Return the indices of the clip's frames: those shown at ``start <= t < end``.
+
+        Raises:
+            ClipError: no frame is shown in that time.
+        """
+        start, end = self.clip.start or 0.0, self.clip.end
+        first = int(np.searchsorted(self.timestamps, start - MICROSECOND))
+        stop = len(self.timestamps) if end is None else int(np.searchsorted(self.timestamps, end - MICROSECOND))
+        if first >= stop:
+            until = "the end" if end is None else f"{end} s"
+            raise clip_error(
+                self.clip,
+                f"no frame from {start} s until {until}; it has {len(self.timestamps)} frames, "
+                f"the last at {self.timestamps[-1]:.3f} s",
+            )
+        return range(first, stop)
+
+    def read(self, indices: npt.ArrayLike) -> Image:
+        """Decode frames.
+
+        Args:
+            indices: int64 ``[T]`` in ``0..F-1``, in any order, repeats allowed.
+
+        Returns:
+            uint8 ``[T, H, W, 3]``, RGB, upright.
+
+        Raises:
+            ClipError: an index has no frame, a frame does not decode, or the frames differ in size.
+        """
+        asked = np.asarray(indices, dtype=np.int64)
+        total = len(self.timestamps)
+        outside = asked[(asked < 0) | (asked >= total)]
+        if len(outside):
+            raise clip_error(self.clip, f"frame {outside[0]} was asked for, it has frames 0 to {total - 1}")
+        wanted, places = np.unique(asked, return_inverse=True)
+        images = list(self._decode(wanted))
+        sizes = {image.shape[:2] for image in images}
+        if len(sizes) > 1:
+            raise clip_error(self.clip, f"its frames differ in size (height, width): {sorted(sizes)}")
+        return np.stack([images[place] for place in places])
+
+    def frames(self) -> Iterator[Image]:
+        """Decode all frames one after the other, uint8 ``[H, W, 3]`` each; raises ``ClipError`` at the first bad one."""
+        return self._decode(np.arange(len(self.timestamps)))
+
+    @abstractmethod
+    def _decode(self, wanted: npt.NDArray[np.int64]) -> Iterator[Image]:
+        """Yield the frames of ascending, distinct, valid indices, exactly one each."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of the file."""

@@ -1,0 +1,108 @@
+"""One pass over a split: logits of every clip, once, on all ranks; then the statistics of each task."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from hoi_train.losses.objective import Objective
+from hoi_train.metrics import task_stats
+from hoi_train.metrics.gather import gather
+from hoi_train.metrics.groups import Groups
+from hoi_train.records import ClassCounts, ClipBatch, EpochStats, Split, Task, TaskStats, UserError
+
+
+class NonFiniteError(UserError):
+    """A logit, loss or gradient that is nan or infinite; the message names the step and the clips."""
+
+
+@dataclass(frozen=True)
+class EvaluatedTask:
+    """What the statistics of a task need beside its logits."""
+
+    task: Task
+    counts: ClassCounts
+    groups: Groups
+
+
+@torch.no_grad()
+def evaluate(
+    fabric: Fabric,
+    model: nn.Module,
+    objective: Objective,
+    batches: Iterable[ClipBatch],
+    tasks: Mapping[str, EvaluatedTask],
+    epoch: int,
+    split: Split,
+) -> EpochStats:
+    """Evaluate a model on a split; the result is equal on all ranks.
+
+    Args:
+        fabric: places batches and carries the precision.
+        model: called as ``model(**batch.inputs)``, in evaluation mode; not wrapped for ranks, since shards are uneven.
+        objective: gives the losses of each task.
+        batches: this rank's share of the split, each clip on one rank.
+        tasks: what to evaluate.
+        epoch: number of the epoch just trained, from 0.
+        split: name of the split.
+
+    Raises:
+        NonFiniteError: on every rank, if a logit of any clip is not finite.
+    """
+    share_buffers(model)
+    was_training = model.training
+    model.eval()
+    indices: list[Tensor] = []
+    columns: dict[str, list[Tensor]] = {f"{kind} {task}": [] for task in tasks for kind in ("logits", "target")}
+    for batch in batches:
+        placed = batch.map(fabric.to_device)
+        with fabric.autocast():
+            logits = model(**placed.inputs)
+        indices.append(batch.indices)
+        for task in tasks:
+            values = logits[task]
+            # Losses and statistics of half-precision logits are made in float32, as in training.
+            columns[f"logits {task}"].append((values.float() if values.dtype == torch.bfloat16 else values).cpu())
+            columns[f"target {task}"].append(batch.targets[task])
+    model.train(was_training)
+    found = gather(*(torch.cat(parts) if parts else torch.empty(0) for parts in (indices, *columns.values())))
+    rows = dict(zip(columns, found[1:], strict=True))
+    _check_finite({task: rows[f"logits {task}"] for task in tasks}, found[0], split)
+    return EpochStats(
+        epoch=epoch,
+        split=split,
+        tasks={
+            name: _statistics(task, objective, rows[f"logits {name}"], rows[f"target {name}"])
+            for name, task in tasks.items()
+        },
+    )
+
+
+def _statistics(task: EvaluatedTask, objective: Objective, logits: Tensor, target: Tensor) -> TaskStats:
+    loss = objective.loss(task.task.name)
+    device = next((buffer.device for buffer in loss.buffers()), logits.device)
+    logits_there, target_there = logits.to(device), target.to(device)
+    value = float(loss.reduce(loss(logits_there, target_there), target_there))
+    return task_stats(task.task, logits, target, groups=task.groups, loss=value)
+
+
+def _check_finite(logits: Mapping[str, Tensor], indices: Tensor, split: Split) -> None:
+    for task, values in logits.items():
+        bad = indices[~values.isfinite().all(dim=1)]
+        if len(bad):
+            raise NonFiniteError(
+                f"{len(bad)} clips of {split} have logits of task {task!r} that are nan or infinite, the first at "
+                f"positions {bad[:5].tolist()} of the split: the weights have diverged; try a lower learning rate"
+            )
+
+
+def share_buffers(model: nn.Module) -> None:
+    """Give every rank the buffers of rank 0 (running means of batch norms), so that all evaluate one network."""
+    if dist.is_available() and dist.is_initialized():
+        for buffer in model.buffers():
+            dist.broadcast(buffer, src=0)

@@ -1,0 +1,111 @@
+"""Everything a run is made of, built from its configuration and checked against its data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import optim
+
+from hoi_train.config import ConfigError, RunConfig
+from hoi_train.data.loader import ClipLoader
+from hoi_train.data.manifest import read_manifest
+from hoi_train.engine.optim import OPTIMIZERS, SCHEDULES, Schedule
+from hoi_train.engine.randomness import seed_of
+from hoi_train.engine.tasks import check_tasks, make_groups, make_loss
+from hoi_train.losses.base import Loss
+from hoi_train.losses.objective import Objective
+from hoi_train.methods import METHODS
+from hoi_train.methods.fit import Fit
+from hoi_train.metrics.groups import Groups
+from hoi_train.models.backbones import BACKBONES
+from hoi_train.models.heads import HEADS
+from hoi_train.models.preprocessing import PREPROCESSING
+from hoi_train.models.recognizer import Recognizer
+from hoi_train.models.weights import LoadReport, load_weights
+from hoi_train.records import ClassCounts, Split, Task
+from hoi_train.schema import build
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """The parts of a run, ready to be trained or evaluated."""
+
+    config: RunConfig
+    tasks: Mapping[str, Task]
+    counts: Mapping[str, ClassCounts]
+    groups: Mapping[str, Groups]
+    loaders: Mapping[Split, ClipLoader]
+    model: Recognizer
+    objective: Objective
+    method: Fit
+    optimizer: optim.Optimizer
+    schedule: Schedule
+    monitor: str
+    weights_report: LoadReport | None
+
+
+def assemble(config: RunConfig, *, rank: int = 0, world_size: int = 1) -> Experiment:
+    """Build the parts of a run.
+
+    Raises:
+        ConfigError: configuration and data do not fit.
+        ManifestError: the manifest has bad rows.
+        WeightsError: the starting weights cannot be loaded.
+    """
+    manifest = read_manifest(config.data.manifest, config.data.root)
+    check_tasks(config, manifest)
+    tasks = {name: manifest.tasks[name] for name in config.tasks}
+    model, report = _model(config, tasks)
+    objective = Objective(
+        {name: make_loss(config, manifest, name) for name in tasks},
+        {name: task.weight for name, task in config.tasks.items()},
+    )
+    first = next(iter(tasks.values()))
+    experiment = Experiment(
+        config=config,
+        tasks=tasks,
+        counts={name: manifest.split("train").counts(name) for name in tasks},
+        groups={name: make_groups(config, manifest, name) for name in tasks},
+        loaders=_loaders(config, manifest, tasks, rank, world_size),
+        model=model,
+        objective=objective,
+        method=build(config.method, METHODS),
+        optimizer=build(config.optimizer, OPTIMIZERS, model),
+        schedule=build(config.schedule, SCHEDULES),
+        monitor=config.checkpoints.monitor or f"{first.name}/{'recall_macro' if first.labels == 'single' else 'map'}",
+        weights_report=report,
+    )
+    _check_validation(experiment)
+    return experiment
+
+
+def _model(config: RunConfig, tasks: Mapping[str, Task]) -> tuple[Recognizer, LoadReport | None]:
+    torch.manual_seed(seed_of(config.seed, "initial weights"))
+    backbone = build(config.model.backbone, BACKBONES)
+    heads = {
+        name: build(config.tasks[name].head, HEADS, backbone.num_features, task.num_classes)
+        for name, task in tasks.items()
+    }
+    model = Recognizer(backbone, heads, PREPROCESSING[config.model.preprocessing])
+    report = load_weights(model, config.model.weights) if config.model.weights else None
+    if config.training.channels_last:
+        model = model.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+    return model, report
+
+
+def _check_validation(experiment: Experiment) -> None:
+    """Refuse what needs validation results where there is no validation split."""
+    if "val" in experiment.loaders:
+        return
+    learners = [
+        f"tasks.{task}.loss: {experiment.config.loss_of(task).name} learns from validation results"
+        for task in experiment.tasks
+        if type(experiment.objective.loss(task)).after_validation is not Loss.after_validation
+    ]
+    if experiment.config.training.patience is not None:
+        learners.append("training.patience: stopping early needs validation results")
+    if learners:
+        path = experiment.config.data.manifest
+        raise ConfigError("\n".join(f"{line}, but {path} has no clips in the split 'val'" for line in learners))

@@ -1,0 +1,272 @@
+"""The loop, read in one sitting.
+
+::
+
+    for epoch in epochs:
+        method.stage, method.begin_stage              once a stage
+        method.schedule, objective.schedule           idempotent
+        for batch in batches(epoch):                  functions of (seed, epoch, clip)
+            method.training_loss -> backward
+            every `accumulate` batches:
+                gradient norm finite on all ranks?    else stop and name the clips
+                clip -> optimizer -> moving average
+                save now and then; stop if a signal asks
+        stats = evaluate(val)
+        objective.after_validation, method.after_validation
+        record, save
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from itertools import islice
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from lightning_fabric import Fabric
+from rich.console import Console
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from hoi_train.config import Training
+from hoi_train.engine.evaluation import NonFiniteError, evaluate
+from hoi_train.engine.experiment import Experiment
+from hoi_train.engine.optim import set_learning_rate
+from hoi_train.engine.progress import EpochBar, Throughput
+from hoi_train.engine.randomness import seed_of
+from hoi_train.engine.run import Run
+from hoi_train.records import ClipBatch, EpochStats, Split
+from hoi_train.reports.tables import epoch_table
+
+
+@dataclass(frozen=True)
+class Cursor:
+    """Where a run stands: what comes next is batch ``batch`` of epoch ``epoch``, after ``step`` updates."""
+
+    stage: int = -1
+    epoch: int = 0
+    batch: int = 0
+    step: int = 0
+
+
+@dataclass(frozen=True)
+class Best:
+    """The best value of the monitored metric so far and the epoch it came from; epoch -1 means none yet."""
+
+    value: float = math.nan
+    epoch: int = -1
+
+    def updated(self, value: float, epoch: int, mode: str) -> Best:
+        """Return the better of this and a new value; nan is never better."""
+        better = value > self.value if mode == "max" else value < self.value
+        return Best(value, epoch) if better or (math.isnan(self.value) and not math.isnan(value)) else self
+
+
+class Stopped(Exception):  # noqa: N818 - not an error
+    """The run was asked to stop and has saved its state."""
+
+
+class Loop:
+    """Train an experiment from wherever its run directory stands to the end.
+
+    Args:
+        experiment: model, objective, method, data and configuration.
+        fabric: devices, precision and ranks.
+        run: the run directory's checkpoints, events and signals.
+        console: where progress is shown; only rank 0 has a visible one.
+    """
+
+    def __init__(self, experiment: Experiment, fabric: Fabric, run: Run, console: Console) -> None:
+        self.experiment, self.fabric, self.run, self.console = experiment, fabric, run, console
+        self.config: Training = experiment.config.training
+        self.network = experiment.model  # as it is saved; `self.model` is the same one as the ranks train it
+        compiled = torch.compile(self.network) if self.config.compile else self.network
+        self.model, self.optimizer = fabric.setup(compiled, experiment.optimizer)
+        self.objective = experiment.objective.to(fabric.device)
+        self.base_lr: float = experiment.config.optimizer.hyper_parameters()["lr"]
+        self.average: AveragedModel | None = None
+        if self.config.ema_decay is not None:
+            rule = get_ema_multi_avg_fn(self.config.ema_decay)
+            self.average = AveragedModel(self.network, multi_avg_fn=rule, use_buffers=True)
+        self.cursor, self.best = Cursor(), Best()
+        self._window: list[tuple[tuple[str, ...], Tensor]] = []
+        self._throughput = Throughput()
+        self._saved_at = time.monotonic()
+
+    @property
+    def evaluated_model(self) -> nn.Module:
+        """The network that results are reported of: the moving average where there is one."""
+        return self.average.module if self.average is not None else self.network
+
+    def fit(self) -> None:
+        """Train all remaining epochs.
+
+        Raises:
+            NonFiniteError: a logit, loss or gradient is not finite; the weights are those before the step.
+            Stopped: a signal asked for it; the state is saved.
+        """
+        while self.cursor.epoch < self.config.epochs and not self._out_of_patience():
+            epoch = self.cursor.epoch
+            self._begin_epoch(epoch)
+            self._train_epoch(epoch)
+            stats = self.evaluate("val", epoch)
+            if stats is not None:
+                self.objective.after_validation(stats)
+                self.experiment.method.after_validation(stats)
+                self._record_validation(stats)
+            self.cursor = replace(self.cursor, epoch=epoch + 1, batch=0)
+            self._save(stats)
+
+    def evaluate(self, split: Split, epoch: int) -> EpochStats | None:
+        """Evaluate the reported network on a split; ``None`` if the split has no clips."""
+        loader = self.experiment.loaders.get(split)
+        if loader is None:
+            return None
+        batches = loader.evaluation()
+        return evaluate(
+            self.fabric, self.evaluated_model, self.objective, batches, self.experiment.evaluated, epoch, split
+        )
+
+    def _begin_epoch(self, epoch: int) -> None:
+        method = self.experiment.method
+        stage = method.stage(epoch)
+        if stage != self.cursor.stage:
+            torch.manual_seed(seed_of(self.experiment.config.seed, "stage", stage))
+            method.begin_stage(stage, self.network)
+            self.cursor = replace(self.cursor, stage=stage)
+        method.schedule(epoch, self.network)
+        self.objective.schedule(epoch)
+        self.model.train()
+
+    def _train_epoch(self, epoch: int) -> None:
+        loader = self.experiment.loaders["train"]
+        total = loader.num_batches(epoch)
+        batches = loader.training(epoch, self.cursor.batch, self.experiment.method.sampler(epoch))
+        title = f"epoch {epoch + 1}/{self.config.epochs}"
+        self._throughput.reset()
+        with EpochBar(self.console, title, total, self.cursor.batch) as bar:
+            while self.cursor.batch < total:
+                size = min(self.config.accumulate, total - self.cursor.batch)
+                loss = self._update(islice(batches, size), size, epoch + self.cursor.batch / total)
+                self.cursor = replace(self.cursor, batch=self.cursor.batch + size, step=self.cursor.step + 1)
+                self._after_update(epoch, loss, loader.take_wait(), bar, size)
+
+    def _update(self, batches: Iterator[ClipBatch], size: int, moment: float) -> dict[str, float]:
+        """Make one step of the optimizer from ``size`` batches and return what is worth recording."""
+        schedule, clip_norm = self.experiment.schedule, self.config.clip_norm
+        lr = set_learning_rate(self.optimizer, self.base_lr, schedule.factor(moment, self.config.epochs))
+        torch.manual_seed(seed_of(self.experiment.config.seed, "step", self.cursor.step, self.fabric.global_rank))
+        total = 0.0
+        self._window.clear()
+        for number, batch in enumerate(batches, start=1):
+            placed = batch.map(self.fabric.to_device)
+            with self.fabric.no_backward_sync(self.model, enabled=number < size):
+                loss = self.experiment.method.training_loss(self.model, placed, self._objective_of(placed))
+                self.fabric.backward(loss / size)
+            total += float(loss.detach()) / size
+            self._throughput.add(len(batch) * self.fabric.world_size, 0.0)
+        gradients = [p.grad for p in self.network.parameters() if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)
+        # A value that is not finite on one rank has reached every rank's gradients: all of them stop here.
+        if not math.isfinite(float(norm)):
+            self._refuse_update(float(norm))
+        if clip_norm is not None:
+            torch.nn.utils.clip_grads_with_norm_(self.network.parameters(), clip_norm, norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.average is not None:
+            self.average.update_parameters(self.network)
+        return {"loss": total, "lr": lr, "gradient_norm": float(norm)}
+
+    def _objective_of(self, batch: ClipBatch) -> Any:
+        def objective(logits: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> Tensor:
+            loss, sound = self.objective(logits, targets)
+            self._window.append((batch.clip_ids, sound))
+            return loss  # type: ignore[no-any-return]
+
+        return objective
+
+    def _refuse_update(self, norm: float) -> None:
+        self.optimizer.zero_grad(set_to_none=True)
+        mine = [ids[i] for ids, sound in self._window for i in (~sound).nonzero().flatten().tolist()]
+        clips = mine
+        if dist.is_available() and dist.is_initialized():
+            everyones: list[list[str]] = [[] for _ in range(dist.get_world_size())]
+            dist.all_gather_object(everyones, mine)
+            clips = [clip for ids in everyones for clip in ids]
+        cause = f"the loss of these clips is: {', '.join(clips[:10])}" if clips else f"the gradient's norm is {norm}"
+        raise NonFiniteError(
+            f"step {self.cursor.step}: not a finite number, so the weights were left as they were; {cause}. "
+            "Look at these clips (hoi-data verify), or lower optimizer.lr, or set training.clip_norm"
+        )
+
+    def _after_update(self, epoch: int, values: dict[str, float], waited: float, bar: EpochBar, size: int) -> None:
+        self._throughput.add(0, waited)
+        values |= self._throughput.scalars()
+        self.run.record({"event": "train", "step": self.cursor.step, "epoch": epoch, "scalars": values})
+        bar.advance(size, **values)
+        every, minutes = (
+            self.experiment.config.checkpoints.every_steps,
+            self.experiment.config.checkpoints.every_minutes,
+        )
+        stop = self._anyone(self.run.stop_requested)
+        due = every is not None and self.cursor.step % every == 0
+        if stop or due or time.monotonic() - self._saved_at > 60 * minutes:
+            self._save(None)
+        if stop:
+            raise Stopped
+
+    def _anyone(self, flag: bool) -> bool:
+        """Return whether any rank says so: all must take the same turn."""
+        if not (dist.is_available() and dist.is_initialized()):
+            return flag
+        said = torch.tensor(float(flag), device=self.fabric.device)
+        return bool(self.fabric.all_reduce(said, reduce_op="sum"))
+
+    def _record_validation(self, stats: EpochStats) -> None:
+        self.console.print(epoch_table(stats))
+        self.run.record({"event": "evaluation", "step": self.cursor.step, **stats.to_json()})
+        for task in stats.tasks:
+            weights = self.objective.loss(task).class_weights()
+            if weights is not None:
+                row = {"event": "weights", "step": self.cursor.step, "epoch": stats.epoch, "task": task}
+                self.run.record({**row, "values": weights.tolist()})
+
+    def _out_of_patience(self) -> bool:
+        patience = self.config.patience
+        return patience is not None and self.best.epoch >= 0 and self.cursor.epoch - 1 - self.best.epoch >= patience
+
+    def _save(self, stats: EpochStats | None) -> None:
+        checkpoints = self.experiment.config.checkpoints
+        metric = math.nan
+        if stats is not None:
+            metric = stats.scalars()[self.experiment.monitor]
+            self.best = self.best.updated(metric, stats.epoch, checkpoints.mode)
+        if self.fabric.global_rank == 0:
+            self.run.save(self.state(), asdict(self.cursor), metric)
+        self._saved_at = time.monotonic()
+
+    def state(self) -> dict[str, Any]:
+        """Return everything that the next step depends on."""
+        return {
+            "model": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "objective": self.objective.state_dict(),
+            "method": self.experiment.method.state_dict(),
+            "average": self.average.state_dict() if self.average is not None else {},
+            "best": asdict(self.best),
+        }
+
+    def restore(self, state: Mapping[str, Any], cursor: Mapping[str, int]) -> None:
+        """Go on from a saved state."""
+        self.network.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.objective.load_state_dict(state["objective"])
+        self.experiment.method.load_state_dict(state["method"])
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
+        self.best, self.cursor = Best(**state["best"]), Cursor(**cursor)

@@ -1,0 +1,64 @@
+"""What the terminal shows while a run trains: a bar with ETA, clips a second and the share of waiting for data."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+
+class Throughput:
+    """Count clips, seconds and the seconds spent waiting for data since the last reading."""
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin a new reading."""
+        self._began, self._clips, self._waited = time.perf_counter(), 0, 0.0
+
+    def add(self, clips: int, waited: float) -> None:
+        """Count a batch and the seconds it was waited for."""
+        self._clips += clips
+        self._waited += waited
+
+    def scalars(self) -> dict[str, float]:
+        """Return ``clips_per_second`` and ``data_wait``, the share 0..1 of the time spent waiting for data."""
+        elapsed = max(time.perf_counter() - self._began, 1e-9)
+        return {"clips_per_second": self._clips / elapsed, "data_wait": min(self._waited / elapsed, 1.0)}
+
+
+class EpochBar:
+    """A progress bar over the batches of one epoch; silent where the output is no terminal."""
+
+    def __init__(self, console: Console, title: str, total: int, done: int = 0) -> None:
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self._task: TaskID = self._progress.add_task(title, total=total, completed=done, note="")
+
+    def __enter__(self) -> EpochBar:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def advance(self, **values: float) -> None:
+        """Count one batch and show the values given."""
+        note = "  ".join(_NOTES[name].format(value) for name, value in values.items() if name in _NOTES)
+        self._progress.update(self._task, advance=1, note=note)
+
+
+_NOTES = {"loss": "loss {:.3f}", "clips_per_second": "{:.0f} clips/s", "data_wait": "waiting for data {:.0%}"}

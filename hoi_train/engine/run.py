@@ -1,0 +1,159 @@
+"""A run directory: the identity of a run, its record and its saved states.
+
+::
+
+    runs/<name>-seed<seed>/
+      config.yaml        the configuration, every default written out
+      events.jsonl       every metric and event: the truth
+      wandb_id           the id under which wandb mirrors the run
+      lock               held by the process that writes
+      checkpoints/       step_00000120/ …
+      wandb/             what wandb keeps
+"""
+
+from __future__ import annotations
+
+import platform
+import secrets
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from hoi_train.config import ConfigError, RunConfig, differences, parse_config
+from hoi_train.engine import checkpoint
+from hoi_train.engine.checkpoint import Checkpoint
+from hoi_train.engine.lock import RunLock
+from hoi_train.engine.signals import Signals
+from hoi_train.tracking.events import EventLog, read_events
+from hoi_train.tracking.wandb_tracker import WandbTracker
+
+CONFIG_FILE, EVENTS_FILE, WANDB_FILE, CHECKPOINTS = "config.yaml", "events.jsonl", "wandb_id", "checkpoints"
+
+
+class Run:
+    """The open run directory of one process; only rank 0 writes.
+
+    Args:
+        config: the run's configuration.
+        signals: says whether the run was asked to stop.
+        trackers: take every record, the local log first; empty on other ranks.
+        wandb_id: the run's id in wandb.
+    """
+
+    def __init__(
+        self, config: RunConfig, signals: Signals, trackers: tuple[EventLog | WandbTracker, ...], wandb_id: str
+    ) -> None:
+        self.config, self.signals, self.trackers, self.wandb_id = config, signals, trackers, wandb_id
+        self.folder = config.run_dir
+
+    @property
+    def stop_requested(self) -> bool:
+        """Whether a signal asked the run to save its state and stop."""
+        return self.signals.stop_requested
+
+    def record(self, record: Mapping[str, Any]) -> None:
+        """Give a record to the local log and to its mirror."""
+        for tracker in self.trackers:
+            tracker.write(dict(record))
+
+    def save(self, state: Mapping[str, Any], cursor: Mapping[str, int], metric: float) -> None:
+        """Save a state, then remove what is neither among the newest nor the best."""
+        folder, settings = self.folder / CHECKPOINTS, self.config.checkpoints
+        extra = {"metric": metric, "wandb_id": self.wandb_id, "config": self.config.plain()}
+        saved = checkpoint.save(folder, state, cursor, extra)
+        checkpoint.prune(folder, keep=settings.keep, mode=settings.mode)
+        self.record({"event": "checkpoint", "step": cursor["step"], "path": saved.name})
+
+
+@contextmanager
+def open_run(config: RunConfig, *, writer: bool) -> Iterator[Run]:
+    """Open a run directory, new or to be resumed; a process that writes holds its lock.
+
+    Raises:
+        ConfigError: the directory was made with another configuration.
+        LockError: another process writes the directory.
+    """
+    folder = config.run_dir
+    _check_same(config, folder)
+    with ExitStack() as stack:
+        signals = stack.enter_context(Signals())
+        trackers: tuple[EventLog | WandbTracker, ...] = ()
+        wandb_id = ""
+        if writer:
+            folder.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(RunLock(folder))
+            wandb_id = _wandb_id(folder)
+            (folder / CONFIG_FILE).write_text(yaml.safe_dump(config.plain(), sort_keys=False))
+            trackers = (EventLog(folder / EVENTS_FILE), _wandb(config, wandb_id))
+            for tracker in trackers:
+                stack.callback(tracker.close)
+        yield Run(config, signals, trackers, wandb_id)
+
+
+def read_run(folder: Path) -> RunConfig:
+    """Return the configuration a run directory was made with; raises ``ConfigError`` if it is none."""
+    path = folder / CONFIG_FILE
+    if not path.is_file():
+        raise ConfigError(f"{folder}: not a run directory, it has no {CONFIG_FILE}")
+    config = parse_config(yaml.safe_load(path.read_text()), path)
+    return config
+
+
+def finished(folder: Path) -> bool:
+    """Return whether a run has come to its end."""
+    path = folder / EVENTS_FILE
+    return path.is_file() and any(row["event"] == "end" for row in read_events(path))
+
+
+def chosen_checkpoint(config: RunConfig, which: str) -> Checkpoint:
+    """Return the ``best`` or ``last`` valid checkpoint of a run; raises ``CheckpointError`` if it has none."""
+    folder = config.run_dir / CHECKPOINTS
+    best = checkpoint.best(folder, mode=config.checkpoints.mode) if which == "best" else None
+    found = best or checkpoint.latest(folder)
+    if found is None:
+        raise checkpoint.CheckpointError(f"{folder}: no valid checkpoint; train the run first")
+    return found
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that a run's numbers may depend on."""
+    packages = ("hoi_train", "torch", "torchvision", "pytorchvideo", "lightning-fabric", "av")
+    return {"python": platform.python_version(), "machine": platform.machine()} | {p: version(p) for p in packages}
+
+
+def _check_same(config: RunConfig, folder: Path) -> None:
+    path = folder / CONFIG_FILE
+    if not path.is_file():
+        return
+    changed = differences(yaml.safe_load(path.read_text()) or {}, config.plain())
+    if changed:
+        lines = "\n".join(f"  {line}" for line in changed)
+        raise ConfigError(
+            f"{folder} was made with another configuration:\n{lines}\n"
+            "resume it with the old one, or give the new one another name (name=…) or seed"
+        )
+
+
+def _wandb_id(folder: Path) -> str:
+    path = folder / WANDB_FILE
+    if not path.is_file():
+        path.write_text(secrets.token_hex(4))
+    return path.read_text().strip()
+
+
+def _wandb(config: RunConfig, run_id: str) -> WandbTracker:
+    settings = config.wandb
+    return WandbTracker(
+        config.run_dir,
+        run_id,
+        config.run_dir.name,
+        config.plain(),
+        mode=settings.mode,
+        project=settings.project,
+        entity=settings.entity,
+        tags=settings.tags,
+    )

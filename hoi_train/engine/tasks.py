@@ -1,0 +1,55 @@
+"""What a run makes of a manifest's tasks: a loss and class groups each, checked against the data."""
+
+from __future__ import annotations
+
+from hoi_train.config import ConfigError, RunConfig
+from hoi_train.data.manifest import Manifest
+from hoi_train.losses import LOSSES
+from hoi_train.losses.base import Loss
+from hoi_train.metrics.groups import GROUP_RULES, Groups
+from hoi_train.records import ClassCounts, nearest
+from hoi_train.schema import build
+
+
+def check_tasks(config: RunConfig, manifest: Manifest) -> None:
+    """Check that the configured tasks are in the manifest and that each loss and group rule fits.
+
+    Raises:
+        ConfigError: with one line for each problem.
+    """
+    problems = []
+    for name in config.tasks:
+        if name not in manifest.tasks:
+            known = list(manifest.tasks)
+            problems.append(
+                f"tasks.{name}: {manifest.path} has no such task; it has {', '.join(known)}{nearest(name, known)}"
+            )
+            continue
+        try:
+            make_loss(config, manifest, name)
+        except ValueError as error:
+            problems.append(f"tasks.{name}.loss: {error}")
+        try:
+            make_groups(config, manifest, name)
+        except ValueError as error:
+            problems.append(f"tasks.{name}.groups: {error}")
+    if not len(manifest.split("train")):
+        problems.append(f"data.manifest: {manifest.path} has no clips in the split 'train'")
+    if problems:
+        raise ConfigError("\n".join(problems))
+
+
+def make_loss(config: RunConfig, manifest: Manifest, task: str) -> Loss:
+    """Build a task's loss from the class counts of the training split; raises ``ValueError`` if it does not fit."""
+    loss: Loss = build(config.loss_of(task), LOSSES, manifest.split("train").counts(task))
+    return loss
+
+
+def make_groups(config: RunConfig, manifest: Manifest, task: str) -> Groups:
+    """Divide a task's classes by its rule; raises ``ValueError`` if the rule does not fit."""
+    rule = build(config.tasks[task].groups, GROUP_RULES)
+    splits = [manifest.split(split).counts(task) for split in rule.count_splits]
+    positives = [sum(counts) for counts in zip(*(split.positives for split in splits), strict=True)]
+    total = ClassCounts(tuple(positives), sum(split.num_samples for split in splits), manifest.tasks[task].labels)
+    groups: Groups = rule(total, manifest.tasks[task].classes)
+    return groups

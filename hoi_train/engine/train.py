@@ -1,0 +1,131 @@
+"""From a configuration to a finished run, and from a run to its results."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lightning_fabric import Fabric
+from rich.console import Console
+from torch import nn
+
+from hoi_train.config import RunConfig
+from hoi_train.engine import checkpoint
+from hoi_train.engine.evaluation import evaluate
+from hoi_train.engine.experiment import Experiment, assemble
+from hoi_train.engine.loop import Loop, Stopped
+from hoi_train.engine.run import CHECKPOINTS, Run, chosen_checkpoint, finished, open_run, read_run, versions
+from hoi_train.records import EpochStats, Split
+from hoi_train.reports.tables import epoch_table
+
+
+def launch(precision: str) -> Fabric:
+    """Start Fabric on one device, or as one of the ranks that ``torchrun`` made."""
+    local, world = (int(os.environ.get(name, "1")) for name in ("LOCAL_WORLD_SIZE", "WORLD_SIZE"))
+    strategy = "ddp" if world > 1 else "auto"
+    fabric = Fabric(devices=local, num_nodes=world // local, strategy=strategy, precision=precision)  # type: ignore[arg-type]
+    fabric.launch()
+    return fabric
+
+
+def train(config: RunConfig) -> int:
+    """Train a run from wherever its directory stands, test its best checkpoint and return the exit code.
+
+    Returns:
+        0 when the run is at its end; 143 or 130 when SIGTERM or SIGINT stopped it with its state saved.
+    """
+    fabric = launch(config.training.precision)
+    console = Console(quiet=fabric.global_rank > 0)
+    with open_run(config, writer=fabric.global_rank == 0) as run:
+        if finished(run.folder):
+            console.print(f"{run.folder} is finished; see: hoi-train compare {run.folder}", soft_wrap=True)
+            return 0
+        experiment = assemble(config, rank=fabric.global_rank, world_size=fabric.world_size)
+        loop = Loop(experiment, fabric, run, console)
+        _begin(loop, run, experiment, console)
+        try:
+            loop.fit()
+        except Stopped:
+            console.print(f"stopped at step {loop.cursor.step}, state saved; the same command goes on")
+            return run.signals.exit_code
+        _finish(loop, run, experiment, fabric, console)
+    return 0
+
+
+def evaluate_run(folder: Path, split: Split, which: str) -> EpochStats:
+    """Evaluate a checkpoint (``best`` or ``last``) of a run on a split and write ``evaluation_<split>.json``."""
+    config = read_run(folder).model_copy(update={"runs": folder.parent})
+    fabric = launch(config.training.precision)
+    experiment = assemble(config, rank=fabric.global_rank, world_size=fabric.world_size)
+    if split not in experiment.loaders:
+        raise ValueError(f"{config.data.manifest} has no clips in the split {split!r}")
+    chosen = chosen_checkpoint(config, which)
+    stats = _evaluate_checkpoint(experiment, fabric, chosen, split)
+    if fabric.global_rank == 0:
+        result = {"checkpoint": chosen.path.name, **stats.to_json()}
+        (folder / f"evaluation_{split}.json").write_text(json.dumps(result, indent=1))
+    return stats
+
+
+def _begin(loop: Loop, run: Run, experiment: Experiment, console: Console) -> None:
+    """Resume from the newest valid checkpoint, or record the start of a new run."""
+    newest = checkpoint.latest(run.folder / CHECKPOINTS)
+    if newest is not None:
+        loop.restore(checkpoint.load(newest, loop.fabric.device), newest.cursor)
+        console.print(f"resumed {run.folder} at epoch {loop.cursor.epoch + 1}, step {loop.cursor.step}")
+        run.record({"event": "resume", "step": loop.cursor.step})
+        return
+    parameters = sum(parameter.numel() for parameter in experiment.model.parameters())
+    start = {
+        "event": "start",
+        "step": 0,
+        "config": experiment.config.plain(),
+        "run_id": run.wandb_id,
+        "versions": versions(),
+        "parameters": parameters,
+        "class_counts": {task: list(counts.positives) for task, counts in experiment.counts.items()},
+        "classes": {task: list(found.classes) for task, found in experiment.tasks.items()},
+        "groups": {task: dict(groups) for task, groups in experiment.groups.items()},
+    }
+    run.record(start)
+    clips = ", ".join(f"{len(loader)} {split}" for split, loader in experiment.loaders.items())
+    console.print(f"{run.folder}: {clips} clips, {parameters:,} parameters", soft_wrap=True)
+    if experiment.weights_report is not None:
+        console.print(str(experiment.weights_report), soft_wrap=True)
+
+
+def _finish(loop: Loop, run: Run, experiment: Experiment, fabric: Fabric, console: Console) -> None:
+    fabric.barrier()  # rank 0 may still be writing the last checkpoint
+    best = chosen_checkpoint(experiment.config, "best")
+    stats = None
+    if "test" in experiment.loaders:
+        stats = _evaluate_checkpoint(experiment, fabric, best, "test")
+        console.print(epoch_table(stats))
+        run.record({"event": "evaluation", "step": loop.cursor.step, "checkpoint": best.path.name, **stats.to_json()})
+    end = {"event": "end", "step": loop.cursor.step, "best_epoch": loop.best.epoch, "best": loop.best.value}
+    run.record({**end, "monitor": experiment.monitor})
+    if not math.isnan(loop.best.value):
+        console.print(f"best {experiment.monitor} {loop.best.value:.4f} at epoch {loop.best.epoch + 1}; {run.folder}")
+
+
+def _evaluate_checkpoint(
+    experiment: Experiment, fabric: Fabric, chosen: checkpoint.Checkpoint, split: Split
+) -> EpochStats:
+    state = checkpoint.load(chosen, fabric.device)
+    load_network(experiment.model, state)
+    model = fabric.to_device(experiment.model)
+    objective = experiment.objective.to(fabric.device)
+    objective.load_state_dict(state["objective"])
+    epoch = int(chosen.cursor["epoch"]) - 1
+    batches = experiment.loaders[split].evaluation()
+    return evaluate(fabric, model, objective, batches, experiment.evaluated, epoch, split)
+
+
+def load_network(model: nn.Module, state: Mapping[str, Any]) -> None:
+    """Give a model the weights that results are reported of: the moving average's where there is one."""
+    average = {key.removeprefix("module."): v for key, v in state["average"].items() if key.startswith("module.")}
+    model.load_state_dict(average or state["model"])

@@ -1,0 +1,88 @@
+"""Class-balanced losses: a class weighs as much as its samples tell that the others have not told already."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import torch
+from annotated_types import Ge, Lt
+from torch import Tensor
+
+from hoi_train.losses.base import Loss
+from hoi_train.losses.cross_entropy import CrossEntropy
+from hoi_train.losses.focal import sigmoid_focal
+from hoi_train.losses.weights import ClassWeighting
+from hoi_train.records import ClassCounts
+
+Beta = Annotated[float, Ge(0), Lt(1)]
+CountFloor = Annotated[int, Ge(1)]
+
+
+class CBCrossEntropy(CrossEntropy):
+    """Weigh softmax cross-entropy by the effective number of samples: ``loss_i = -w_{y_i} log softmax(z_i)[y_i]``.
+
+    ``w_c = (1 - beta) / (1 - beta^n_c)``, scaled to sum to C; the mean over samples, not over weights.
+    Source: Cui et al., CVPR 2019, section 4.1 and the authors' ``cifar_main.py``, which has no count floor: there a
+    class without samples makes every weight 0 or nan. The CDB code's ``CB_CE`` is the same with ``beta = 0.9``.
+
+    Args:
+        class_counts: of the training split, single-label.
+        beta: 0 <= beta < 1; the paper tries 0.9, 0.99, 0.999 and 0.9999, its scripts use the last.
+        count_floor: smallest count used.
+
+    >>> CBCrossEntropy(ClassCounts.single([600, 30, 1]), beta=0.9).class_weights().round(decimals=3)
+    tensor([0.2490, 0.2600, 2.4910], dtype=torch.float64)
+    """
+
+    def __init__(self, class_counts: ClassCounts, *, beta: Beta = 0.9999, count_floor: CountFloor = 1) -> None:
+        super().__init__(class_counts, weights=ClassWeighting("effective", beta=beta, count_floor=count_floor))
+
+
+class CBFocal(Loss):
+    r"""Weigh the sigmoid focal loss by the effective number of samples.
+
+    ``f_ic = -(1 - p_ic)^gamma log p_ic`` with ``p = sigmoid(z)`` where the label holds and ``1 - sigmoid(z)`` where
+    not; ``w_c = (1 - beta) / (1 - beta^n_c)``, scaled to sum to C. ``gamma = 0`` is class-balanced BCE.
+
+    - Single-label: ``loss_i = w_{y_i} sum_c f_ic``. A row's negatives have the weight of its true class; the sum over
+      classes, then the mean over samples (Cui et al., CVPR 2019, sections 4.2 and 4.3, and ``cifar_main.py``).
+    - Multi-label: ``loss_i = mean_c w_c f_ic``. A column's negatives have the weight of the column's class; the mean
+      over N x C (Ni et al., gaze transformer for VidHOI, where the weight is named ``pos_weight`` but is on
+      negatives too). A row without labels counts like any other; in CB's own code it would vanish.
+
+    Both released codes overflow in the modulator where logits are large, see ``Focal``. CB's starts the last layer's
+    bias at ``-log(C - 1)`` and does not decay it. The CDB code's ``CB_Focal`` is not this loss but softmax focal:
+    ``{name: focal, detach_modulator: true, weights: {scheme: effective, beta: 0.9}}``.
+
+    Args:
+        class_counts: of the training split.
+        gamma: >= 0. VidHOI's configuration has 0.5; CB's search covers 0.5, 1 and 2.
+        beta: 0 <= beta < 1.
+        count_floor: smallest count used; by default 5 for multi-label (VidHOI's) and 1 for single-label (CB has none,
+            which a class without samples turns into nan).
+
+    >>> loss = CBFocal(ClassCounts.multi([600, 1], num_samples=900), beta=0.9)
+    >>> loss(torch.zeros(1, 2), torch.tensor([[1.0, 0.0]])) / loss(torch.zeros(1, 2), torch.tensor([[0.0, 1.0]]))
+    tensor([1.])
+    """
+
+    labels = frozenset({"single", "multi"})
+
+    def __init__(
+        self,
+        class_counts: ClassCounts,
+        *,
+        gamma: Annotated[float, Ge(0)] = 0.5,
+        beta: Beta = 0.9999,
+        count_floor: CountFloor | None = None,
+    ) -> None:
+        floor = count_floor or (5 if class_counts.labels == "multi" else 1)
+        super().__init__(class_counts, weights=ClassWeighting("effective", beta=beta, count_floor=floor))
+        self.gamma = gamma
+
+    def per_sample(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Return the sum (single-label) or the mean (multi-label) over classes of the weighted terms, ``[N]``."""
+        single = self.kind == "single"
+        labels = torch.zeros_like(logits).scatter(1, target[:, None], 1.0) if single else target
+        terms = self.weigh(sigmoid_focal(logits, labels, self.gamma), target)
+        return terms.sum(1) if single else terms.mean(1)

@@ -1,0 +1,53 @@
+"""Softmax cross-entropy, plain or with fixed class weights."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from hoi_train.losses.base import Loss
+from hoi_train.losses.weights import ClassWeighting
+from hoi_train.records import ClassCounts
+
+Reduction = Literal["mean", "weighted_mean"]
+
+
+class CrossEntropy(Loss):
+    """Compare softmax scores with the true class: ``loss_i = -w_{y_i} log softmax(z_i)[y_i]``.
+
+    ``weights: {scheme: inverse}`` is IFW-CE, ``{scheme: sqrt_inverse}`` its square root.
+
+    Args:
+        class_counts: of the training split, single-label.
+        weights: weight of each class; all 1 if not given.
+        reduction: ``mean`` is ``sum_i loss_i / N``, as in the CB (Cui et al., CVPR 2019) and the CIFAR and EGTEA
+            codes of CDB (Sinha et al., ACCV 2020). ``weighted_mean`` is ``sum_i loss_i / sum_i w_{y_i}``, as in
+            torch, LDAM-DRW and the ImageNet-LT code of CDB: the step no longer grows with rare classes in the batch.
+
+    >>> loss = CrossEntropy(ClassCounts.single([6, 3, 1]), weights=ClassWeighting("inverse"))
+    >>> loss(torch.zeros(2, 3), torch.tensor([0, 2])) / torch.log(torch.tensor(3.0))
+    tensor([0.3333, 2.0000])
+    """
+
+    labels = frozenset({"single"})
+
+    def __init__(
+        self, class_counts: ClassCounts, *, weights: ClassWeighting | None = None, reduction: Reduction = "mean"
+    ) -> None:
+        super().__init__(class_counts, weights)
+        self.reduction = reduction
+
+    def per_sample(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Return the weighted cross-entropy of each row, ``[N]``."""
+        # Not torch's cross_entropy: that takes the class id -100 for "ignore" and returns 0.
+        losses = -logits.log_softmax(1).gather(1, target[:, None])[:, 0]
+        return self.weigh(losses, target)
+
+    def reduce(self, losses: Tensor, target: Tensor) -> Tensor:
+        """Return the mean over samples, or over their weights."""
+        if self.reduction == "mean" or self.weights is None:
+            return super().reduce(losses, target)
+        total = self.weights.to(losses.dtype)[target].sum()
+        return losses.sum() / total.clamp(min=torch.finfo(losses.dtype).tiny)  # CDB's weights can be 0 for a batch

@@ -1,0 +1,61 @@
+"""The objective of a run: the weighted sum of its tasks' losses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from hoi_train.losses.base import Loss
+from hoi_train.records import EpochStats
+
+
+class Objective(nn.Module):
+    """Sum the reduced loss of every task: ``total = sum_k weight_k * reduce_k(loss_k(logits_k, target_k))``.
+
+    Args:
+        losses: one loss a task.
+        weights: the factor of each task's loss, ``>= 0``; 1 where a task is not named.
+    """
+
+    def __init__(self, losses: Mapping[str, Loss], weights: Mapping[str, float] | None = None) -> None:
+        super().__init__()
+        self.losses = nn.ModuleDict(dict(losses))
+        self.weights = {task: (weights or {}).get(task, 1.0) for task in losses}
+
+    def loss(self, task: str) -> Loss:
+        """Return the loss of a task."""
+        loss = self.losses[task]
+        assert isinstance(loss, Loss)
+        return loss
+
+    def forward(self, logits: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Return the total and whether each sample is sound.
+
+        Args:
+            logits: ``[N, C]`` for each task.
+            targets: int64 ``[N]`` or floating ``[N, C]`` for each task.
+
+        Returns:
+            The scalar total, which is nan if any logit or loss is not finite, whatever the loss makes of it (a
+            sigmoid loss maps an infinite logit to 0, which would hide it); bool ``[N]``, true where all is finite.
+        """
+        total = torch.zeros(())
+        sound = torch.ones((), dtype=torch.bool)
+        for task, values in logits.items():
+            loss, target = self.loss(task), targets[task]
+            losses = loss(values, target)
+            total = total.to(losses.device) + self.weights[task] * loss.reduce(losses, target)
+            sound = sound.to(losses.device) & losses.isfinite() & values.isfinite().all(dim=1)
+        return total * torch.where(sound.all(), 1.0, torch.nan), sound
+
+    def schedule(self, epoch: int) -> None:
+        """Tell every loss the epoch (from 0)."""
+        for task in self.losses:
+            self.loss(task).schedule(epoch)
+
+    def after_validation(self, stats: EpochStats) -> None:
+        """Give every loss its task's validation results."""
+        for task in self.losses:
+            self.loss(task).after_validation(stats.tasks[task])

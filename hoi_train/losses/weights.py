@@ -1,0 +1,121 @@
+"""Weights per class: how often a class occurs, or how well it is recognised, turned into how much it counts.
+
+Where a weight is applied is the loss's business and is written in ``Loss.weigh``: single-label losses weigh a row by
+its true class, multi-label losses weigh each class's own column.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal
+
+import torch
+from annotated_types import Ge, Lt
+from torch import Tensor
+
+from hoi_train.records import ClassCounts
+
+Scheme = Literal["inverse", "sqrt_inverse", "effective", "neg_pos", "given"]
+Normalisation = Literal["sum_to_classes", "none"]
+
+
+@dataclass(frozen=True)
+class ClassWeighting:
+    r"""Say how the class counts of the training split become one weight per class.
+
+    With ``N`` training samples and ``n_c = max(count of class c, count_floor)``:
+
+    - ``inverse``: ``N / n_c``, inverse frequency weighting (IFW).
+    - ``sqrt_inverse``: ``sqrt(N / n_c)``.
+    - ``effective``: ``(1 - beta) / (1 - beta^n_c)``, the inverse effective number of samples (Cui et al., CVPR 2019,
+      Proposition 1). ``beta = 0`` gives 1, ``beta -> 1`` gives ``1 / n_c``.
+    - ``neg_pos``: ``max(N - count, 1) / n_c``.
+    - ``given``: ``values`` as they are.
+
+    Normalised to sum to C, as all released codes but DB's do, the mean over classes is 1.
+
+    Args:
+        scheme: which formula.
+        beta: 0 <= beta < 1; for ``effective``, which needs it, and for nothing else.
+        values: C numbers >= 0, not all 0; for ``given``, which needs them, and for nothing else.
+        count_floor: smallest count used. The official lines have none for ``effective`` (CB) and for ``inverse``
+            (DB), and one class without samples then makes its own weight infinite or nan and all others 0.
+            VidHOI's code has 5 for ``effective`` and 1 for the others.
+        normalise: ``sum_to_classes`` or ``none``.
+
+    Raises:
+        ValueError: ``beta`` or ``values`` missing, out of range, or given to a scheme that does not use them.
+
+    >>> ClassWeighting("inverse").of(ClassCounts.single([6, 3, 1])).tolist()
+    [0.3333333333333333, 0.6666666666666666, 2.0]
+    >>> ClassWeighting("effective", beta=0.0).of(ClassCounts.single([6, 3, 0])).tolist()
+    [1.0, 1.0, 1.0]
+    """
+
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}  # an unknown key in a configuration
+
+    scheme: Scheme
+    beta: Annotated[float, Ge(0), Lt(1)] | None = None
+    values: tuple[Annotated[float, Ge(0)], ...] | None = None
+    count_floor: Annotated[int, Ge(1)] = 1
+    normalise: Normalisation = "sum_to_classes"
+
+    def __post_init__(self) -> None:
+        for name, user in (("beta", "effective"), ("values", "given")):
+            given = getattr(self, name) is not None
+            if given != (self.scheme == user):
+                problem = "does not use" if given else "needs"
+                raise ValueError(f"scheme {self.scheme!r} {problem} {name}; {name} belongs to {user!r}")
+        if self.beta is not None and not 0 <= self.beta < 1:
+            raise ValueError(f"beta must be in [0, 1), got {self.beta}")
+        if self.count_floor < 1:
+            raise ValueError(f"count_floor must be at least 1, got {self.count_floor}")
+        if self.values is not None and not (all(0 <= v < torch.inf for v in self.values) and any(self.values)):
+            raise ValueError(f"values must be finite numbers >= 0, not all 0, got {list(self.values)}")
+
+    def of(self, class_counts: ClassCounts) -> Tensor:
+        """Return the weights, float64 ``[C]``; raises ``ValueError`` if ``values`` are not one a class."""
+        raw = self._raw(class_counts)
+        return sum_to_classes(raw) if self.normalise == "sum_to_classes" else raw
+
+    def _raw(self, class_counts: ClassCounts) -> Tensor:
+        if self.values is not None:
+            if len(self.values) != class_counts.num_classes:
+                raise ValueError(f"weights.values: {len(self.values)} numbers for {class_counts.num_classes} classes")
+            return torch.tensor(self.values, dtype=torch.float64)
+        samples, counts = class_counts.num_samples, class_counts.tensor()
+        floored = counts.clamp(min=self.count_floor)
+        if self.beta is not None:
+            return (1 - self.beta) / _one_minus_power(self.beta, floored)
+        if self.scheme == "neg_pos":
+            return (samples - counts).clamp(min=1) / floored
+        inverse = samples / floored
+        return inverse if self.scheme == "inverse" else inverse.sqrt()
+
+
+def difficulty_weights(difficulty: Tensor, tau: float) -> Tensor:
+    """Return ``difficulty^tau`` normalised to sum to C (Sinha et al., ACCV 2020, section 3).
+
+    The paper's text has no normalisation, its released codes have; the two differ by a factor on the learning rate
+    that changes with every validation.
+
+    Args:
+        difficulty: float64 ``[C]`` in 0..1, one minus the recall of each class.
+        tau: >= 0; at 0 all weights are 1.
+
+    >>> difficulty_weights(torch.tensor([0.25, 0.75]), tau=1.0).tolist()
+    [0.5, 1.5]
+    """
+    return sum_to_classes(difficulty**tau)
+
+
+def sum_to_classes(raw: Tensor) -> Tensor:
+    """Scale ``[C]`` weights to the sum C; where all are 0 no class stands out, and all become 1."""
+    total = raw.sum()
+    return torch.ones_like(raw) if total == 0 else raw / total * len(raw)
+
+
+def _one_minus_power(beta: float, counts: Tensor) -> Tensor:
+    """Return ``1 - beta^n``; as written it would lose 12 of 16 digits where beta is close to 1."""
+    log_beta = torch.tensor(beta, dtype=torch.float64).log()  # -inf at beta = 0, which expm1 takes
+    return -torch.expm1(counts * log_beta)

@@ -1,0 +1,195 @@
+"""Tables for the terminal and the README: runs side by side, one epoch, one task's classes. Values are in percent."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich import box
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from hoi_train.records import EpochStats, Split, TaskStats
+from hoi_train.reports.runs import read_runs, shared_tasks
+
+NOT_AVAILABLE = "n/a"
+SINGLE_LABEL_COLUMNS = {
+    "top-1": "top1",
+    "macro recall": "recall_macro",
+    "macro precision": "precision_macro",
+    "majority recall": "recall_majority",
+    "majority precision": "precision_majority",
+    "minority recall": "recall_minority",
+    "minority precision": "precision_minority",
+}
+MULTI_LABEL_COLUMNS = {
+    "mAP": "map",
+    "majority mAP": "map_majority",
+    "minority mAP": "map_minority",
+    "macro recall": "recall_macro",
+    "macro precision": "precision_macro",
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One run's result on one task.
+
+    Args:
+        run: name of the run.
+        task: name of the task.
+        epoch: the epoch evaluated, from 0.
+        values: shares in 0..1 by column heading; nan where undefined.
+    """
+
+    run: str
+    task: str
+    epoch: int
+    values: Mapping[str, float]
+
+
+def rows(
+    run_dirs: Sequence[Path], *, task: str | None = None, split: Split = "test", best: str | None = None
+) -> list[Row]:
+    """Collect the results of runs, task by task, in the order of ``run_dirs``.
+
+    Args:
+        run_dirs: directories with an ``events.jsonl``.
+        task: one task; every task of the runs when left out.
+        split: which evaluations to look at.
+        best: scalar whose best evaluation is taken, such as ``recall_macro``; the last evaluation when left out.
+
+    Raises:
+        ReportError: a directory is not a run, or has no such task, split or scalar.
+    """
+    runs = read_runs(run_dirs)
+    found = []
+    for name in shared_tasks(runs, task):
+        for run in runs:
+            if task is None and name not in run.tasks():
+                continue
+            evaluation = run.evaluation(name, split, best)
+            columns = SINGLE_LABEL_COLUMNS if evaluation.single_label else MULTI_LABEL_COLUMNS
+            values = {heading: evaluation.scalars.get(scalar, math.nan) for heading, scalar in columns.items()}
+            found.append(Row(run.name, name, evaluation.epoch, values))
+    return found
+
+
+def compare(
+    run_dirs: Sequence[Path], *, task: str | None = None, split: Split = "test", best: str | None = None
+) -> Group:
+    """Return one table a task with one row a run, the best value of each column bold; arguments as of :func:`rows`."""
+    found = _by_task(rows(run_dirs, task=task, split=split, best=best))
+    return Group(*(_compare_table(name, split, of_task) for name, of_task in found.items()))
+
+
+def markdown(found: Sequence[Row]) -> str:
+    """Return the rows as Markdown tables, one a task, the best value of each column bold.
+
+    >>> print(markdown([Row("ce", "verb", 9, {"top-1": 0.5}), Row("cdb_ce", "verb", 9, {"top-1": 0.625})]))
+    | verb | epoch | top-1 |
+    |---|---|---|
+    | ce | 9 | 50.00 |
+    | cdb_ce | 9 | **62.50** |
+    """
+    return "\n\n".join(_markdown_table(task, of_task) for task, of_task in _by_task(found).items())
+
+
+def epoch_table(stats: EpochStats) -> Table:
+    """Return what one evaluation found, one line a task, for the terminal after every epoch."""
+    table = Table(
+        title=f"epoch {stats.epoch} · {stats.split}",
+        caption="R/P = recall/precision in %, means over the classes with samples in this split (classes)",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        title_justify="left",
+        caption_justify="left",
+    )
+    ranked = any("top1" in task.scalars for task in stats.tasks.values())
+    table.add_column("task")
+    headings = ["loss", *(["top-1", "top-5"] if ranked else []), "mAP", "macro R/P", *_groups_of(stats), "classes"]
+    for heading in headings:
+        table.add_column(heading, justify="right", no_wrap=True)
+    for name, task in stats.tasks.items():
+        table.add_row(Text(name), *_epoch_cells(task, ranked, _groups_of(stats)))
+    return table
+
+
+def class_table(stats: TaskStats) -> Table:
+    """Return one line a class, the one with most samples in the evaluated split first."""
+    table = Table(title=Text(f"{stats.task.name}, per class, in %"), box=box.SIMPLE_HEAD, title_justify="left")
+    table.add_column("class")
+    table.add_column("group")
+    for heading in ("samples", "recall", "precision", "F1", "AP"):
+        table.add_column(heading, justify="right")
+    group_of = {class_id: group for group, ids in stats.groups.items() for class_id in ids}
+    support = stats.support.tolist()
+    vectors = [stats.vectors[name].tolist() for name in ("recall", "precision", "f1", "ap")]
+    for i in sorted(range(stats.task.num_classes), key=lambda i: (-support[i], i)):
+        shares = (_percent(vector[i], 1) for vector in vectors)
+        table.add_row(Text(stats.task.classes.names[i]), group_of.get(i, ""), str(support[i]), *shares)
+    return table
+
+
+def _compare_table(task: str, split: str, found: Sequence[Row]) -> Table:
+    table = Table(title=Text(f"{task}, {split}, in %"), box=box.SIMPLE_HEAD, title_justify="left")
+    table.add_column("run")
+    for heading in ("epoch", *found[0].values):
+        table.add_column(heading, justify="right")
+    for row, marks in zip(found, _best(found), strict=True):
+        cells = (Text(_percent(row.values[c], 2), "bold" if c in marks else "") for c in row.values)
+        table.add_row(Text(row.run), str(row.epoch), *cells)
+    return table
+
+
+def _markdown_table(task: str, found: Sequence[Row]) -> str:
+    lines = [(task, "epoch", *found[0].values)]
+    for row, marks in zip(found, _best(found), strict=True):
+        shares = {heading: _percent(value, 2) for heading, value in row.values.items()}
+        cells = (f"**{share}**" if heading in marks else share for heading, share in shares.items())
+        lines.append((row.run, str(row.epoch), *cells))
+    text = ["| " + " | ".join(cell.replace("|", r"\|") for cell in line) + " |" for line in lines]
+    return "\n".join([text[0], "|---" * len(lines[0]) + "|", *text[1:]])
+
+
+def _by_task(found: Sequence[Row]) -> dict[str, list[Row]]:
+    tasks: dict[str, list[Row]] = {}
+    for row in found:
+        tasks.setdefault(row.task, []).append(row)
+    return tasks
+
+
+def _best(found: Sequence[Row]) -> list[set[str]]:
+    """Return for each row the headings where no other row is better; none where all are alike."""
+    marks: list[set[str]] = [set() for _ in found]
+    for heading in found[0].values:
+        shown = [_percent(row.values[heading], 2) for row in found]
+        defined = [float(share) for share in shown if share != NOT_AVAILABLE]
+        if len(set(shown)) > 1:
+            for mark, share in zip(marks, shown, strict=True):
+                if share != NOT_AVAILABLE and float(share) == max(defined):
+                    mark.add(heading)
+    return marks
+
+
+def _groups_of(stats: EpochStats) -> list[str]:
+    names = dict.fromkeys(group for task in stats.tasks.values() for group in task.groups)
+    return [f"{name} R/P" for name in names]
+
+
+def _epoch_cells(task: TaskStats, ranked: bool, groups: Sequence[str]) -> list[str]:
+    scalars = task.scalars
+    cells = [f"{scalars['loss']:.4f}" if math.isfinite(scalars["loss"]) else NOT_AVAILABLE]
+    cells += [_percent(scalars.get(name, math.nan), 1) for name in (("top1", "top5") if ranked else ())]
+    cells.append(_percent(scalars["map"], 1))
+    for group in ("macro", *(heading.removesuffix(" R/P") for heading in groups)):
+        pair = (scalars.get(f"{name}_{group}", math.nan) for name in ("recall", "precision"))
+        cells.append("/".join(_percent(value, 1) for value in pair))
+    return [*cells, f"{scalars['classes_counted']:.0f}/{task.task.num_classes}"]
+
+
+def _percent(share: float, digits: int) -> str:
+    return NOT_AVAILABLE if math.isnan(share) else f"{100 * share:.{digits}f}"

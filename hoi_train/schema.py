@@ -1,0 +1,142 @@
+"""Typed schemas made from constructors: a hyper-parameter is written once, in the signature that uses it.
+
+Keyword-only parameters are hyper-parameters; positional ones are given by the program. A table such as
+``LOSSES`` becomes a union of models told apart by their ``name``.
+"""
+
+from __future__ import annotations
+
+import inspect
+import types
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, create_model
+from pydantic.fields import FieldInfo
+
+from hoi_train.records import nearest
+
+
+class Strict(BaseModel):
+    """A section of the configuration: unknown keys, wrong types, nan and infinity are refused."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False, validate_default=True)
+
+
+class Component(Strict):
+    """A named entry of a table with its hyper-parameters."""
+
+    name: str
+
+    def hyper_parameters(self) -> dict[str, Any]:
+        """Return the keyword arguments for the entry's constructor."""
+        return {key: getattr(self, key) for key in type(self).model_fields if key != "name"}
+
+
+def component(table: Mapping[str, Callable[..., Any]]) -> Any:
+    """Return the type of a configuration value that names an entry of the table.
+
+    ``focal`` and ``{name: focal, gamma: 2.0}`` are both accepted.
+    """
+    models = [_model(name, constructor) for name, constructor in table.items()]
+    union = models[0] if len(models) == 1 else Union[tuple(models)]  # noqa: UP007 - made from a list
+    tagged = union if len(models) == 1 else Annotated[union, Field(discriminator="name")]
+    return Annotated[tagged, BeforeValidator(_expanded)]
+
+
+def build(config: Component, table: Mapping[str, Callable[..., Any]], *arguments: Any) -> Any:
+    """Call the table's entry with the program's arguments and the configured hyper-parameters."""
+    return table[config.name](*arguments, **config.hyper_parameters())
+
+
+def explain(error: ValidationError, schema: type[BaseModel]) -> list[str]:
+    """Return one sentence for each problem: the key, what came, what is allowed, the nearest name."""
+    return [_sentence(problem, schema) for problem in error.errors(include_url=False)]
+
+
+def _expanded(value: Any) -> Any:
+    """Write a bare name out; turn lists into tuples, which a strict schema wants once JSON has become Python."""
+    if isinstance(value, str):
+        return {"name": value}
+    return _tuples(value)
+
+
+def _tuples(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _tuples(inner) for key, inner in value.items()}
+    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
+
+
+def _model(name: str, constructor: Callable[..., Any]) -> type[Component]:
+    hints = get_type_hints(constructor.__init__ if inspect.isclass(constructor) else constructor, include_extras=True)
+    fields: dict[str, Any] = {"name": (Literal[name], name)}
+    for key, parameter in inspect.signature(constructor).parameters.items():
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY:
+            default = ... if parameter.default is inspect.Parameter.empty else parameter.default
+            fields[key] = (hints[key], default)
+    summary = (inspect.getdoc(constructor) or "").partition("\n")[0]
+    return create_model(f"{name}_config", __base__=Component, __doc__=summary, **fields)
+
+
+def _sentence(problem: Any, schema: type[BaseModel]) -> str:
+    path, kind = tuple(problem["loc"]), problem["type"]
+    owner, keys = _owner(schema, path[:-1])
+    key = ".".join(str(part) for part in (*keys, *path[-1:]))
+    if kind == "extra_forbidden":
+        allowed = list(owner.model_fields) if owner else []
+        return f"{key}: unknown key; allowed here: {', '.join(allowed)}{nearest(str(path[-1]), allowed)}"
+    if kind == "missing":
+        return f"{key}: missing, it must be given"
+    if kind in ("union_tag_invalid", "union_tag_not_found"):
+        _, keys = _owner(schema, path)
+        key = ".".join(str(part) for part in keys)
+        given = problem.get("ctx", {}).get("tag")
+        allowed = [name.strip().strip("'") for name in problem.get("ctx", {}).get("expected_tags", "").split(",")]
+        if given is None:
+            return f"{key}: needs a name, got {problem['input']!r}"
+        return f"{key}: unknown name {given!r}; allowed: {', '.join(allowed)}{nearest(str(given), allowed)}"
+    if kind == "literal_error":
+        expected = problem["ctx"]["expected"]
+        allowed = [name.strip().strip("'") for name in expected.replace(" or ", ",").split(",")]
+        return f"{key}: {problem['input']!r} is not one of {expected}{nearest(str(problem['input']), allowed)}"
+    message = problem["msg"].removeprefix("Value error, ").removeprefix("Input ")
+    return f"{key}: {message}, got {problem['input']!r}" if key else message
+
+
+def _owner(schema: Any, path: tuple[Any, ...]) -> tuple[type[BaseModel] | None, list[Any]]:
+    """Follow an error's location to the model it lies in; leave out the union tags the user never wrote."""
+    keys: list[Any] = []
+    current: Any = schema
+    for part in path:
+        candidates = _models(current)
+        tagged = [model for model in candidates if _tag(model) == part]
+        if tagged and len(candidates) > 1:
+            current = tagged[0]
+            continue
+        keys.append(part)
+        current = next((m.model_fields[part] for m in candidates if part in m.model_fields), _value_type(current))
+    models = _models(current)
+    return (models[0] if len(models) == 1 else None), keys
+
+
+def _tag(model: type[BaseModel]) -> Any:
+    field = model.model_fields.get("name")
+    return field.default if field is not None else None
+
+
+def _value_type(annotation: Any) -> Any:
+    """Return the type of a mapping's values, or of a sequence's items."""
+    annotation = annotation.annotation if isinstance(annotation, FieldInfo) else annotation
+    if get_origin(annotation) is Annotated:
+        return _value_type(get_args(annotation)[0])
+    arguments = [a for a in get_args(annotation) if a not in (type(None), Ellipsis)]
+    return arguments[-1] if arguments else None
+
+
+def _models(annotation: Any) -> list[type[BaseModel]]:
+    annotation = annotation.annotation if isinstance(annotation, FieldInfo) else annotation
+    if get_origin(annotation) is Annotated:
+        return _models(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, types.UnionType):
+        return [model for argument in get_args(annotation) for model in _models(argument)]
+    return [annotation] if inspect.isclass(annotation) and issubclass(annotation, BaseModel) else []
