@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,7 @@ class Evaluation:
         return "top1" in self.scalars
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Run:
     """The events of one run directory under the name the reports show."""
 
@@ -117,6 +117,12 @@ def read_runs(run_dirs: Sequence[Path]) -> tuple[Run, ...]:
 def shared_tasks(runs: Sequence[Run], task: str | None) -> tuple[str, ...]:
     """Return the task asked for, or every task of the runs in the first run's order."""
     return (task,) if task is not None else tuple(dict.fromkeys(name for run in runs for name in run.tasks()))
+
+
+def check_label_kinds(task: str, found: Iterable[Evaluation]) -> None:
+    """Raise ``ReportError`` unless the task is single-label in all evaluations or multi-label in all."""
+    if len({evaluation.single_label for evaluation in found}) > 1:
+        raise ReportError(f"task {task!r} is single-label in some of the runs and multi-label in others")
 
 
 def _read(path: Path, name: str) -> Run:

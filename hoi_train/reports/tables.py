@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from hoi_train.records import EpochStats, Split, TaskStats
-from hoi_train.reports.runs import read_runs, shared_tasks
+from hoi_train.reports.runs import Evaluation, Run, check_label_kinds, read_runs, shared_tasks
 
 NOT_AVAILABLE = "n/a"
 SINGLE_LABEL_COLUMNS = {
@@ -42,12 +42,14 @@ class Row:
         run: name of the run.
         task: name of the task.
         epoch: the epoch evaluated, from 0.
+        classes: how many classes had samples and were averaged, of how many, such as ``7/8``.
         values: shares in 0..1 by column heading; nan where undefined.
     """
 
     run: str
     task: str
     epoch: int
+    classes: str
     values: Mapping[str, float]
 
 
@@ -66,15 +68,13 @@ def rows(
         ReportError: a directory is not a run, or has no such task, split or scalar.
     """
     runs = read_runs(run_dirs)
-    found = []
+    found: list[Row] = []
     for name in shared_tasks(runs, task):
-        for run in runs:
-            if task is None and name not in run.tasks():
-                continue
-            evaluation = run.evaluation(name, split, best)
-            columns = SINGLE_LABEL_COLUMNS if evaluation.single_label else MULTI_LABEL_COLUMNS
-            values = {heading: evaluation.scalars.get(scalar, math.nan) for heading, scalar in columns.items()}
-            found.append(Row(run.name, name, evaluation.epoch, values))
+        evaluations = {
+            run: run.evaluation(name, split, best) for run in runs if task is not None or name in run.tasks()
+        }
+        check_label_kinds(name, evaluations.values())
+        found += [_row(run, name, evaluation) for run, evaluation in evaluations.items()]
     return found
 
 
@@ -89,39 +89,33 @@ def compare(
 def markdown(found: Sequence[Row]) -> str:
     """Return the rows as Markdown tables, one a task, the best value of each column bold.
 
-    >>> print(markdown([Row("ce", "verb", 9, {"top-1": 0.5}), Row("cdb_ce", "verb", 9, {"top-1": 0.625})]))
-    | verb | epoch | top-1 |
+    >>> print(markdown([Row("ce", "verb", 9, "7/8", {"top-1": 0.5}), Row("cdb", "verb", 9, "7/8", {"top-1": 0.6})]))
+    | verb (7/8 classes) | epoch | top-1 |
     |---|---|---|
     | ce | 9 | 50.00 |
-    | cdb_ce | 9 | **62.50** |
+    | cdb | 9 | **60.00** |
     """
     return "\n\n".join(_markdown_table(task, of_task) for task, of_task in _by_task(found).items())
 
 
 def epoch_table(stats: EpochStats) -> Table:
     """Return what one evaluation found, one line a task, for the terminal after every epoch."""
-    table = Table(
-        title=f"epoch {stats.epoch} · {stats.split}",
-        caption="R/P = recall/precision in %, means over the classes with samples in this split (classes)",
-        box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-        title_justify="left",
-        caption_justify="left",
-    )
+    table = Table(title=f"epoch {stats.epoch}, {stats.split}, in %", box=None, title_justify="left")
+    groups = list(dict.fromkeys(group for task in stats.tasks.values() for group in task.groups))
     ranked = any("top1" in task.scalars for task in stats.tasks.values())
-    table.add_column("task")
-    headings = ["loss", *(["top-1", "top-5"] if ranked else []), "mAP", "macro R/P", *_groups_of(stats), "classes"]
-    for heading in headings:
+    table.add_column("task", overflow="fold")
+    averages = [f"{group}\nrec/prec" for group in ("macro", *groups)]
+    for heading in ("loss", *(("top-1", "top-5") if ranked else ()), "mAP", *averages, "classes\ncounted"):
         table.add_column(heading, justify="right", no_wrap=True)
     for name, task in stats.tasks.items():
-        table.add_row(Text(name), *_epoch_cells(task, ranked, _groups_of(stats)))
+        table.add_row(Text(name), *_epoch_cells(task, ranked, groups))
     return table
 
 
 def class_table(stats: TaskStats) -> Table:
     """Return one line a class, the one with most samples in the evaluated split first."""
     table = Table(title=Text(f"{stats.task.name}, per class, in %"), box=box.SIMPLE_HEAD, title_justify="left")
-    table.add_column("class")
+    table.add_column("class", overflow="fold")
     table.add_column("group")
     for heading in ("samples", "recall", "precision", "F1", "AP"):
         table.add_column(heading, justify="right")
@@ -135,10 +129,11 @@ def class_table(stats: TaskStats) -> Table:
 
 
 def _compare_table(task: str, split: str, found: Sequence[Row]) -> Table:
-    table = Table(title=Text(f"{task}, {split}, in %"), box=box.SIMPLE_HEAD, title_justify="left")
-    table.add_column("run")
+    title = Text(f"{_heading(task, found)}, {split}, in %")
+    table = Table(title=title, box=box.SIMPLE_HEAD, padding=0, title_justify="left")
+    table.add_column("run", overflow="fold")
     for heading in ("epoch", *found[0].values):
-        table.add_column(heading, justify="right")
+        table.add_column(heading.replace(" ", "\n"), justify="right", no_wrap=True)
     for row, marks in zip(found, _best(found), strict=True):
         cells = (Text(_percent(row.values[c], 2), "bold" if c in marks else "") for c in row.values)
         table.add_row(Text(row.run), str(row.epoch), *cells)
@@ -146,13 +141,24 @@ def _compare_table(task: str, split: str, found: Sequence[Row]) -> Table:
 
 
 def _markdown_table(task: str, found: Sequence[Row]) -> str:
-    lines = [(task, "epoch", *found[0].values)]
+    lines = [(_heading(task, found), "epoch", *found[0].values)]
     for row, marks in zip(found, _best(found), strict=True):
         shares = {heading: _percent(value, 2) for heading, value in row.values.items()}
         cells = (f"**{share}**" if heading in marks else share for heading, share in shares.items())
         lines.append((row.run, str(row.epoch), *cells))
     text = ["| " + " | ".join(cell.replace("|", r"\|") for cell in line) + " |" for line in lines]
     return "\n".join([text[0], "|---" * len(lines[0]) + "|", *text[1:]])
+
+
+def _row(run: Run, task: str, evaluation: Evaluation) -> Row:
+    columns = SINGLE_LABEL_COLUMNS if evaluation.single_label else MULTI_LABEL_COLUMNS
+    values = {heading: evaluation.scalars.get(scalar, math.nan) for heading, scalar in columns.items()}
+    classes = f"{evaluation.scalars['classes_counted']:.0f}/{len(evaluation.classes)}"
+    return Row(run.name, task, evaluation.epoch, classes, values)
+
+
+def _heading(task: str, found: Sequence[Row]) -> str:
+    return f"{task} ({', '.join(dict.fromkeys(row.classes for row in found))} classes)"
 
 
 def _by_task(found: Sequence[Row]) -> dict[str, list[Row]]:
@@ -175,17 +181,12 @@ def _best(found: Sequence[Row]) -> list[set[str]]:
     return marks
 
 
-def _groups_of(stats: EpochStats) -> list[str]:
-    names = dict.fromkeys(group for task in stats.tasks.values() for group in task.groups)
-    return [f"{name} R/P" for name in names]
-
-
 def _epoch_cells(task: TaskStats, ranked: bool, groups: Sequence[str]) -> list[str]:
     scalars = task.scalars
-    cells = [f"{scalars['loss']:.4f}" if math.isfinite(scalars["loss"]) else NOT_AVAILABLE]
+    cells = [f"{scalars['loss']:.3f}" if math.isfinite(scalars["loss"]) else NOT_AVAILABLE]
     cells += [_percent(scalars.get(name, math.nan), 1) for name in (("top1", "top5") if ranked else ())]
     cells.append(_percent(scalars["map"], 1))
-    for group in ("macro", *(heading.removesuffix(" R/P") for heading in groups)):
+    for group in ("macro", *groups):
         pair = (scalars.get(f"{name}_{group}", math.nan) for name in ("recall", "precision"))
         cells.append("/".join(_percent(value, 1) for value in pair))
     return [*cells, f"{scalars['classes_counted']:.0f}/{task.task.num_classes}"]

@@ -45,7 +45,7 @@ def single_label_cases(draw: st.DrawFn) -> tuple[Tensor, Tensor, tuple[int, ...]
 
 @st.composite
 def multi_label_cases(draw: st.DrawFn) -> tuple[Tensor, Tensor, tuple[int, ...], float]:
-    num_rows, num_classes = draw(st.integers(1, 12)), draw(st.integers(1, 5))
+    num_rows, num_classes = draw(st.integers(1, 12)), draw(st.integers(2, 5))
     size = num_rows * num_classes
     logits = draw(st.lists(st.integers(-3, 3), min_size=size, max_size=size))
     target = draw(st.lists(st.booleans(), min_size=size, max_size=size))
@@ -58,7 +58,7 @@ def multi_label_cases(draw: st.DrawFn) -> tuple[Tensor, Tensor, tuple[int, ...],
 def sklearn_rates(truth: np.ndarray, predicted: np.ndarray, **options: Any) -> dict[str, np.ndarray]:
     precision, recall, f1, support = precision_recall_fscore_support(truth, predicted, zero_division=0, **options)
     vectors = {"precision": precision, "recall": recall, "f1": f1}
-    return {name: np.where(support > 0, np.atleast_1d(vector), np.nan) for name, vector in vectors.items()}
+    return {name: np.where(support > 0, vector, np.nan) for name, vector in vectors.items()}
 
 
 def sklearn_ap(truth: np.ndarray, scores: np.ndarray) -> np.ndarray:
@@ -107,8 +107,7 @@ def test_multi_label_equals_scikit_learn(case: tuple[Tensor, Tensor, tuple[int, 
     logits, target, group, threshold = case
     stats = measure("multi", logits, target, {"some": group}, threshold=threshold)
     scores, truth = logits.double().sigmoid().numpy(), target.numpy().astype(int)
-    columns = [sklearn_rates(truth[:, c], scores[:, c] > threshold, labels=[1]) for c in range(truth.shape[1])]
-    expected = {name: np.concatenate([column[name] for column in columns]) for name in ("recall", "precision", "f1")}
+    expected = sklearn_rates(truth, scores > threshold)
     expected["ap"] = sklearn_ap(truth, scores)
     check(stats, expected, group)
     assert stats.confusion is None
@@ -164,6 +163,17 @@ def test_a_group_without_support_is_nan_and_the_record_says_none() -> None:
     record = EpochStats(0, "val", {"verb": stats}).to_json()
     assert record["scalars"]["verb/recall_minority"] is None
     assert record["tasks"]["verb"]["recall"] == [1.0, None, None]
+
+
+def test_a_task_of_one_class_is_measured() -> None:
+    single = measure("single", torch.zeros(2, 1), torch.zeros(2, dtype=torch.int64))
+    assert (single.scalars["top1"], single.scalars["top5"], single.scalars["recall_macro"]) == (1.0, 1.0, 1.0)
+    multi = measure("multi", torch.tensor([[1.0], [1.0], [-1.0]]), torch.tensor([[1.0], [0.0], [1.0]]))
+    assert (multi.scalars["recall_macro"], multi.scalars["precision_macro"]) == (0.5, 0.5)
+
+
+def test_a_score_at_the_threshold_is_not_predicted() -> None:
+    assert measure("multi", torch.zeros(1, 1), torch.ones(1, 1)).scalars["recall_macro"] == 0.0
 
 
 def test_saturated_scores_are_still_ranked() -> None:
