@@ -17,6 +17,10 @@ class Loss(nn.Module):
     A subclass takes ``class_counts`` first; its keyword-only arguments are its hyper-parameters, and from them
     the configuration's schema is made. All state that changes the next step is a buffer or a parameter.
 
+    Args:
+        class_counts: of the training split; they fix the number of classes C and the kind of labels.
+        weights: how class counts become the weights that ``weigh`` applies; none if not given.
+
     Shapes:
         logits ``[N, C]``, floating; computed in float32 or better whatever came in.
         target int64 ``[N]`` with class ids (single-label), or floating ``[N, C]`` in 0..1 (multi-label).

@@ -25,6 +25,7 @@ class CrossEntropy(Loss):
         reduction: ``mean`` is ``sum_i loss_i / N``, as in the CB (Cui et al., CVPR 2019) and the CIFAR and EGTEA
             codes of CDB (Sinha et al., ACCV 2020). ``weighted_mean`` is ``sum_i loss_i / sum_i w_{y_i}``, as in
             torch, LDAM-DRW and the ImageNet-LT code of CDB: the step no longer grows with rare classes in the batch.
+            With several processes each divides by the weights of its own part of the batch.
 
     >>> loss = CrossEntropy(ClassCounts.single([6, 3, 1]), weights=ClassWeighting("inverse"))
     >>> loss(torch.zeros(2, 3), torch.tensor([0, 2])) / torch.log(torch.tensor(3.0))

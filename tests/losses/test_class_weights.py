@@ -1,0 +1,116 @@
+"""Weights per class: formulas, traps and messages."""
+
+from __future__ import annotations
+
+from decimal import Decimal, localcontext
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from loss_cases import batch
+
+from hoi_train.losses.cross_entropy import CrossEntropy
+from hoi_train.losses.weights import ClassWeighting, Scheme, difficulty_weights, sum_to_classes
+from hoi_train.records import ClassCounts
+
+COUNT_SCHEMES: list[Scheme] = ["inverse", "sqrt_inverse", "effective", "neg_pos"]
+LONG_TAIL = ClassCounts.single([3451, 178, 8, 0])
+
+
+def weighting(scheme: Scheme, **options: object) -> ClassWeighting:
+    """Make a weighting, with a beta where the scheme needs one."""
+    return ClassWeighting(scheme, beta=0.9999 if scheme == "effective" else None, **options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("scheme", COUNT_SCHEMES)
+def test_a_class_without_samples_is_weighed_like_one_with_the_floor(scheme: Scheme) -> None:
+    for floor in (1, 5):
+        found = weighting(scheme, count_floor=floor, normalise="none").of(ClassCounts.multi([40, 0], 50))
+        at_floor = weighting(scheme, normalise="none").of(ClassCounts.multi([40, floor], 50))
+        assert found.isfinite().all()
+        assert found[0] == at_floor[0]
+        if scheme != "neg_pos":  # its numerator counts negatives, which a floor on positives does not change
+            assert found[1] == at_floor[1]
+    assert ClassWeighting("neg_pos", normalise="none").of(ClassCounts.multi([50, 0], 50)).tolist() == [1 / 50, 50.0]
+
+
+@pytest.mark.parametrize("count", [1, 2, 10, 1000, 10**6])
+@pytest.mark.parametrize("beta", [0.0, 0.9, 0.9999, 0.99999999])
+def test_effective_number_to_full_precision(beta: float, count: int) -> None:
+    with localcontext() as context:
+        context.prec = 60
+        exact = (1 - Decimal(beta)) / (1 - Decimal(beta) ** count)
+    found = ClassWeighting("effective", beta=beta, normalise="none").of(ClassCounts.single([count]))
+    assert found.item() == pytest.approx(float(exact), rel=1e-14)
+
+
+def test_effective_number_meets_inverse_frequency() -> None:
+    inverse = ClassWeighting("inverse").of(LONG_TAIL)
+    torch.testing.assert_close(ClassWeighting("effective", beta=1 - 1e-9).of(LONG_TAIL), inverse, rtol=1e-5, atol=0)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.sampled_from(COUNT_SCHEMES), st.lists(st.integers(0, 10**6), min_size=1, max_size=20), st.integers(1, 10))
+def test_rare_classes_weigh_at_least_as_much(scheme: Scheme, positives: list[int], floor: int) -> None:
+    positives = sorted(positives, reverse=True)
+    weights = weighting(scheme, count_floor=floor).of(ClassCounts.multi(positives, 2 * 10**6))
+    assert weights.dtype == torch.float64
+    assert (weights > 0).all()
+    assert (weights.diff() >= -1e-12 * weights[1:]).all()
+    assert weights.sum().item() == pytest.approx(len(positives))
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=20), st.floats(0, 7))
+def test_difficult_classes_weigh_at_least_as_much(difficulty: list[float], tau: float) -> None:
+    weights = difficulty_weights(torch.tensor(sorted(difficulty), dtype=torch.float64), tau)
+    assert (weights >= 0).all()
+    assert (weights.diff() >= 0).all()
+    assert weights.sum().item() == pytest.approx(len(difficulty))
+
+
+def test_weights_that_are_all_zero_become_ones_and_nan_stays() -> None:
+    assert sum_to_classes(torch.zeros(3)).tolist() == [1.0, 1.0, 1.0]
+    assert sum_to_classes(torch.tensor([torch.nan, 1.0])).isnan().any()
+
+
+def test_given_weights() -> None:
+    counts = ClassCounts.single([5, 5, 5])
+    assert ClassWeighting("given", values=(1, 2, 5), normalise="none").of(counts).tolist() == [1, 2, 5]
+    assert ClassWeighting("given", values=(1, 2, 5)).of(counts).tolist() == pytest.approx([3 / 8, 6 / 8, 15 / 8])
+    with pytest.raises(ValueError, match=r"weights\.values: 2 numbers for 3 classes"):
+        CrossEntropy(counts, weights=ClassWeighting("given", values=(1, 2)))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"scheme": "effective"}, "scheme 'effective' needs beta"),
+        ({"scheme": "inverse", "beta": 0.9}, "scheme 'inverse' does not use beta; beta belongs to 'effective'"),
+        ({"scheme": "given"}, "scheme 'given' needs values"),
+        ({"scheme": "neg_pos", "values": (1.0,)}, "'neg_pos' does not use values; values belongs to 'given'"),
+        ({"scheme": "effective", "beta": 1.0}, r"beta must be in \[0, 1\), got 1.0"),
+        ({"scheme": "effective", "beta": float("nan")}, r"beta must be in \[0, 1\), got nan"),
+        ({"scheme": "inverse", "count_floor": 0}, "count_floor must be at least 1, got 0"),
+        ({"scheme": "given", "values": (1.0, -1.0)}, "values must be finite numbers >= 0"),
+        ({"scheme": "given", "values": (0.0, 0.0)}, "not all 0"),
+        ({"scheme": "given", "values": (1.0, float("inf"))}, "values must be finite"),
+    ],
+)
+def test_nonsense_is_refused(options: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        ClassWeighting(**options)  # type: ignore[arg-type]
+
+
+def test_a_batch_whose_weights_are_all_zero_has_no_loss_and_no_nan() -> None:
+    nothing = ClassWeighting("given", values=(0, 0, 0, 1))
+    loss = CrossEntropy(LONG_TAIL, weights=nothing, reduction="weighted_mean")
+    logits, _ = batch("single")
+    target = torch.zeros(5, dtype=torch.int64)
+    logits.requires_grad_()
+    total = loss.reduce(loss(logits, target), target)
+    total.backward()
+    assert total == 0
+    assert logits.grad is not None
+    assert (logits.grad == 0).all()
