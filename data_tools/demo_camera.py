@@ -11,7 +11,7 @@ from data_tools.demo_objects import PALETTE
 from data_tools.demo_scene import Scene
 from data_tools.demo_shapes import Array, Canvas, solid_box
 
-TREMOR = 0.02  # the camera moves by at most this much, in units of the frame's side
+TREMOR = 0.012  # the camera moves by at most this much, in units of the frame's side
 
 
 @dataclass(frozen=True)
@@ -98,9 +98,9 @@ def _expose(frames: npt.NDArray[np.float32], rng: np.random.Generator) -> npt.ND
     axis = np.linspace(-1, 1, size)
     slope = rng.uniform(-0.15, 0.15, 2)
     window = 1 + slope[0] * axis[None, :] + slope[1] * axis[:, None]
-    level = rng.uniform(0.75, 1.1) * (1 + rng.uniform(0, 0.15) * _wave(rng, count))
+    level = rng.uniform(0.75, 1.1) * (1 + rng.uniform(0, 0.12) * _wave(rng, count))
     light = (level[:, None, None] * window).astype(np.float32)
     tint = rng.uniform(0.94, 1.06, 3).astype(np.float32)
-    noise = rng.standard_normal((count, size, size), dtype=np.float32) * np.float32(rng.uniform(0.01, 0.03))
+    noise = rng.standard_normal((count, size, size), dtype=np.float32) * np.float32(rng.uniform(0.008, 0.02))
     lit = frames * tint * light[..., None] + noise[..., None]
     return np.rint(np.clip(lit, 0, 1) * 255).astype(np.uint8)

@@ -248,7 +248,7 @@ def draw_hand(tip: Array, elbow: Array, closed: Array, skin: Array, thumb: int) 
         thumb: side of the thumb, 1 or -1.
     """
     forward, side = _directions(tip, elbow)
-    length = (0.115 - 0.045 * closed)[:, None]
+    length = (0.145 - 0.055 * closed)[:, None]
     knuckles = tip - forward * length
 
     def at(ahead: float, across: float) -> Array:
@@ -256,26 +256,26 @@ def draw_hand(tip: Array, elbow: Array, closed: Array, skin: Array, thumb: int) 
 
     spread = (1.5 - 0.6 * closed)[:, None]
     fingers = []
-    for across, share in ((-0.048, 0.72), (-0.017, 0.98), (0.017, 1.0), (0.048, 0.88)):
+    for across, share in ((-0.060, 0.74), (-0.020, 0.98), (0.020, 1.0), (0.060, 0.88)):
         end = knuckles + forward * (length * share) + side * (across * thumb * spread)
-        fingers.append(Part(capsule(at(-0.02, across), end, 0.019, 0.016), skin))
-    palm = np.stack([at(0, -0.05), at(0, 0.05), at(-0.09, 0.035), at(-0.09, -0.035)], axis=1)
-    thumb_tip = at(0.0, 0.0) + side * (thumb * (0.115 - 0.035 * closed)[:, None]) + forward * (0.03 + 0.3 * length)
+        fingers.append(Part(capsule(at(-0.02, across), end, 0.023, 0.020), skin))
+    palm = np.stack([at(0, -0.062), at(0, 0.062), at(-0.115, 0.044), at(-0.115, -0.044)], axis=1)
+    thumb_tip = at(0.0, 0.0) + side * (thumb * (0.145 - 0.045 * closed)[:, None]) + forward * (0.03 + 0.3 * length)
     return [
         *fingers,
-        Part(polygon(palm, 0.018), skin, shade=0.0),
-        Part(capsule(at(-0.07, 0.04), thumb_tip, 0.024, 0.018), skin),
+        Part(polygon(palm, 0.022), skin, shade=0.0),
+        Part(capsule(at(-0.09, 0.05), thumb_tip, 0.029, 0.022), skin),
     ]
 
 
 def draw_arm(tip: Array, elbow: Array, skin: Array, sleeve: Array) -> list[Part]:
     """Return forearm and sleeve, which lie under the hand and outside the person's box."""
     forward, _ = _directions(tip, elbow)
-    wrist, cuff = tip - 0.19 * forward, tip - 0.34 * forward
+    wrist, cuff = tip - 0.23 * forward, tip - 0.40 * forward
     end = tip - 1.6 * forward
     return [
-        Part(capsule(wrist, cuff, 0.046, 0.055), skin, shade=0.0),
-        Part(capsule(cuff, end, 0.07, 0.2), sleeve, shade=0.0),
+        Part(capsule(wrist, cuff, 0.056, 0.066), skin, shade=0.0),
+        Part(capsule(cuff, end, 0.085, 0.2), sleeve, shade=0.0),
     ]
 
 

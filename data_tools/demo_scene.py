@@ -116,7 +116,7 @@ class _Timing:
 
 
 def _take(rng: np.random.Generator, time: _Timing, exit_at: Array) -> _Act:
-    rest = np.array([rng.uniform(0.25, 0.75), rng.uniform(0.58, 0.86)])
+    rest = np.array([rng.uniform(0.27, 0.73), rng.uniform(0.64, 0.88)])
     carried = time.ease(time.arrive + 0.08, time.end)
     scale = _perspective(rest[1]) * (1 + 0.25 * carried)
     gripped = time.clock >= time.arrive
@@ -125,8 +125,8 @@ def _take(rng: np.random.Generator, time: _Timing, exit_at: Array) -> _Act:
 
 
 def _push(rng: np.random.Generator, time: _Timing, exit_at: Array) -> _Act:
-    near = np.array([rng.uniform(0.3, 0.7), rng.uniform(0.84, 0.94)])
-    far = near + (rng.uniform(-0.08, 0.08), -rng.uniform(0.20, 0.30))
+    near = np.array([rng.uniform(0.3, 0.7), rng.uniform(0.88, 0.96)])
+    far = near + (rng.uniform(-0.08, 0.08), -rng.uniform(0.26, 0.36))
     foot = near + time.ease(time.arrive + 0.04, time.release)[:, None] * (far - near)
     place = Place(foot, _perspective(foot[:, 1]))
     return _Act(place, np.zeros(len(foot)), time.contact, np.zeros(len(foot), dtype=bool), _withdrawal(time))
@@ -152,7 +152,7 @@ _ACTIONS: Mapping[str, Callable[[np.random.Generator, _Timing, Array], _Act]] = 
 
 
 def _standing(rng: np.random.Generator, like: Array) -> Place:
-    foot = np.array([rng.uniform(0.30, 0.70), rng.uniform(0.64, 0.80)])
+    foot = np.array([rng.uniform(0.33, 0.67), rng.uniform(0.72, 0.84)])
     return Place(np.tile(foot, (len(like), 1)), np.full(len(like), _perspective(foot[1])), int(rng.choice((-1, 1))))
 
 
@@ -161,7 +161,7 @@ def _withdrawal(time: _Timing) -> Array:
 
 
 def _perspective(foot_y: Array | float) -> Array:
-    return np.asarray(0.75 + 0.32 * foot_y)  # what stands further back is smaller
+    return np.asarray(0.92 + 0.42 * foot_y)  # what stands further back is smaller
 
 
 def play(verb: str, rng: np.random.Generator, actor: Actor) -> Scene:
@@ -169,7 +169,7 @@ def play(verb: str, rng: np.random.Generator, actor: Actor) -> Scene:
     verb = REVERSED.get(verb, verb)
     time = _Timing.draw(rng, int(rng.integers(24, 33)))
     elbow = np.array([[rng.uniform(0.05, 0.95), 2.2]])
-    entry, exit_at = (np.array([0.5 * (elbow[0, 0] + rng.uniform(0.2, 0.8)), y]) for y in (1.3, 1.55))
+    entry, exit_at = (np.array([0.5 * (elbow[0, 0] + rng.uniform(0.2, 0.8)), y]) for y in (1.35, 1.75))
     kind = str(rng.choice(ACTED_ON[verb]))
     act = _ACTIONS[verb](rng, time, exit_at)
     colour = PALETTE[rng.integers(len(PALETTE))]
@@ -195,7 +195,7 @@ def play(verb: str, rng: np.random.Generator, actor: Actor) -> Scene:
 
 
 def _surroundings(rng: np.random.Generator, target: Thing, on_tray: Place | None) -> list[Thing]:
-    """Return the tray under the target, if any, and one to three distractors that stand clear of all else."""
+    """Return the tray under the target, if any, and up to two distractors that stand clear of all else."""
     boxes = solid_box(target.parts)
     # Where the target rests and where the hand leaves it; what is carried out of the frame passes over the others.
     taken = [boxes[0], boxes[np.flatnonzero(target.touched)[-1]]]
@@ -205,7 +205,7 @@ def _surroundings(rng: np.random.Generator, target: Thing, on_tray: Place | None
         things.append(_still("tray", Place(foot, on_tray.scale[:1]), rng))
         taken.append(solid_box(things[0].parts)[0])
     distractors: list[tuple[float, Thing]] = []
-    wanted = rng.integers(1, 4)
+    wanted = rng.integers(0, 3)
     for _ in range(30):
         if len(distractors) == wanted:
             break

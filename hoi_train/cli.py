@@ -88,28 +88,24 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
     from hoi_train.engine.train import evaluate_run
-    from hoi_train.reports.tables import class_table, epoch_table
 
-    stats, is_first = evaluate_run(arguments.run, arguments.split, arguments.checkpoint)
-    if is_first:
-        console = Console()
-        for task in stats.tasks.values():
-            console.print(class_table(task))
-        console.print(epoch_table(stats))
-    return 0
+    return evaluate_run(arguments.run, arguments.split, arguments.checkpoint, Console())
 
 
 def _compare(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from hoi_train.reports.tables import compare
+    from hoi_train.reports.tables import compare, markdown, rows
 
-    Console().print(compare(arguments.runs, task=arguments.task, split=arguments.split))
+    if arguments.markdown:
+        print(markdown(rows(arguments.runs, task=arguments.task, split=arguments.split)))
+    else:
+        Console().print(compare(arguments.runs, task=arguments.task, split=arguments.split))
     if arguments.plot:
         from hoi_train.reports.plots import per_class_recall
 
         per_class_recall(arguments.runs, arguments.plot, task=arguments.task, split=arguments.split)
-        print(arguments.plot)
+        print(f"recall of every class: {arguments.plot}")
     return 0
 
 

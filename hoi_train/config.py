@@ -38,8 +38,20 @@ def _folder_name(name: str) -> str:
     return name
 
 
+def _default(value: str) -> Any:
+    """Return a default that is written as a file would write it, and read as if it stood there."""
+    return Field(default=value)
+
+
 if TYPE_CHECKING:
-    Backbone = GroupRule = Head = LossChoice = MethodChoice = Optimizer = ScheduleChoice = Transform = Component
+    Backbone = Component
+    GroupRule = Component
+    Head = Component
+    LossChoice = Component
+    MethodChoice = Component
+    Optimizer = Component
+    ScheduleChoice = Component
+    Transform = Component
     PreprocessingName = str
 else:
     Backbone = component(BACKBONES)
@@ -78,8 +90,8 @@ class TaskConfig(Strict):
 
     loss: LossChoice | None = None
     weight: Annotated[float, Ge(0)] = 1.0
-    head: Head = Field(default="linear")
-    groups: GroupRule = Field(default="top_k")
+    head: Head = _default("linear")
+    groups: GroupRule = _default("top_k")
 
 
 class Training(Strict):
@@ -120,17 +132,17 @@ class RunConfig(Strict):
 
     name: Annotated[str, AfterValidator(_folder_name)]
     seed: Annotated[int, Ge(0)] = 0
-    runs: Path = Path("runs")
+    runs: Path = _default("runs")
     data: Data
     model: Model
     tasks: Annotated[dict[str, TaskConfig], MinLen(1)]
     loss: LossChoice | None = None
-    method: MethodChoice = Field(default="fit")
+    method: MethodChoice = _default("fit")
     optimizer: Optimizer
-    schedule: ScheduleChoice = Field(default="multi_step")
+    schedule: ScheduleChoice = _default("multi_step")
     training: Training
-    checkpoints: Checkpoints = Checkpoints()
-    wandb: Wandb = Wandb()
+    checkpoints: Checkpoints = Field(default_factory=Checkpoints)
+    wandb: Wandb = Field(default_factory=Wandb)
 
     @model_validator(mode="after")
     def _every_task_has_a_loss(self) -> RunConfig:
@@ -242,14 +254,14 @@ def _read(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     return _merge(_read(path.parent / parent, (*seen, path.resolve())), raw)
 
 
-def _merge(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
+def _merge(base: Any, change: Any) -> dict[str, Any]:
     """Lay ``change`` over ``base``; a mapping that names another entry replaces the old one whole."""
     merged = dict(base)
     for key, value in change.items():
-        old = merged.get(key)
-        same = isinstance(old, Mapping) and isinstance(value, Mapping)
-        other = same and value.get("name", old.get("name")) != old.get("name")
-        merged[key] = _merge(old, value) if same and not other else value
+        old = merged.get(key, {})
+        merge = isinstance(old, Mapping) and isinstance(value, Mapping)
+        merge = merge and value.get("name", old.get("name")) == old.get("name")
+        merged[key] = _merge(old, value) if merge else value
     return merged
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import pytest
 from annotated_types import Ge, Lt
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from hoi_train.schema import Component, Strict, build, component, explain
 
@@ -51,7 +51,7 @@ class Task(Strict):
 
 class Config(Strict):
     loss: component(TABLE)  # type: ignore[valid-type]
-    tasks: dict[str, Task] = {}
+    tasks: dict[str, Task] = Field(default_factory=dict)
     count: int = 1
     mode: Literal["max", "min"] = "max"
 
@@ -92,8 +92,7 @@ def test_positional_parameters_are_not_configurable() -> None:
         ),
         (
             {"loss": "plain", "tasks": {"verb": {"loss": {"name": "rich", "gama": 1}}}},
-            "tasks.verb.loss.gama: unknown key; allowed here: name, gamma, tau, weights, steps; "
-            "did you mean 'gamma'?",
+            "tasks.verb.loss.gama: unknown key; allowed here: name, gamma, tau, weights, steps; did you mean 'gamma'?",
         ),
         ({"loss": "ritch"}, "loss: unknown name 'ritch'; allowed: plain, rich; did you mean 'rich'?"),
         (

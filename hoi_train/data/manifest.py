@@ -75,14 +75,7 @@ class Manifest:
 
     def __getstate__(self) -> dict[str, Any]:
         """Pickle only the rows of a view: Arrow would send the whole table it is a view of."""
-        sink = pa.BufferOutputStream()
-        with pa.ipc.new_stream(sink, self.table.schema) as stream:
-            stream.write_table(self.table)
-        return {**self.__dict__, "table": sink.getvalue()}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self.table = pa.ipc.open_stream(state["table"]).read_all()
+        return {**self.__dict__, "table": self.table.take(pa.array(np.arange(len(self))))}
 
     @property
     def clip_ids(self) -> tuple[str, ...]:

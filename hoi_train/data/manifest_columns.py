@@ -82,6 +82,8 @@ def raw_from_table(file: Path, table: Any, types: Mapping[str, Any], problems: P
     for name, wanted in types.items():
         column = table.column(name) if table.column_names.count(name) == 1 else pa.nulls(table.num_rows)
         try:
+            if _kind(column.type) not in (_kind(wanted), "null"):
+                raise pa.ArrowTypeError("cast() would parse text, and print numbers")
             columns[name] = whole(column.cast(wanted))
         except (pa.ArrowException, ValueError):
             problems.add(file, None, f"column {name!r} holds {column.type}, it must hold {DESCRIBED[str(wanted)]}")
@@ -143,6 +145,19 @@ def note_columns(
 def whole(column: Any) -> Any:
     """Return a chunked array as one array."""
     return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+
+
+def _kind(type_: Any) -> str:
+    """Return what an Arrow type holds, whatever its width or encoding."""
+    if pa.types.is_dictionary(type_):
+        return _kind(type_.value_type)
+    if pa.types.is_list(type_) or pa.types.is_large_list(type_) or pa.types.is_fixed_size_list(type_):
+        return f"list of {_kind(type_.value_type)}"
+    if pa.types.is_string(type_) or pa.types.is_large_string(type_) or pa.types.is_string_view(type_):
+        return "text"
+    if pa.types.is_integer(type_) or pa.types.is_floating(type_):
+        return "number"
+    return "struct" if pa.types.is_struct(type_) else str(type_)
 
 
 def _is_texts(value: Any) -> bool:

@@ -95,18 +95,25 @@ def _json_rows(file: Path, problems: Problems) -> Iterator[tuple[int, dict[str, 
         for number, line in enumerate(stream, 1):
             if number == 1:
                 line = line.removeprefix(b"\xef\xbb\xbf")
-            if not line.strip():
-                continue
-            try:
-                row = _DECODER.decode(line.decode())
-            except (ValueError, RecursionError) as error:
-                where = f"{error.msg}, column {error.colno}" if isinstance(error, json.JSONDecodeError) else str(error)
-                problems.add(file, number, f"not a JSON object: {where}")
-                continue
+            line = line.strip()
+            row = _json_row(line) if line else ""
             if isinstance(row, dict):
                 yield number, row
-            else:
-                problems.add(file, number, f'must be a JSON object such as {{"clip_id": …}}, got {row!r:.80}')
+            elif row:
+                problems.add(file, number, row)
+
+
+def _json_row(line: bytes) -> dict[str, Any] | str:
+    """Return the object on a line, or what is wrong with the line."""
+    try:
+        row = _DECODER.decode(line.decode())
+    except json.JSONDecodeError as error:
+        return f"not a JSON object: {error.msg}, column {error.pos + 1}"
+    except ValueError as error:
+        return f"not a JSON object: {error}"
+    except RecursionError:
+        return "not a JSON object: nested too deeply"
+    return row if isinstance(row, dict) else f'must be a JSON object such as {{"clip_id": …}}, got {row!r:.80}'
 
 
 def _read_csv(file: Path, types: Mapping[str, Any], problems: Problems) -> RawTable:

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from hoi_train.records import UserError
+
 LISTED = 50  # problems printed, and kept of one check: enough to see the pattern, few enough to read
 
 
-class ManifestError(ValueError):
+class ManifestError(UserError):
     """Bad input: a manifest, or the files that one is made from. The message lists the problems, a line each.
 
     Args:

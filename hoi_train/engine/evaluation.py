@@ -3,31 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
+from hoi_train.losses.base import Loss
 from hoi_train.losses.objective import Objective
 from hoi_train.metrics import task_stats
 from hoi_train.metrics.gather import gather
 from hoi_train.metrics.groups import Groups
-from hoi_train.records import ClassCounts, ClipBatch, EpochStats, Split, Task, TaskStats, UserError
+from hoi_train.records import ClipBatch, EpochStats, Split, Task, TaskStats, UserError
 
 
 class NonFiniteError(UserError):
     """A logit, loss or gradient that is nan or infinite; the message names the step and the clips."""
-
-
-@dataclass(frozen=True)
-class EvaluatedTask:
-    """What the statistics of a task need beside its logits."""
-
-    task: Task
-    counts: ClassCounts
-    groups: Groups
 
 
 @torch.no_grad()
@@ -36,7 +27,8 @@ def evaluate(
     model: nn.Module,
     objective: Objective,
     batches: Iterable[ClipBatch],
-    tasks: Mapping[str, EvaluatedTask],
+    tasks: Mapping[str, Task],
+    groups: Mapping[str, Groups],
     epoch: int,
     split: Split,
 ) -> EpochStats:
@@ -47,7 +39,8 @@ def evaluate(
         model: called as ``model(**batch.inputs)``, in evaluation mode; not wrapped for ranks, since shards are uneven.
         objective: gives the losses of each task.
         batches: this rank's share of the split, each clip on one rank.
-        tasks: what to evaluate.
+        tasks: what to evaluate, by name.
+        groups: each task's groups of classes.
         epoch: number of the epoch just trained, from 0.
         split: name of the split.
 
@@ -77,18 +70,17 @@ def evaluate(
         epoch=epoch,
         split=split,
         tasks={
-            name: _statistics(task, objective, rows[f"logits {name}"], rows[f"target {name}"])
+            name: _statistics(task, objective.loss(name), rows[f"logits {name}"], rows[f"target {name}"], groups[name])
             for name, task in tasks.items()
         },
     )
 
 
-def _statistics(task: EvaluatedTask, objective: Objective, logits: Tensor, target: Tensor) -> TaskStats:
-    loss = objective.loss(task.task.name)
+def _statistics(task: Task, loss: Loss, logits: Tensor, target: Tensor, groups: Groups) -> TaskStats:
     device = next((buffer.device for buffer in loss.buffers()), logits.device)
     logits_there, target_there = logits.to(device), target.to(device)
     value = float(loss.reduce(loss(logits_there, target_there), target_there))
-    return task_stats(task.task, logits, target, groups=task.groups, loss=value)
+    return task_stats(task, logits, target, groups=groups, loss=value)
 
 
 def _check_finite(logits: Mapping[str, Tensor], indices: Tensor, split: Split) -> None:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import optim
 
 from hoi_train.config import ConfigError, RunConfig
+from hoi_train.data.dataset import ClipDataset
 from hoi_train.data.loader import ClipLoader
-from hoi_train.data.manifest import read_manifest
+from hoi_train.data.manifest import Manifest, read_manifest
+from hoi_train.data.transforms import TRANSFORMS
 from hoi_train.engine.optim import OPTIMIZERS, SCHEDULES, Schedule
 from hoi_train.engine.randomness import seed_of
 from hoi_train.engine.tasks import check_tasks, make_groups, make_loss
@@ -21,10 +24,9 @@ from hoi_train.methods.fit import Fit
 from hoi_train.metrics.groups import Groups
 from hoi_train.models.backbones import BACKBONES
 from hoi_train.models.heads import HEADS
-from hoi_train.models.preprocessing import PREPROCESSING
-from hoi_train.models.recognizer import Recognizer
+from hoi_train.models.recognizer import Recognizer, build_recognizer
 from hoi_train.models.weights import LoadReport, load_weights
-from hoi_train.records import ClassCounts, Split, Task
+from hoi_train.records import SPLITS, ClassCounts, Split, Task
 from hoi_train.schema import build
 
 
@@ -83,16 +85,32 @@ def assemble(config: RunConfig, *, rank: int = 0, world_size: int = 1) -> Experi
 
 def _model(config: RunConfig, tasks: Mapping[str, Task]) -> tuple[Recognizer, LoadReport | None]:
     torch.manual_seed(seed_of(config.seed, "initial weights"))
-    backbone = build(config.model.backbone, BACKBONES)
-    heads = {
-        name: build(config.tasks[name].head, HEADS, backbone.num_features, task.num_classes)
-        for name, task in tasks.items()
-    }
-    model = Recognizer(backbone, heads, PREPROCESSING[config.model.preprocessing])
+    heads = {name: partial(build, config.tasks[name].head, HEADS) for name in tasks}
+    model = build_recognizer(build(config.model.backbone, BACKBONES), tasks, heads, config.model.preprocessing)
     report = load_weights(model, config.model.weights) if config.model.weights else None
     if config.training.channels_last:
-        model = model.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+        model = model.to(memory_format=torch.channels_last_3d)
     return model, report
+
+
+def _loaders(
+    config: RunConfig, manifest: Manifest, tasks: Mapping[str, Task], rank: int, world_size: int
+) -> dict[Split, ClipLoader]:
+    """Return a loader for each split that has clips."""
+    data = config.data
+    transforms = build(data.train, TRANSFORMS), build(data.evaluation, TRANSFORMS)
+    views = {split: manifest.split(split) for split in SPLITS}
+    return {
+        split: ClipLoader(
+            ClipDataset(clips, tasks, transforms, num_frames=data.num_frames, seed=config.seed, reader=data.reader),
+            config.training.batch_size,
+            rank=rank,
+            world_size=world_size,
+            workers=data.workers,
+        )
+        for split, clips in views.items()
+        if len(clips)
+    }
 
 
 def _check_validation(experiment: Experiment) -> None:

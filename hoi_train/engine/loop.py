@@ -84,13 +84,13 @@ class Loop:
         self.experiment, self.fabric, self.run, self.console = experiment, fabric, run, console
         self.config: Training = experiment.config.training
         self.network = experiment.model  # as it is saved; `self.model` is the same one as the ranks train it
-        compiled = torch.compile(self.network) if self.config.compile else self.network
+        compiled: Any = torch.compile(self.network) if self.config.compile else self.network
         self.model, self.optimizer = fabric.setup(compiled, experiment.optimizer)
         self.objective = experiment.objective.to(fabric.device)
         self.base_lr: float = experiment.config.optimizer.hyper_parameters()["lr"]
         self.average: AveragedModel | None = None
         if self.config.ema_decay is not None:
-            rule = get_ema_multi_avg_fn(self.config.ema_decay)
+            rule: Any = get_ema_multi_avg_fn(self.config.ema_decay)  # type: ignore[no-untyped-call]
             self.average = AveragedModel(self.network, multi_avg_fn=rule, use_buffers=True)
         self.cursor, self.best = Cursor(), Best()
         self._window: list[tuple[tuple[str, ...], Tensor]] = []
@@ -126,10 +126,9 @@ class Loop:
         loader = self.experiment.loaders.get(split)
         if loader is None:
             return None
-        batches = loader.evaluation()
-        return evaluate(
-            self.fabric, self.evaluated_model, self.objective, batches, self.experiment.evaluated, epoch, split
-        )
+        tasks, groups = self.experiment.tasks, self.experiment.groups
+        model, batches = self.evaluated_model, loader.evaluation()
+        return evaluate(self.fabric, model, self.objective, batches, tasks, groups, epoch, split)
 
     def _begin_epoch(self, epoch: int) -> None:
         method = self.experiment.method
@@ -144,8 +143,9 @@ class Loop:
 
     def _train_epoch(self, epoch: int) -> None:
         loader = self.experiment.loaders["train"]
-        total = loader.num_batches(epoch)
-        batches = loader.training(epoch, self.cursor.batch, self.experiment.method.sampler(epoch))
+        drawn = self.experiment.method.sampler(epoch)
+        total = loader.num_batches(epoch, drawn)
+        batches = loader.training(epoch, self.cursor.batch, drawn)
         title = f"epoch {epoch + 1}/{self.config.epochs}"
         self._throughput.reset()
         with EpochBar(self.console, title, total, self.cursor.batch) as bar:
@@ -208,7 +208,7 @@ class Loop:
         self._throughput.add(0, waited)
         values |= self._throughput.scalars()
         self.run.record({"event": "train", "step": self.cursor.step, "epoch": epoch, "scalars": values})
-        bar.advance(size, **values)
+        bar.advance(size, values)
         every, minutes = (
             self.experiment.config.checkpoints.every_steps,
             self.experiment.config.checkpoints.every_minutes,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from types import TracebackType
 
 from rich.console import Console
@@ -55,10 +56,10 @@ class EpochBar:
     ) -> None:
         self._progress.stop()
 
-    def advance(self, **values: float) -> None:
-        """Count one batch and show the values given."""
-        note = "  ".join(_NOTES[name].format(value) for name, value in values.items() if name in _NOTES)
-        self._progress.update(self._task, advance=1, note=note)
+    def advance(self, batches: int, values: Mapping[str, float]) -> None:
+        """Count batches and show the loss, the speed and the share of waiting for data."""
+        note = "  ".join(form.format(values[name]) for name, form in _NOTES.items())
+        self._progress.update(self._task, advance=batches, note=note)
 
 
 _NOTES = {"loss": "loss {:.3f}", "clips_per_second": "{:.0f} clips/s", "data_wait": "waiting for data {:.0%}"}

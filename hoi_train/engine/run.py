@@ -99,8 +99,7 @@ def read_run(folder: Path) -> RunConfig:
     path = folder / CONFIG_FILE
     if not path.is_file():
         raise ConfigError(f"{folder}: not a run directory, it has no {CONFIG_FILE}")
-    config = parse_config(yaml.safe_load(path.read_text()), path)
-    return config
+    return parse_config(yaml.safe_load(path.read_text()), path)
 
 
 def finished(folder: Path) -> bool:

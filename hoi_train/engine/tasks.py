@@ -6,6 +6,7 @@ from hoi_train.config import ConfigError, RunConfig
 from hoi_train.data.manifest import Manifest
 from hoi_train.losses import LOSSES
 from hoi_train.losses.base import Loss
+from hoi_train.metrics import scalar_names
 from hoi_train.metrics.groups import GROUP_RULES, Groups
 from hoi_train.records import ClassCounts, nearest
 from hoi_train.schema import build
@@ -25,6 +26,9 @@ def check_tasks(config: RunConfig, manifest: Manifest) -> None:
                 f"tasks.{name}: {manifest.path} has no such task; it has {', '.join(known)}{nearest(name, known)}"
             )
             continue
+        if manifest.tasks[name].of == "pair":
+            problems.append(f"tasks.{name}: labels human-object pairs; a run trains tasks of whole clips")
+            continue
         try:
             make_loss(config, manifest, name)
         except ValueError as error:
@@ -33,10 +37,22 @@ def check_tasks(config: RunConfig, manifest: Manifest) -> None:
             make_groups(config, manifest, name)
         except ValueError as error:
             problems.append(f"tasks.{name}.groups: {error}")
+    monitor = config.checkpoints.monitor
+    if not problems and monitor is not None and monitor not in (measured := measured_names(config, manifest)):
+        problems.append(f"checkpoints.monitor: {monitor!r} is not measured; measured are {', '.join(measured)}")
     if not len(manifest.split("train")):
         problems.append(f"data.manifest: {manifest.path} has no clips in the split 'train'")
     if problems:
         raise ConfigError("\n".join(problems))
+
+
+def measured_names(config: RunConfig, manifest: Manifest) -> list[str]:
+    """Return the names of all averages that are measured after an epoch, such as ``verb/recall_macro``."""
+    return [
+        f"{name}/{scalar}"
+        for name in config.tasks
+        for scalar in scalar_names(manifest.tasks[name], make_groups(config, manifest, name))
+    ]
 
 
 def make_loss(config: RunConfig, manifest: Manifest, task: str) -> Loss:

@@ -13,14 +13,14 @@ from lightning_fabric import Fabric
 from rich.console import Console
 from torch import nn
 
-from hoi_train.config import RunConfig
+from hoi_train.config import ConfigError, RunConfig
 from hoi_train.engine import checkpoint
 from hoi_train.engine.evaluation import evaluate
 from hoi_train.engine.experiment import Experiment, assemble
 from hoi_train.engine.loop import Loop, Stopped
 from hoi_train.engine.run import CHECKPOINTS, Run, chosen_checkpoint, finished, open_run, read_run, versions
 from hoi_train.records import EpochStats, Split
-from hoi_train.reports.tables import epoch_table
+from hoi_train.reports.tables import class_table, epoch_table
 
 
 def launch(precision: str) -> Fabric:
@@ -56,19 +56,22 @@ def train(config: RunConfig) -> int:
     return 0
 
 
-def evaluate_run(folder: Path, split: Split, which: str) -> EpochStats:
-    """Evaluate a checkpoint (``best`` or ``last``) of a run on a split and write ``evaluation_<split>.json``."""
+def evaluate_run(folder: Path, split: Split, which: str, console: Console) -> int:
+    """Evaluate a checkpoint (``best`` or ``last``) of a run on a split, show and write ``evaluation_<split>.json``."""
     config = read_run(folder).model_copy(update={"runs": folder.parent})
     fabric = launch(config.training.precision)
     experiment = assemble(config, rank=fabric.global_rank, world_size=fabric.world_size)
     if split not in experiment.loaders:
-        raise ValueError(f"{config.data.manifest} has no clips in the split {split!r}")
+        raise ConfigError(f"{config.data.manifest} has no clips in the split {split!r}")
     chosen = chosen_checkpoint(config, which)
     stats = _evaluate_checkpoint(experiment, fabric, chosen, split)
     if fabric.global_rank == 0:
         result = {"checkpoint": chosen.path.name, **stats.to_json()}
         (folder / f"evaluation_{split}.json").write_text(json.dumps(result, indent=1))
-    return stats
+        for task in stats.tasks.values():
+            console.print(class_table(task))
+        console.print(epoch_table(stats))
+    return 0
 
 
 def _begin(loop: Loop, run: Run, experiment: Experiment, console: Console) -> None:
@@ -120,9 +123,8 @@ def _evaluate_checkpoint(
     model = fabric.to_device(experiment.model)
     objective = experiment.objective.to(fabric.device)
     objective.load_state_dict(state["objective"])
-    epoch = int(chosen.cursor["epoch"]) - 1
-    batches = experiment.loaders[split].evaluation()
-    return evaluate(fabric, model, objective, batches, experiment.evaluated, epoch, split)
+    epoch, batches = int(chosen.cursor["epoch"]) - 1, experiment.loaders[split].evaluation()
+    return evaluate(fabric, model, objective, batches, experiment.tasks, experiment.groups, epoch, split)
 
 
 def load_network(model: nn.Module, state: Mapping[str, Any]) -> None:

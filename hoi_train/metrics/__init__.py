@@ -9,7 +9,7 @@ Two rules are ours and hold for every number here:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from torch import Tensor
 
@@ -17,7 +17,7 @@ from hoi_train.metrics import multi_label, single_label
 from hoi_train.metrics.per_class import PerClass, counted, counted_mean
 from hoi_train.records import Task, TaskStats
 
-__all__ = ["task_stats"]
+__all__ = ["scalar_names", "task_stats"]
 
 
 def task_stats(
@@ -65,6 +65,19 @@ def task_stats(
         result = multi_label.evaluate(logits, target, threshold)
     scalars = {"loss": loss, **result.accuracy, **_averages(result, groups)}
     return TaskStats(task, len(logits), result.support, result.vectors, scalars, dict(groups), result.confusion)
+
+
+def scalar_names(task: Task, groups: Iterable[str]) -> tuple[str, ...]:
+    """Return the names of the averages that :func:`task_stats` gives for a task, without measuring anything.
+
+    >>> from hoi_train.records import ClassList
+    >>> scalar_names(Task("noun", ClassList(("cup",)), "multi"), ("minority",))[-3:]
+    ('precision_minority', 'map_minority', 'classes_counted_minority')
+    """
+    accuracy = ("top1", "top5") if task.labels == "single" else ()
+    macro = ("recall_macro", "precision_macro", "f1_macro", "map", "classes_counted")
+    of_groups = (f"{name}_{group}" for group in groups for name in ("recall", "precision", "map", "classes_counted"))
+    return ("loss", *accuracy, *macro, *of_groups)
 
 
 def _averages(result: PerClass, groups: Mapping[str, tuple[int, ...]]) -> dict[str, float]:

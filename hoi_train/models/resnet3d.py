@@ -3,10 +3,13 @@
 Layout of the published networks (Hara et al., "Can Spatiotemporal 3D CNNs Retrace the History of 2D CNNs and
 ImageNet?", CVPR 2018, https://github.com/kenshohara/3D-ResNets-PyTorch), shortcut type B::
 
-    video [N, 3, T, S, S]
-      stem    convolution 7×7×7, stride (1, 2, 2) → batch norm → ReLU → max pooling 3×3×3, stride 2
-      stages  four rows of residual blocks; each of the last three halves time, height and width
-    features [N, F, T/16, S/32, S/32], every quotient rounded up
+    video     [N, 3, T, S, S]
+    stem      convolution 7×7×7, stride (1, 2, 2) → batch norm → ReLU → max pooling 3×3×3, stride 2
+    stages    four rows of residual blocks; each of the last three halves time, height and width
+    features  [N, F, T/16, S/32, S/32], every quotient rounded up
+
+The published code pools with a window made for one input size; here pooling is left to the recognizer, so any
+number of frames and any side will do.
 """
 
 from __future__ import annotations
@@ -21,83 +24,76 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 Block = Literal["basic", "bottleneck"]
-ReLU = partial(nn.ReLU, inplace=True)  # as published; a third less memory for activations
+Size = tuple[int, int, int]
+ReLU = partial(nn.ReLU, inplace=True)  # as published; its input is needed by nobody
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One row of equal residual blocks, of which the first may stride.
+    """One row of residual blocks.
 
     Args:
         depth: number of blocks.
         inner: channels between the convolutions of a block.
         out: channels that leave a block.
-        groups: groups of the 3×3×3 convolution of a bottleneck; its cardinality.
-        temporal_stride, spatial_stride: strides of the first block.
+        groups: groups of the 3×3×3 convolution of a bottleneck: its cardinality.
     """
 
     depth: int
     inner: int
     out: int
-    groups: int
-    temporal_stride: int
-    spatial_stride: int
+    groups: int = 1
 
 
 class ResNet3d(nn.Module):
     """Map preprocessed video to a map of features.
 
-    Convolutions start from the Kaiming normal distribution (fan out, ReLU), batch norms from weight 1 and bias 0,
-    as published; both draw from torch's global generator, which the caller seeds.
+    Convolutions start from the Kaiming normal distribution (fan out, ReLU), batch norms from weight 1 and bias 0, as
+    published. The draws come from torch's global generator, which the caller seeds.
 
     Args:
         stem_channels: channels of the stem.
-        pool_stride: stride in time of the stem's max pooling; 2 as published.
-        block: ``"basic"`` (two 3×3×3 convolutions) or ``"bottleneck"`` (1×1×1, 3×3×3, 1×1×1).
-        stages: the stages in order.
+        block: ``"basic"`` (3×3×3, 3×3×3) or ``"bottleneck"`` (1×1×1, 3×3×3, 1×1×1).
+        stages: the stages in order; all but the first halve time, height and width.
 
     Attributes:
         num_features: channels F of the feature map.
-
-    Shapes:
-        video floating ``[N, 3, T, H, W]``, any T, H, W of at least 1; result ``[N, F, t, h, w]``.
     """
 
-    def __init__(self, stem_channels: int, pool_stride: int, block: Block, stages: Sequence[Stage]) -> None:
+    def __init__(self, stem_channels: int, block: Block, stages: Sequence[Stage]) -> None:
         super().__init__()
         self.num_features = stages[-1].out
-        self.stem = _stem(stem_channels, pool_stride)
-        widths = [stem_channels, *(stage.out for stage in stages)]
-        self.stages = nn.Sequential(
-            *(_stage(stage, dim_in, block) for stage, dim_in in zip(stages, widths, strict=False))
-        )
+        self.stem = _stem(stem_channels)
+        self.stages = nn.Sequential()
+        dim_in = stem_channels
+        for index, stage in enumerate(stages):
+            self.stages.append(_stage(stage, dim_in, block, stride=1 if index == 0 else 2))
+            dim_in = stage.out
         self.apply(_initialise)
 
     def forward(self, video: Tensor) -> Tensor:
-        """Return the feature map ``[N, F, t, h, w]`` of a preprocessed video ``[N, 3, T, H, W]``."""
+        """Return the feature map, floating ``[N, F, t, h, w]``, of a preprocessed video ``[N, 3, T, H, W]``."""
         features: Tensor = self.stages(self.stem(video))
         return features
 
 
-def _stem(channels: int, pool_stride: int) -> nn.Sequential:
+def _stem(channels: int) -> nn.Sequential:
     layers: OrderedDict[str, nn.Module] = OrderedDict(
         conv=nn.Conv3d(3, channels, kernel_size=7, stride=(1, 2, 2), padding=3, bias=False),
         norm=nn.BatchNorm3d(channels),
         act=ReLU(),
-        pool=nn.MaxPool3d(kernel_size=3, stride=(pool_stride, 2, 2), padding=1),
+        pool=nn.MaxPool3d(kernel_size=3, stride=2, padding=1),
     )
     return nn.Sequential(layers)
 
 
-def _stage(stage: Stage, dim_in: int, block: Block) -> nn.Module:
-    """Build a stage with pytorchvideo, whose names of parameters it keeps: ``res_blocks.0.branch2.conv_a.weight``."""
+def _stage(stage: Stage, dim_in: int, block: Block, stride: int) -> nn.Module:
     with warnings.catch_warnings():
-        # fvcore, which pytorchvideo imports, calls torch.jit.script at import: deprecated in today's torch.
+        # fvcore, which pytorchvideo imports, calls torch.jit.script when imported; torch has deprecated that.
         warnings.filterwarnings("ignore", message=r".*torch\.jit\.script", category=Warning)
         from pytorchvideo.models.resnet import create_bottleneck_block, create_res_stage
 
-    stride = (stage.temporal_stride, stage.spatial_stride, stage.spatial_stride)
-    one, three = (1, 1, 1), (3, 3, 3)
+    one, three, strides = (1, 1, 1), (3, 3, 3), (stride, stride, stride)
     basic = block == "basic"
     result: nn.Module = create_res_stage(
         depth=stage.depth,
@@ -106,10 +102,10 @@ def _stage(stage: Stage, dim_in: int, block: Block) -> nn.Module:
         dim_out=stage.out,
         bottleneck=_basic_branch if basic else create_bottleneck_block,
         conv_a_kernel_size=three if basic else one,
-        conv_a_stride=stride if basic else one,
+        conv_a_stride=strides if basic else one,
         conv_a_padding=one if basic else (0, 0, 0),
         conv_b_kernel_size=three,
-        conv_b_stride=one if basic else stride,
+        conv_b_stride=one if basic else strides,
         conv_b_padding=one,
         conv_b_num_groups=stage.groups,
         activation=ReLU,
@@ -120,20 +116,21 @@ def _stage(stage: Stage, dim_in: int, block: Block) -> nn.Module:
 def _basic_branch(
     *,
     dim_in: int,
+    dim_inner: int,
     dim_out: int,
-    conv_a_kernel_size: tuple[int, int, int],
-    conv_a_stride: tuple[int, int, int],
-    conv_a_padding: tuple[int, int, int],
-    conv_b_kernel_size: tuple[int, int, int],
-    conv_b_padding: tuple[int, int, int],
-    **_of_bottlenecks: Any,
+    conv_a_kernel_size: Size,
+    conv_a_stride: Size,
+    conv_a_padding: Size,
+    conv_b_kernel_size: Size,
+    conv_b_padding: Size,
+    **_for_bottlenecks: Any,
 ) -> nn.Sequential:
-    """Build the branch of a basic block, two convolutions, in the place of ``create_res_stage``'s bottleneck."""
+    """Build the two convolutions of a basic block where ``create_res_stage`` asks for a bottleneck."""
     layers: OrderedDict[str, nn.Module] = OrderedDict(
-        conv_a=nn.Conv3d(dim_in, dim_out, conv_a_kernel_size, conv_a_stride, conv_a_padding, bias=False),
-        norm_a=nn.BatchNorm3d(dim_out),
+        conv_a=nn.Conv3d(dim_in, dim_inner, conv_a_kernel_size, conv_a_stride, conv_a_padding, bias=False),
+        norm_a=nn.BatchNorm3d(dim_inner),
         act_a=ReLU(),
-        conv_b=nn.Conv3d(dim_out, dim_out, conv_b_kernel_size, padding=conv_b_padding, bias=False),
+        conv_b=nn.Conv3d(dim_inner, dim_out, conv_b_kernel_size, padding=conv_b_padding, bias=False),
         norm_b=nn.BatchNorm3d(dim_out),
     )
     return nn.Sequential(layers)

@@ -25,16 +25,17 @@ def to_line(record: Mapping[str, Any]) -> str:
     >>> to_line({"event": "train", "loss": float("nan"), "lr": [0.1, float("inf")]})
     '{"event": "train", "loss": null, "lr": [0.1, null]}'
     """
-    return json.dumps(_finite(record), allow_nan=False)
+    return json.dumps(finite(record), allow_nan=False)
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """Return a JSON-able value with ``None`` in place of every nan and infinity, at any depth."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
-        return {key: _finite(item) for key, item in value.items()}
+        return {key: finite(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
+        return [finite(item) for item in value]
     return value
 
 

@@ -3,7 +3,8 @@
 wandb lives here and not in the training because ``wandb.init`` may block, its exit hooks may wait for an upload, and
 a process can be ended for certain where a thread cannot. Standard input carries one JSON value a line: first the
 settings, then the records, at the end ``null``. Standard output carries back ``{"files": folder, "url": address}``
-once the run is open, or ``{"failed": reason}``; all else that is printed goes to standard error.
+once the run is open, or ``{"failed": reason}``; all else that is printed goes to standard error. The process leads a
+group of its own, and whoever kills the group ends wandb's service with it.
 """
 
 from __future__ import annotations
@@ -11,7 +12,9 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from typing import IO, Any
 
@@ -19,6 +22,17 @@ STARTUP = 4
 """Timeouts that importing and opening wandb may take together; ``wandb.init`` itself gets one."""
 
 AXES = {"train/*": "step", "val/*": "epoch", "test/*": "epoch", "weights/*": "epoch"}
+
+
+class _InGroup(subprocess.Popen[Any]):
+    """A child that stays in this process's group.
+
+    wandb starts its service in a session of its own, where it survives this process and, when the server hangs,
+    retries for days (seen with 0.31).
+    """
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **{**options, "start_new_session": False})
 
 
 def main() -> None:
@@ -29,6 +43,7 @@ def main() -> None:
     records, status = os.fdopen(os.dup(0), "r", encoding="utf-8"), os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(2, 1)
+    subprocess.Popen = _InGroup  # type: ignore[misc]
     try:
         _mirror(records, status)
     except Exception as error:
@@ -39,24 +54,33 @@ def main() -> None:
 def _mirror(records: IO[str], status: IO[str]) -> None:
     settings = json.loads(records.readline())
     timeout, sys.argv = settings.pop("timeout"), settings.pop("argv")
-    # The default action of SIGALRM ends the process whatever it is stuck in, should nobody else be left to do it.
-    signal.setitimer(signal.ITIMER_REAL, STARTUP * timeout)
+    startup = _end_within(STARTUP * timeout)
     run = _open(settings, timeout)
-    signal.setitimer(signal.ITIMER_REAL, 0)
+    startup.cancel()
     _say(status, files=run.settings.sync_dir, url=run.url if settings["mode"] == "online" else "")
     classes: dict[str, list[str]] = {}
     ended = False
-    for record in _rows(records):
-        _log(run, record, classes)
-        ended = ended or record["event"] == "end"
-    signal.setitimer(signal.ITIMER_REAL, timeout)
+    try:
+        for record in _rows(records):
+            _log(run, record, classes)
+            ended = ended or record["event"] == "end"
+    finally:
+        _end_within(timeout)
     run.finish(exit_code=0 if ended else 1)
+
+
+def _end_within(seconds: float) -> threading.Timer:
+    """Kill the group after so many seconds, should the training not be there to do it."""
+    watchdog = threading.Timer(seconds, os.killpg, (0, signal.SIGKILL))
+    watchdog.daemon = True
+    watchdog.start()
+    return watchdog
 
 
 def _open(settings: Mapping[str, Any], timeout: float) -> Any:
     import wandb
 
-    shown = {"program": sys.argv[0], "x_stats_pid": os.getppid()}  # the training, not this process
+    shown: dict[str, Any] = {"program": sys.argv[0], "x_stats_pid": os.getppid()}  # the training, not this process
     quiet = wandb.Settings(console="off", silent=True, init_timeout=timeout, **shown)
     run = wandb.init(**settings, resume="allow", settings=quiet)
     for axis in ("step", "epoch"):
@@ -86,12 +110,13 @@ def _log(run: Any, record: Mapping[str, Any], classes: dict[str, list[str]]) -> 
     Args:
         run: the open run.
         record: what the training wrote.
-        classes: names of each task's classes as far as evaluations have told them; filled here.
+        classes: names of each task's classes as far as records have told them; filled here.
     """
     event = record["event"]
     axes = {axis: record[axis] for axis in ("step", "epoch") if record.get(axis) is not None}
     if event == "start":
-        facts = {key: record[key] for key in ("versions", "parameters") if key in record}
+        classes |= record.get("classes", {})
+        facts = {key: record[key] for key in ("versions", "parameters", "class_counts", "groups") if key in record}
         run.config.update(facts, allow_val_change=True)  # a resumed run may have newer versions
     elif event == "train":
         run.log(axes | _scalars("train", record["scalars"]))

@@ -80,7 +80,7 @@ class WandbTracker:
             self._give_up(str(error))
             return
         for work in (self._feed, self._listen):
-            self._threads.append(threading.Thread(target=work, args=(self._process,), daemon=True))
+            self._threads.append(threading.Thread(name="wandb", target=work, args=(self._process,), daemon=True))
             self._threads[-1].start()
 
     def write(self, record: Mapping[str, Any]) -> None:
@@ -91,6 +91,7 @@ class WandbTracker:
             self._waiting.put_nowait(to_line(record))
         except queue.Full:
             self._give_up(f"{MAX_WAITING} records are waiting for it")
+            self._kill()
 
     def close(self) -> None:
         """Let wandb finish, for at most ``timeout`` seconds, and leave no process behind."""
@@ -102,8 +103,9 @@ class WandbTracker:
             thread.join(max(0.0, deadline - time.monotonic()))
         if any(thread.is_alive() for thread in self._threads):
             self._give_up(f"it did not finish within {self._timeout:g} s")
+            self._kill()
             for thread in self._threads:
-                thread.join()  # nothing holds them once the process is killed
+                thread.join(1.0)
 
     def _feed(self, process: subprocess.Popen[bytes]) -> None:
         """Carry the queue to the process; why a pipe broke is the listener's to say."""
@@ -119,44 +121,49 @@ class WandbTracker:
     def _listen(self, process: subprocess.Popen[bytes]) -> None:
         """Hear from the process until it ends, and tell why if it was not meant to."""
         assert process.stdout
-        reason = None
         with process.stdout as pipe:
             for line in pipe:
                 message = json.loads(line)
-                reason = message.get("failed")
-                if reason is None:
+                if "failed" in message:
+                    self._give_up(message["failed"])
+                else:
                     _log.info("wandb: %s", message["url"] or f"offline; upload with: wandb sync {message['files']}")
         code = process.wait()
-        if code == -signal.SIGALRM:
-            reason = "it did not answer"
         if code or not self._closed:
-            self._give_up(reason or f"its process ended with status {code}")
+            self._give_up(f"its process ended with status {code}")
+            self._kill()  # what it may have left behind
 
     def _give_up(self, reason: str) -> None:
-        """Warn, once, and end the process and the threads."""
+        """Warn, once, and pass nothing more on."""
         with self._one_fault:
             if self._fault:
                 return
             self._fault = reason
         _log.warning(
-            "wandb no longer mirrors this run: %s. The event log has every record and training goes on; "
-            "details in %s, and what wandb has on disk can be uploaded with: wandb sync --sync-all",
+            "wandb no longer mirrors this run: %s. Training goes on and the event log has every record; details in %s. "
+            "What wandb has on disk can be uploaded with: wandb sync",
             " ".join(reason.split()),
             self._folder / "mirror.log",
         )
-        if self._process:
-            self._process.kill()
         with contextlib.suppress(queue.Empty):
             while True:
                 self._waiting.get_nowait()
         with contextlib.suppress(queue.Full):
             self._waiting.put_nowait(END)
 
+    def _kill(self) -> None:
+        """End the process, and wandb's service, which is in its group."""
+        if self._process:
+            with contextlib.suppress(ProcessLookupError, PermissionError):  # the latter: an ended group on macOS
+                os.killpg(self._process.pid, signal.SIGKILL)
+
 
 def _start(folder: Path) -> subprocess.Popen[bytes]:
     folder.mkdir(parents=True, exist_ok=True)
-    kept = {"WANDB_DATA_DIR": str(folder / "data"), "WANDB_CACHE_DIR": str(folder / "cache")}
-    env = {"WANDB_ERROR_REPORTING": "false", **kept, **os.environ}
+    places = {"WANDB_DATA_DIR": str(folder / "data"), "WANDB_CACHE_DIR": str(folder / "cache")}
+    # No reports to wandb about this program; rows on disk within a second, so that little is lost when it is killed.
+    habits = {"WANDB_ERROR_REPORTING": "false", "WANDB_X_TRANSACTION_LOG_FLUSH_INTERVAL": "1"}
+    env = {**places, **habits, **os.environ}
     env.pop("WANDB_SERVICE", None)  # another run's service in this process: ours must be ours to end
     env["PYTHONPATH"] = os.pathsep.join(str(Path(entry).absolute()) for entry in sys.path)
     command = [sys.executable, "-m", "hoi_train.tracking.wandb_mirror"]

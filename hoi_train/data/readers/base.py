@@ -8,7 +8,6 @@ from types import TracebackType
 
 import numpy as np
 import numpy.typing as npt
-from typing_extensions import Self
 
 from hoi_train.records import Clip, ClipError
 
@@ -38,7 +37,7 @@ class Reader(ABC):
     def __init__(self, clip: Clip) -> None:
         self.clip = clip
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> Reader:
         return self
 
     def __exit__(
@@ -89,7 +88,7 @@ class Reader(ABC):
         return np.stack([images[place] for place in places])
 
     def frames(self) -> Iterator[Image]:
-        """Decode all frames one after the other, uint8 ``[H, W, 3]`` each; raises ``ClipError`` at the first bad one."""
+        """Decode all frames in order, uint8 ``[H, W, 3]`` each; raises ``ClipError`` at the first bad one."""
         return self._decode(np.arange(len(self.timestamps)))
 
     @abstractmethod

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hoi_train.data.readers.base import Image, Reader, clip_error
+from hoi_train.data.readers.pyav_reader import decode_image
 from hoi_train.records import Clip
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
@@ -34,14 +35,8 @@ class FramesReader(Reader):
         self.timestamps = np.arange(len(self._files)) / (clip.fps or 1.0)
 
     def _decode(self, wanted: npt.NDArray[np.int64]) -> Iterator[Image]:
-        from torchvision.io import ImageReadMode, decode_image, read_file
-
         for index in wanted:
-            try:
-                image = decode_image(read_file(str(self._files[index])), ImageReadMode.RGB)
-            except RuntimeError as error:
-                raise clip_error(self.clip, f"{self._files[index].name} is not a whole image: {error}") from None
-            yield image.permute(1, 2, 0).numpy()
+            yield decode_image(self.clip, self._files[index])
 
     def close(self) -> None:
         """Nothing is held open between frames."""

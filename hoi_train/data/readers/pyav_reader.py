@@ -1,20 +1,23 @@
 """Decode in sequence with PyAV: the exact frames of any sound file.
 
-No seeking: the frames returned by seeking decoders are wrong, without an error, on stream-copied trims, open GOPs,
+No seeking: the frames that seeking decoders return are wrong, without an error, on stream-copied trims, open GOPs,
 transport streams and Xvid files. Every decoded frame's time is compared with the time that was due; a file that does
 not keep its promise is refused.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import av
 import numpy as np
 import numpy.typing as npt
+from av.container import InputContainer
 
 from hoi_train.data.readers.base import Image, Reader, clip_error
 from hoi_train.records import Clip
@@ -27,10 +30,18 @@ OPTIONS = {"protocol_whitelist": "file", "format_whitelist": ",".join(CONTAINERS
 # (hidden frames), packed MPEG-4 (two frames a packet), or any codec in avi, which stores no times at all.
 ONE_FRAME_A_PACKET = ("h264", "hevc", "vp9", "av1")
 
-# Without this, 4 of 10 single flipped bits in an H.264 stream give wrong pictures and no error.
-STRICT = {"err_detect": "explode"}
+PNG = b"\x89PNG"
 
 FAULTS = (av.FFmpegError, OSError, ValueError)
+
+
+class PacketInfo(NamedTuple):
+    """What is kept of a packet; ``time`` is when its frame is shown, in the stream's unit."""
+
+    time: int | None
+    is_key: bool
+    is_discard: bool
+    size: int
 
 
 @dataclass(frozen=True)
@@ -38,13 +49,15 @@ class FrameIndex:
     """The frames of a file in the order they are shown.
 
     Args:
-        times: presentation time of each frame, in the stream's unit; ``None`` where the file has none.
+        times: when each frame is shown, in the stream's unit; ``None`` where the file does not say.
         seconds: float64 ``[F]``, after the first frame.
+        undecodable: numbers of the packets that no decoder can decode, and that none is given.
         seekable: decoding may begin at any key frame: nothing shown later depends on what came before it.
     """
 
     times: tuple[int | None, ...]
     seconds: npt.NDArray[np.float64]
+    undecodable: frozenset[int]
     seekable: bool
 
 
@@ -62,99 +75,89 @@ class PyAVReader(Reader):
     def _decode(self, wanted: npt.NDArray[np.int64]) -> Iterator[Image]:
         remaining = iter(wanted.tolist())
         due = next(remaining, None)
-        for number, frame in enumerate(_decoded(self.clip)):
-            self._check(number, frame)
-            if number == due:
-                yield _upright(self.clip, frame)
-                due = next(remaining, None)
-            if due is None:
-                return
+        with closing(_decoded(self.clip, self._index.undecodable)) as frames:
+            for number, frame in enumerate(frames):
+                if due is None:
+                    return
+                self._check(number, frame)
+                if number == due:
+                    yield _upright(self.clip, frame)
+                    due = next(remaining, None)
         if due is not None:
             raise clip_error(self.clip, f"it ends before frame {due} of {len(self.timestamps)}: damaged or cut off")
 
     def _check(self, number: int, frame: av.VideoFrame) -> None:
         times = self._index.times
+        # The decoder itself raises for few faults; most damaged frames it patches up and marks.
         if number >= len(times) or frame.pts != times[number] or frame.is_corrupt:
-            raise clip_error(
-                self.clip,
-                f"frame {number} of {len(times)} does not decode: the file is damaged, or cut where it cannot be",
-            )
+            raise clip_error(self.clip, f"frame {number} of {len(times)} does not decode: the file is damaged")
 
     def close(self) -> None:
-        """The file is open only while frames are decoded."""
+        """Nothing to do: the file is open only while frames are decoded."""
 
 
 def index_frames(clip: Clip) -> FrameIndex:
-    """Find when the frames of a file are shown, from its packets where that is exact, else by decoding them all.
+    """Find when the frames of a file are shown: from its packets where that is exact, else by decoding all of them.
 
     Raises:
         ClipError: not a video file, or without any frame.
     """
     with _opened(clip) as (container, stream):
-        keep = _Decodable()
-        packets = [packet for packet in container.demux(stream) if packet.size]
-        kept = [packet for packet in packets if keep(packet)]
-        times: list[int | None] = [packet.pts for packet in kept if not packet.is_discard]
-        codec = stream.codec_context.codec.canonical_name
-        exact = codec in ONE_FRAME_A_PACKET and container.format.name != "avi" and _distinct(times)
+        packets = [PacketInfo(p.pts, p.is_keyframe, p.is_discard, p.size) for p in container.demux(stream)]
+        codec, form = stream.codec_context.codec.canonical_name, container.format.name
         unit, rate = stream.time_base, stream.average_rate
-        container_seeks = container.format.name.startswith(("mov", "matroska"))
-    if exact:
-        times.sort(key=lambda time: time or 0)
-    else:
-        times = [frame.pts for frame in _decoded(clip)]
+    undecodable = _undecodable(packets)
+    coded = [p for number, p in enumerate(packets) if p.size and number not in undecodable]
+    shown = [p.time for p in coded if p.time is not None and not p.is_discard]
+    exact = codec in ONE_FRAME_A_PACKET and form != "avi"
+    exact = exact and len(set(shown)) == sum(not p.is_discard for p in coded)
+    times = tuple(sorted(shown)) if exact else tuple(frame.pts for frame in _decoded(clip, undecodable))
     if not times:
         raise clip_error(clip, "its video stream has no frames")
-    seekable = exact and container_seeks and len(times) == len(packets) and _closed(packets)
-    return FrameIndex(tuple(times), _seconds(clip, times, unit, rate), seekable)
+    seekable = exact and form.startswith(("mov", "matroska")) and len(times) == len(coded) and _closed(packets)
+    return FrameIndex(times, _seconds(clip, times, unit, rate), undecodable, seekable)
 
 
-def _distinct(times: list[int | None]) -> bool:
-    return None not in times and len(set(times)) == len(times)
+def _undecodable(packets: Sequence[PacketInfo]) -> frozenset[int]:
+    """Return the numbers of the packets that refer to frames which are not in the file.
+
+    That is what comes before the first key frame, and what comes after it but is shown before it: the leading
+    pictures of an open GOP, left over when a video was cut without being encoded again.
+    """
+    first = next((number for number, packet in enumerate(packets) if packet.is_key), 0)
+    start = packets[first].time if packets else None
+    leading = (
+        number
+        for number, packet in enumerate(packets[first:], start=first)
+        if packet.time is not None and start is not None and packet.time < start
+    )
+    return frozenset(range(first)).union(leading)
 
 
-def _closed(packets: list[av.Packet]) -> bool:
-    """Return whether no packet after a key frame is shown before it."""
-    latest_key = None
+def _closed(packets: Sequence[PacketInfo]) -> bool:
+    """Return whether all packets after a key frame are shown after it."""
+    key = None
     for packet in packets:
-        if packet.is_keyframe:
-            latest_key = packet.pts
-        elif latest_key is None or packet.pts < latest_key:
+        if packet.is_key:
+            key = packet.time
+        elif packet.size and (key is None or packet.time is None or packet.time < key):
             return False
     return True
 
 
 def _seconds(
-    clip: Clip, times: list[int | None], unit: Fraction | None, rate: Fraction | None
+    clip: Clip, times: Sequence[int | None], unit: Fraction | None, rate: Fraction | None
 ) -> npt.NDArray[np.float64]:
     known = np.array([time for time in times if time is not None], dtype=np.int64)
-    if len(known) == len(times) and (np.diff(known) > 0).all() and unit:
-        return (known - known[0]) * unit.numerator / unit.denominator
+    if unit and len(known) == len(times) and (np.diff(known) > 0).all():
+        return np.asarray((known - known[0]) * unit.numerator / unit.denominator)
     if not rate:
         raise clip_error(clip, "its frames have neither times nor a rate; re-encode it: hoi-data reencode")
-    return np.arange(len(times)) * rate.denominator / rate.numerator
-
-
-class _Decodable:
-    """Say of packets, in the order of the file, whether a decoder that begins here can decode them.
-
-    What comes before the first key frame cannot be, nor the packets after it that are shown before it: the leading
-    pictures of a cut open GOP, which refer to frames that are not in the file.
-    """
-
-    def __init__(self) -> None:
-        self._first: av.Packet | None = None
-
-    def __call__(self, packet: av.Packet) -> bool:
-        if self._first is None and packet.is_keyframe:
-            self._first = packet
-        if self._first is None:
-            return not packet.size  # the empty packet at the end makes the decoder give its last frames
-        return packet.pts is None or self._first.pts is None or packet.pts >= self._first.pts
+    return np.asarray(np.arange(len(times)) * rate.denominator / rate.numerator)
 
 
 @contextmanager
-def _opened(clip: Clip) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
+def _opened(clip: Clip) -> Iterator[tuple[InputContainer, av.VideoStream]]:
     """Open a file as video; whatever fails inside becomes a ``ClipError``."""
     if clip.path.is_dir():
         raise clip_error(clip, "a folder, not a video file; use reader: auto")
@@ -166,19 +169,33 @@ def _opened(clip: Clip) -> Iterator[tuple[av.container.InputContainer, av.VideoS
             # One thread a worker: two threads win alone, but lose where every core has a worker.
             stream.codec_context.thread_count = 1
             stream.thread_type = "NONE"
-            stream.codec_context.options = STRICT
             yield container, stream
     except FAULTS as error:
-        raise clip_error(clip, f"cannot be read as video: {getattr(error, 'strerror', None) or error}") from None
+        raise clip_error(clip, f"cannot be read as video: {_reason(error)}") from None
 
 
-def _decoded(clip: Clip) -> Iterator[av.VideoFrame]:
-    """Yield all decodable frames of a file in the order they are shown."""
+def _decoded(clip: Clip, undecodable: frozenset[int]) -> Generator[av.VideoFrame, None, None]:
+    """Yield the frames of a file in the order they are shown, its undecodable packets left out."""
     with _opened(clip) as (container, stream):
-        keep = _Decodable()
-        for packet in container.demux(stream):
-            if keep(packet):
+        for number, packet in enumerate(container.demux(stream)):
+            if number not in undecodable:
                 yield from packet.decode()
+
+
+def decode_image(clip: Clip, path: Path) -> Image:
+    """Decode a JPEG or PNG file of a frame folder, uint8 ``[H, W, 3]``; raises ``ClipError`` if it is not whole."""
+    try:
+        data = path.read_bytes()
+        decoder = av.CodecContext.create("png" if data.startswith(PNG) else "mjpeg", "r")
+        decoder.options, decoder.thread_count = {"err_detect": "explode"}, 1  # the default fills a cut image with grey
+        (frame,) = [*decoder.decode(av.Packet(data)), *decoder.decode(None)]
+    except FAULTS as error:
+        raise clip_error(clip, f"{path.name} is not a whole JPEG or PNG image: {_reason(error)}") from None
+    return _upright(clip, frame)
+
+
+def _reason(error: Exception) -> str:
+    return str(getattr(error, "strerror", None) or error)
 
 
 def _upright(clip: Clip, frame: av.VideoFrame) -> Image:
@@ -186,15 +203,16 @@ def _upright(clip: Clip, frame: av.VideoFrame) -> Image:
 
     The matrix takes pixel (x, y) to x' = a x + c y, y' = b x + d y.
     """
-    image: Image = frame.to_ndarray(format="rgb24")
-    matrix = frame.side_data.get("DISPLAYMATRIX")
+    image: Image = np.asarray(frame.to_ndarray(format="rgb24"), dtype=np.uint8)
+    matrix: Any = frame.side_data.get("DISPLAYMATRIX")
     if matrix is None:
         return image
-    a, b, _, c, d = np.sign(np.frombuffer(matrix, dtype=np.int32)[:5]).tolist()
-    if (a != 0) + (b != 0) != 1 or (a, b) != (d if a * d > 0 else -d, c if b * c > 0 else -c):
-        raise clip_error(
-            clip, "turned by an angle that is not a multiple of 90 degrees; re-encode it: hoi-data reencode"
-        )
-    across, down = (a, d) if a else (c, b)
-    turned = image if a else image.swapaxes(0, 1)
-    return np.ascontiguousarray(turned[::down, ::across])
+    a, b, _, c, d = np.frombuffer(matrix, dtype=np.int32)[:5].tolist()
+    if (a, d) == (0, 0) and b and c:
+        image, across, down = image.swapaxes(0, 1), c, b
+    elif (b, c) == (0, 0) and a and d:
+        across, down = a, d
+    else:
+        text = "turned by an angle that is not a multiple of 90 degrees; re-encode it: hoi-data reencode"
+        raise clip_error(clip, text)
+    return np.ascontiguousarray(image[:: 1 if down > 0 else -1, :: 1 if across > 0 else -1])

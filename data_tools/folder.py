@@ -1,0 +1,212 @@
+"""One's own videos to a manifest with one single-label task: from folders named by class, or from lists."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from data_tools.lists import Listing, label_names, read_classes, read_list
+from data_tools.sources import IMAGE_SUFFIXES, Imported, count_images, is_clip, is_plain, is_video, write_import
+from hoi_train.data.manifest_tasks import task_name_fault
+from hoi_train.data.problems import Problems
+from hoi_train.engine.randomness import seed_of
+from hoi_train.records import SPLITS, ClassList, Split, Task, UserError
+
+ALIASES: Mapping[str, Split] = {
+    "train": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "validate": "val",
+    "test": "test",
+}
+
+
+@dataclass(frozen=True)
+class Found:
+    """A labelled clip, its path relative to the data root."""
+
+    path: str
+    label: str
+    split: Split
+
+
+@dataclass
+class Search:
+    """What was found in folders or lists."""
+
+    clips: list[Found] = field(default_factory=list)
+    missing: dict[str, str] = field(default_factory=dict)
+    passed_over: Counter[str] = field(default_factory=Counter)
+
+
+def import_folder(
+    folder: Path,
+    out: Path,
+    *,
+    lists: Mapping[Split, Path] | None = None,
+    classes: Path | None = None,
+    task: str = "label",
+    val_fraction: float = 0.2,
+    seed: int = 0,
+) -> Imported:
+    """Write the manifest of a folder of videos.
+
+    Args:
+        folder: the data root.
+        out: where to write.
+        lists: list files by split, instead of folders named by class.
+        classes: class names for the labels of the lists.
+        task: name of the task.
+        val_fraction: how much of each class of train becomes val, if no val videos are given; the number of clips is
+            rounded, and a class keeps at least one clip in train.
+        seed: of that draw.
+
+    Raises:
+        ManifestError: with everything that is wrong in the lists, each with file and line.
+        UserError: the folder is missing, or holds no clips in a form that is known.
+    """
+    folder = folder.resolve()
+    if not folder.is_dir():
+        raise UserError(f"{folder} is not a folder")
+    if not 0 <= val_fraction < 1:
+        raise UserError(f"--val-fraction must be at least 0 and below 1, got {val_fraction}")
+    if fault := task_name_fault(task):
+        raise UserError(f"--task: {fault}")
+    if classes and not lists:
+        raise UserError("--classes gives the names of the labels in lists; name a list with --list or --train-list")
+    search, names = _in_lists(folder, lists, classes) if lists else _in_folders(folder)
+    try:
+        tasks = [Task(task, ClassList(tuple(names)), "single")]
+    except ValueError as error:
+        raise UserError(f"{folder}: {error}; got {names}") from None
+    clips, drawn = _with_val(search.clips, val_fraction, seed)
+    rows = [_row(folder, clip, task) for clip in clips]
+    notes = [f"{count} × {what}" for what, count in search.passed_over.most_common()]
+    if drawn:
+        notes.append(f"no val videos were given: {drawn} of train were drawn for val (--val-fraction {val_fraction})")
+    empty = sorted(set(names) - {clip.label for clip in clips}, key=names.index)
+    if empty:
+        notes.append(f"classes without a clip: {', '.join(empty)}")
+    return write_import(out, rows, tasks, folder, search.missing, notes)
+
+
+def _row(folder: Path, clip: Found, task: str) -> dict[str, Any]:
+    frames = {"num_frames": count_images(folder / clip.path)} if (folder / clip.path).is_dir() else {}
+    return {"clip_id": clip.path, "path": clip.path, "split": clip.split, task: clip.label, **frames}
+
+
+def _with_val(clips: Sequence[Found], fraction: float, seed: int) -> tuple[list[Found], int]:
+    """Draw val from the classes of train if there is none; a clip's place in the draw depends on its path alone."""
+    if any(clip.split == "val" for clip in clips):
+        return list(clips), 0
+    drawn: set[str] = set()
+    for label in {clip.label for clip in clips}:
+        train = [clip.path for clip in clips if clip.label == label and clip.split == "train"]
+        train.sort(key=lambda path: seed_of(seed, "val", path))
+        drawn.update(train[: min(int(fraction * len(train) + 0.5), len(train) - 1)] if train else ())
+    return [replace(clip, split="val") if clip.path in drawn else clip for clip in clips], len(drawn)
+
+
+def _in_lists(folder: Path, lists: Mapping[Split, Path], classes: Path | None) -> tuple[Search, list[str]]:
+    problems = Problems()
+    known = read_classes(classes, problems) if classes else None
+    tops = [top for top in _visible(folder) if top.is_dir()]
+    listings: dict[Split, Listing] = {}
+    for split, file in lists.items():
+        bases = [folder, *(top for top in tops if ALIASES.get(top.name.lower()) == split)]
+        listings[split] = read_list(file, bases, problems)
+    names, name_of = label_names(list(listings.values()), known, problems)
+    search = Search()
+    seen: dict[str, str] = {}
+    for split, listing in listings.items():
+        for entry in listing.entries:
+            path = listing.base / entry.path
+            relative = path.relative_to(folder).as_posix()
+            if relative in seen:
+                problems.add(listing.file, entry.line, f"clip {entry.path!r:.80} is in {seen[relative]} already")
+            elif is_clip(path):
+                search.clips.append(Found(relative, name_of[entry.label], split))
+            else:
+                search.missing[relative] = split
+            seen.setdefault(relative, f"{listing.file.name}, line {entry.line}")
+    problems.raise_if_any()
+    if not search.clips:
+        raise UserError(
+            f"none of the {len(search.missing)} clips in the lists is below {folder}; "
+            f"looked for files such as {folder / next(iter(search.missing))}"
+        )
+    unlisted = sum(clip.path not in seen for clip in _clips(folder, folder, "", "train", search))
+    if unlisted:
+        search.passed_over["video or frame folder that is in no list"] = unlisted
+    return search, names
+
+
+def _in_folders(folder: Path) -> tuple[Search, list[str]]:
+    tops = [top for top in _visible(folder) if top.is_dir()]
+    splits = {top: ALIASES[top.name.lower()] for top in tops if top.name.lower() in ALIASES}
+    search = Search()
+    if "train" in splits.values():
+        _refuse_twice(splits)
+        for top in sorted(set(tops) - set(splits)):
+            search.passed_over[f"folder {top.name!r} beside train"] += 1
+    else:
+        splits = {folder: "train"}
+    names: set[str] = set()
+    for top, split in splits.items():
+        for child in _visible(top):
+            if not child.is_dir():
+                search.passed_over[_unknown(child, "file outside the class folders")] += 1
+                continue
+            found = list(_clips(folder, child, child.name, split, search))
+            search.clips += found
+            names.update([child.name] if found else ())
+            if not found:
+                search.passed_over[f"folder {child.relative_to(folder).as_posix()!r} without a clip"] += 1
+    if not search.clips:
+        raise UserError(
+            f"no clips in {folder}: it must hold one folder a class with video files or frame folders in it, "
+            "or train, val and test with such folders; or name lists with --list or --train-list"
+        )
+    return search, sorted(names)
+
+
+def _refuse_twice(splits: Mapping[Path, Split]) -> None:
+    for split in SPLITS:
+        named = sorted(top.name for top, of in splits.items() if of == split)
+        if len(named) > 1:
+            raise UserError(f"folders {' and '.join(named)} both mean {split}; rename or remove one")
+
+
+def _clips(root: Path, top: Path, label: str, split: Split, search: Search) -> Iterator[Found]:
+    """Yield the videos and frame folders below a class folder, in the order of their names."""
+    for folder, children, files in os.walk(top):
+        children[:] = sorted(child for child in children if child[0] != ".")
+        paths = [Path(folder, file) for file in sorted(files) if file[0] != "."]
+        videos = [path for path in paths if is_video(path)]
+        images = [path for path in paths if path.suffix.lower() in IMAGE_SUFFIXES]
+        if images and not videos and Path(folder) != top:
+            videos, images, children[:] = [Path(folder)], [], []
+        for path in images:
+            search.passed_over[f"{path.suffix} image that is not in a frame folder of its own"] += 1
+        for path in paths:
+            if not is_video(path) and path.suffix.lower() not in IMAGE_SUFFIXES:
+                search.passed_over[_unknown(path, "file")] += 1
+        for path in videos:
+            relative = path.relative_to(root).as_posix()
+            if is_plain(relative):
+                yield Found(relative, label, split)
+            else:
+                search.passed_over["clip whose name holds control characters or is not UTF-8"] += 1
+
+
+def _visible(folder: Path) -> list[Path]:
+    return sorted(entry for entry in folder.iterdir() if entry.name[0] != ".")
+
+
+def _unknown(path: Path, what: str) -> str:
+    return f"{path.suffix or 'unnamed'} {what}"

@@ -1,0 +1,145 @@
+"""Affine maps of a picture: composed once, then applied to all frames of a clip in one resampling, and to boxes.
+
+A map is a 3×3 float64 matrix that takes ``(x, y, 1)`` in the frame to the output. Pixel i covers ``[i, i + 1)``.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+Matrix = npt.NDArray[np.float64]
+
+# Corners of a crop that float arithmetic moved by less than this are still whole pixels.
+ROUNDING = 1e-6
+
+
+class Region(NamedTuple):
+    """A rectangle of whole pixels, ``x1`` and ``y1`` exclusive."""
+
+    x0: int
+    y0: int
+    x1: int
+    y1: int
+
+    @property
+    def width(self) -> int:
+        """Number of columns."""
+        return self.x1 - self.x0
+
+    @property
+    def height(self) -> int:
+        """Number of rows."""
+        return self.y1 - self.y0
+
+    @property
+    def center(self) -> tuple[float, float]:
+        """Its middle ``(x, y)``."""
+        return (self.x0 + self.x1) / 2, (self.y0 + self.y1) / 2
+
+
+def shift(x: float, y: float) -> Matrix:
+    """Return the map that moves by ``(x, y)``."""
+    return np.array([[1, 0, x], [0, 1, y], [0, 0, 1]], dtype=np.float64)
+
+
+def stretch(x: float, y: float) -> Matrix:
+    """Return the map that multiplies x and y."""
+    return np.diag([x, y, 1.0])
+
+
+def rotate(degrees: float, center: tuple[float, float]) -> Matrix:
+    """Return the rotation against the clock (as seen, y pointing down) about a point."""
+    cosine, sine = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
+    turn = np.array([[cosine, sine, 0], [-sine, cosine, 0], [0, 0, 1]])
+    x, y = center
+    return np.asarray(shift(x, y) @ turn @ shift(-x, -y))
+
+
+def fill(crop: Region, size: int) -> Matrix:
+    """Return the map that makes a region fill a square of ``size`` pixels."""
+    return stretch(size / crop.width, size / crop.height) @ shift(-crop.x0, -crop.y0)
+
+
+def resample(frames: Tensor, matrix: Matrix, size: int, visible: Region) -> Tensor:
+    """Show what a map puts on the output square, touching only the pixels that are needed.
+
+    Shrinking averages (antialiased, on uint8); a rotation is then one bilinear resampling of the small picture.
+
+    Args:
+        frames: uint8 ``[T, 3, H, W]``.
+        matrix: from the frame to the square; without shear.
+        size: side S of the square.
+        visible: what lies outside this part of the frame is black.
+
+    Returns:
+        uint8 ``[T, 3, S, S]``.
+    """
+    from torchvision.transforms.v2.functional import resize
+
+    inverse: Matrix = np.linalg.inv(matrix).astype(np.float64)
+    scales = np.minimum(
+        1.0, np.hypot(matrix[:2, 0], matrix[:2, 1])
+    )  # output pixels for a frame's pixel, across and down
+    upright = matrix[0, 1] == 0 and matrix[1, 0] == 0
+    box = _touched(inverse, size, visible, 0 if upright else math.ceil(2 / scales.min()))
+    if box is None:
+        return torch.zeros(len(frames), 3, size, size, dtype=torch.uint8)
+    part = frames[:, :, box.y0 : box.y1, box.x0 : box.x1]
+    if upright and np.allclose(abs(np.diag(matrix))[:2] * (box.width, box.height), size):  # the box fills the square
+        shown: Tensor = resize(part, [size, size], antialias=True)
+        flipped = [axis for axis, factor in ((3, matrix[0, 0]), (2, matrix[1, 1])) if factor < 0]
+        return shown.flip(flipped) if flipped else shown
+    width, height = (max(1, round(n * s)) for n, s in zip((box.width, box.height), scales, strict=True))
+    if (width, height) != (box.width, box.height):
+        part = resize(part, [height, width], antialias=True)
+    there = stretch(width / box.width, height / box.height) @ shift(-box.x0, -box.y0) @ inverse
+    return _sample(part, there, size)
+
+
+def move_boxes(boxes: Tensor, matrix: Matrix, size: int) -> Tensor:
+    """Return the boxes around mapped boxes, cut to the output square.
+
+    Args:
+        boxes: floating ``[N, 4]``, ``x0, y0, x1, y1`` in pixels of the frame.
+        matrix: from the frame to the square.
+        size: side S of the square.
+
+    Returns:
+        ``[N, 4]`` in ``0..S``; a box that left the square has no area.
+    """
+    x, y = boxes[:, [0, 2, 0, 2]], boxes[:, [1, 1, 3, 3]]
+    (a, c, e), (b, d, f) = matrix[:2].tolist()
+    corners = torch.stack([a * x + c * y + e, b * x + d * y + f], dim=-1)
+    return torch.cat([corners.amin(dim=1), corners.amax(dim=1)], dim=1).clamp(0, size)
+
+
+def _touched(inverse: Matrix, size: int, visible: Region, margin: int) -> Region | None:
+    """Return the part of the visible region that the output shows, with a margin for interpolation."""
+    corners = inverse @ np.array([[0, size, 0, size], [0, 0, size, size], [1, 1, 1, 1]])
+    low = np.floor(corners[:2].min(axis=1) + ROUNDING).astype(int) - margin
+    high = np.ceil(corners[:2].max(axis=1) - ROUNDING).astype(int) + margin
+    box = Region(
+        max(int(low[0]), visible.x0),
+        max(int(low[1]), visible.y0),
+        min(int(high[0]), visible.x1),
+        min(int(high[1]), visible.y1),
+    )
+    return box if box.width > 0 and box.height > 0 else None
+
+
+def _sample(part: Tensor, there: Matrix, size: int) -> Tensor:
+    """Sample a picture at the points that ``there`` gives for the output's pixels."""
+    height, width = part.shape[-2:]
+    # grid_sample measures both pictures from -1 to 1, edge to edge.
+    theta = shift(-1, -1) @ stretch(2 / width, 2 / height) @ there @ stretch(size / 2, size / 2) @ shift(1, 1)
+    grid = functional.affine_grid(torch.from_numpy(theta[None, :2]), [1, 1, size, size], align_corners=False)
+    flat = part.float().reshape(1, -1, height, width)  # all frames as channels: the weights are computed once
+    shown = functional.grid_sample(flat, grid.float(), align_corners=False)
+    return shown.round_().to(torch.uint8).view(*part.shape[:2], size, size)

@@ -1,0 +1,105 @@
+"""From an item of the order to a sample, from samples to a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from hoi_train.data.manifest import Manifest
+from hoi_train.data.readers import check_reader, open_clip
+from hoi_train.data.samplers import Item
+from hoi_train.data.sampling import segment_frames
+from hoi_train.data.transforms import Transform
+from hoi_train.engine.randomness import generator
+from hoi_train.records import Clip, ClipBatch, Task
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One clip as the network sees it.
+
+    Args:
+        video: uint8 ``[3, T, S, S]``, RGB.
+        targets: for each task an int64 scalar (single-label) or float32 multi-hot ``[C]`` (multi-label).
+        index: position of the clip in its split.
+        clip_id: its name.
+    """
+
+    video: Tensor
+    targets: Mapping[str, Tensor]
+    index: int
+    clip_id: str
+
+
+class ClipDataset(Dataset[Sample]):
+    """Fetch samples; what an item gives depends on the item and the seed alone, not on what was fetched before.
+
+    Args:
+        clips: the clips of one split.
+        tasks: by name, what is to be learned of them; tasks of clips.
+        transforms: for training and for evaluation.
+        num_frames: frames of a sample, T.
+        seed: seed of the run.
+        reader: a name in ``READERS``.
+    """
+
+    def __init__(
+        self,
+        clips: Manifest,
+        tasks: Mapping[str, Task],
+        transforms: tuple[Transform, Transform],
+        *,
+        num_frames: int = 10,
+        seed: int = 0,
+        reader: str = "auto",
+    ) -> None:
+        check_reader(reader)
+        self.clips, self.tasks, self.num_frames = clips, tasks, num_frames
+        self.transforms, self.seed, self.reader = transforms, seed, reader
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def __getitem__(self, item: Item) -> Sample:
+        """Read and transform one clip: random frames and augmentation in training, fixed ones in evaluation.
+
+        Raises:
+            ClipError: the clip cannot be read; the message names it.
+        """
+        clip = self.clips.clip(item.clip)
+        frames = self._generator("frames", clip, item) if item.epoch is not None else None
+        with open_clip(clip, self.reader) as reader:
+            window = reader.window()
+            pixels = reader.read(window.start + segment_frames(len(window), self.num_frames, frames))
+        transform = self.transforms[0 if item.epoch is not None else 1]
+        video, _ = transform(torch.from_numpy(pixels), self._generator("augment", clip, item))
+        targets = {name: target_of(clip, task) for name, task in self.tasks.items()}
+        return Sample(video, targets, item.clip, clip.clip_id)
+
+    def _generator(self, purpose: str, clip: Clip, item: Item) -> torch.Generator:
+        again = (item.repeat,) if item.repeat else ()
+        return generator(self.seed, purpose, item.epoch if item.epoch is not None else -1, clip.clip_id, *again)
+
+
+def target_of(clip: Clip, task: Task) -> Tensor:
+    """Return a clip's label as an int64 scalar, or its labels as float32 multi-hot ``[C]``."""
+    labels = clip.labels[task.name]
+    if isinstance(labels, int):
+        return torch.tensor(labels)
+    target = torch.zeros(task.num_classes)
+    target[list(labels)] = 1.0
+    return target
+
+
+def collate(samples: Sequence[Sample]) -> ClipBatch:
+    """Stack samples to a batch."""
+    return ClipBatch(
+        video=torch.stack([sample.video for sample in samples]),
+        targets={task: torch.stack([sample.targets[task] for sample in samples]) for task in samples[0].targets},
+        indices=torch.tensor([sample.index for sample in samples]),
+        clip_ids=tuple(sample.clip_id for sample in samples),
+    )

@@ -1,0 +1,89 @@
+"""The order of an epoch: which clips make up which batch on which rank, a function of (seed, epoch) alone."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from hoi_train.engine.randomness import generator
+
+
+class Item(NamedTuple):
+    """One clip to fetch; all that decides its frames and its augmentation, together with the seed.
+
+    Args:
+        clip: position of the clip in its split.
+        epoch: from 0; ``None`` is evaluation, where nothing is random.
+        repeat: how often the clip was drawn before in this epoch; each time it looks different.
+    """
+
+    clip: int
+    epoch: int | None = None
+    repeat: int = 0
+
+
+class EpochSampler:
+    """Give every rank its batches of each training epoch.
+
+    A global batch is ``world_size`` times ``batch_size`` clips in the order of the epoch; rank r takes its r-th part.
+    So two ranks see what one process with the doubled batch sees, and all ranks have equally many batches. What is
+    left at the end of the order, less than a global batch, is dropped (each epoch leaves out other clips); if that is
+    all there is, the order is repeated to fill one batch.
+
+    Args:
+        num_clips: clips in the split, at least 1.
+        batch_size: clips a batch and rank.
+        seed: seed of the run.
+        rank, world_size: which part of each global batch to give.
+    """
+
+    def __init__(self, num_clips: int, batch_size: int, seed: int, rank: int = 0, world_size: int = 1) -> None:
+        if num_clips < 1:
+            raise ValueError("there are no clips to draw from")
+        self.num_clips, self.batch_size, self.seed = num_clips, batch_size, seed
+        self.rank, self.world_size = rank, world_size
+
+    def order(self, epoch: int, drawn: Tensor | None = None) -> Tensor:
+        """Return the clips of an epoch in the order of all ranks: whole global batches, int64.
+
+        Args:
+            epoch: from 0.
+            drawn: int64 indices, in this order, in place of each clip once in a random order.
+        """
+        if drawn is None:
+            drawn = torch.randperm(self.num_clips, generator=generator(self.seed, "order", epoch))
+        size = self.batch_size * self.world_size
+        kept = max(size, len(drawn) // size * size)
+        return drawn[torch.arange(kept) % len(drawn)]
+
+    def num_batches(self, epoch: int, drawn: Tensor | None = None) -> int:
+        """Return the batches of an epoch on each rank, at least 1."""
+        return len(self.order(epoch, drawn)) // (self.batch_size * self.world_size)
+
+    def batches(self, epoch: int, start_batch: int = 0, drawn: Tensor | None = None) -> list[list[Item]]:
+        """Return this rank's batches from ``start_batch`` on: those left of an epoch that was interrupted there."""
+        indices = self.order(epoch, drawn)
+        parts = indices.view(-1, self.world_size, self.batch_size)[:, self.rank]
+        repeats = _repeats(indices).view(-1, self.world_size, self.batch_size)[:, self.rank]
+        return [
+            [Item(clip, epoch, repeat) for clip, repeat in zip(*pair, strict=True)]
+            for pair in zip(parts[start_batch:].tolist(), repeats[start_batch:].tolist(), strict=True)
+        ]
+
+
+def evaluation_batches(num_clips: int, batch_size: int, rank: int = 0, world_size: int = 1) -> list[list[Item]]:
+    """Return a rank's batches of an evaluation: over all ranks every clip once, none twice, in the order of the split.
+
+    Shards differ by at most one clip; the last batch may be smaller, and a rank may have none.
+    """
+    start, stop = (num_clips * part // world_size for part in (rank, rank + 1))
+    return [list(map(Item, range(first, min(first + batch_size, stop)))) for first in range(start, stop, batch_size)]
+
+
+def _repeats(indices: Tensor) -> Tensor:
+    """Return for each place how often its index occurs before it."""
+    sorted_indices, places = torch.sort(indices, stable=True)
+    firsts = torch.searchsorted(sorted_indices, sorted_indices)
+    return torch.empty_like(indices).scatter_(0, places, torch.arange(len(indices)) - firsts)

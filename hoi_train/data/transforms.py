@@ -1,0 +1,161 @@
+"""From frames to the network's input: crop, rotation, flip and size in one map, the same for all frames of a clip.
+
+Everything stays uint8; the model normalises on its device. Sizes of crops are fractions of the frame's short side, so
+a configuration means the same for a data set and for its smaller copy: 0.875 is 112 of 128, 1.0 is 480 of 640×480.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Annotated, Literal, Protocol
+
+import torch
+from annotated_types import Ge, Gt, Le
+from pydantic import AfterValidator
+from torch import Tensor
+
+from hoi_train.data.affine import Matrix, Region, fill, move_boxes, resample, rotate, shift, stretch
+
+Fraction = Annotated[float, Gt(0), Le(1)]
+Positive = Annotated[float, Gt(0)]
+Strength = Annotated[float, Ge(0), Le(1)]
+
+
+def ascending(limits: tuple[float, float]) -> tuple[float, float]:
+    """Return a pair of limits as it is; raises ``ValueError`` if the first is above the second."""
+    if limits[0] > limits[1]:
+        raise ValueError(f"must be [lowest, highest], not {list(limits)}")
+    return limits
+
+
+class Transform(Protocol):
+    """What turns a clip's frames into the network's input."""
+
+    def __call__(
+        self, frames: Tensor, generator: torch.Generator, boxes: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return the video and the boxes on it.
+
+        Args:
+            frames: uint8 ``[T, H, W, 3]``, RGB.
+            generator: every random choice comes from it.
+            boxes: floating ``[N, 4]``, ``x0, y0, x1, y1`` in pixels of the frames, if there are any.
+
+        Returns:
+            uint8 ``[3, T, S, S]``, and the boxes in pixels of the output.
+        """
+
+
+class Augment:
+    """Draw a crop, a rotation, a flip and a colour change for a clip.
+
+    Args:
+        size: side S of the network's input.
+        scale: side of the crop, drawn between these fractions of the short side. Equal limits with ``ratio`` 1 are the
+            random crop; wide ones, say ``[0.5, 1.0]`` with ``ratio`` ``[0.75, 1.333]``, the random resized crop.
+        ratio: width over height of the crop, drawn between these limits on a logarithmic scale.
+        rotation: the angle is drawn between minus and plus this, in degrees.
+        rotated: ``frame``: the frame is rotated about its centre and then cropped, so that little of the input is
+            black; ``crop``: the crop is rotated about its own centre and its corners are black.
+        flip: probability of the horizontal flip; 0 where left and right matter.
+        brightness, contrast, saturation: factors are drawn from 1 minus to 1 plus this.
+        hue: shift of the hue, drawn between minus and plus this share of the colour circle.
+    """
+
+    def __init__(
+        self,
+        *,
+        size: Annotated[int, Ge(1)] = 112,
+        scale: Annotated[tuple[Fraction, Fraction], AfterValidator(ascending)] = (0.875, 0.875),
+        ratio: Annotated[tuple[Positive, Positive], AfterValidator(ascending)] = (1.0, 1.0),
+        rotation: Annotated[float, Ge(0), Le(180)] = 10.0,
+        rotated: Literal["frame", "crop"] = "frame",
+        flip: Strength = 0.5,
+        brightness: Strength = 0.0,
+        contrast: Strength = 0.0,
+        saturation: Strength = 0.0,
+        hue: Annotated[float, Ge(0), Le(0.5)] = 0.0,
+    ) -> None:
+        self.size, self.scale, self.ratio = size, ascending(scale), ascending(ratio)
+        self.rotation, self.rotated, self.flip = rotation, rotated, flip
+        self.brightness, self.contrast, self.saturation, self.hue = brightness, contrast, saturation, hue
+
+    def __call__(
+        self, frames: Tensor, generator: torch.Generator, boxes: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return the augmented video and boxes; see ``Transform``."""
+        # All draws are made whether used or not, so that switching one off leaves the others as they were.
+        draws = torch.rand(10, generator=generator, dtype=torch.float64).tolist()
+        frame = Region(0, 0, frames.shape[2], frames.shape[1])
+        crop = self._crop(frame, draws[:4])
+        matrix = fill(crop, self.size) @ rotate(
+            _between(-self.rotation, self.rotation, draws[4]), (crop if self.rotated == "crop" else frame).center
+        )
+        if draws[5] < self.flip:
+            matrix = shift(self.size, 0) @ stretch(-1, 1) @ matrix
+        video, moved = _apply(frames, matrix, self.size, crop if self.rotated == "crop" else frame, boxes)
+        return self._colour(video, draws[6:]).transpose(0, 1), moved
+
+    def _crop(self, frame: Region, draws: list[float]) -> Region:
+        side = min(frame.width, frame.height) * _between(*self.scale, draws[0])
+        aspect = math.exp(_between(math.log(self.ratio[0]), math.log(self.ratio[1]), draws[1]) / 2)
+        width = min(max(1, round(side * aspect)), frame.width)
+        height = min(max(1, round(side / aspect)), frame.height)
+        return _place(frame, width, height, draws[2], draws[3])
+
+    def _colour(self, video: Tensor, draws: list[float]) -> Tensor:
+        from torchvision.transforms.v2 import functional
+
+        steps = (
+            (functional.adjust_brightness, 1.0, self.brightness),
+            (functional.adjust_contrast, 1.0, self.contrast),
+            (functional.adjust_saturation, 1.0, self.saturation),
+            (functional.adjust_hue, 0.0, self.hue),
+        )
+        for (adjust, neutral, strength), draw in zip(steps, draws, strict=True):
+            if strength:
+                video = adjust(video, _between(neutral - strength, neutral + strength, draw))
+        return video
+
+
+class CenterCrop:
+    """Crop the middle square and resize it: the input of evaluation.
+
+    Args:
+        size: side S of the network's input.
+        scale: side of the crop as a fraction of the short side.
+    """
+
+    def __init__(self, *, size: Annotated[int, Ge(1)] = 112, scale: Fraction = 0.875) -> None:
+        self.size, self.scale = size, scale
+
+    def __call__(
+        self, frames: Tensor, generator: torch.Generator, boxes: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return the cropped video and boxes; nothing is drawn; see ``Transform``."""
+        frame = Region(0, 0, frames.shape[2], frames.shape[1])
+        side = max(1, round(min(frame.width, frame.height) * self.scale))
+        crop = _place(frame, side, side, 0.5, 0.5)
+        video, moved = _apply(frames, fill(crop, self.size), self.size, frame, boxes)
+        return video.transpose(0, 1), moved
+
+
+def _between(low: float, high: float, draw: float) -> float:
+    return low + (high - low) * draw
+
+
+def _place(frame: Region, width: int, height: int, across: float, down: float) -> Region:
+    """Return a region of the frame; ``across`` and ``down`` in 0..1 choose evenly among its possible places."""
+    x, y = int(across * (frame.width - width + 1)), int(down * (frame.height - height + 1))
+    return Region(x, y, x + width, y + height)
+
+
+def _apply(
+    frames: Tensor, matrix: Matrix, size: int, visible: Region, boxes: Tensor | None
+) -> tuple[Tensor, Tensor | None]:
+    video = resample(frames.permute(0, 3, 1, 2), matrix, size, visible)
+    return video, None if boxes is None else move_boxes(boxes, matrix, size)
+
+
+TRANSFORMS: Mapping[str, type[Augment] | type[CenterCrop]] = {"augment": Augment, "center_crop": CenterCrop}

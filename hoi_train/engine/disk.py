@@ -1,0 +1,101 @@
+"""Files written so that they survive a power cut, and checked so that a damaged or hostile one is found out."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import zipfile
+from pathlib import Path
+from types import TracebackType
+
+CHUNK = 2**20
+
+
+class HashedFile:
+    """A new file that knows its size and sha256, and is on disk when its ``with`` block ends.
+
+    A failed write is raised at the end of the block and not by `write`: ``torch.save`` turns the ``OSError`` of the
+    file it writes to into a ``RuntimeError`` about positions, which hides the cause.
+
+    Args:
+        path: the file to make.
+
+    Raises:
+        OSError: the file could not be written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.size = path, 0
+        self._digest = hashlib.sha256()
+        self._error: OSError | None = None
+        self._file = path.open("wb", buffering=0)
+
+    @property
+    def sha256(self) -> str:
+        """The digest of what was written so far, in hexadecimal."""
+        return self._digest.hexdigest()
+
+    def write(self, data: bytes) -> int:
+        """Append bytes; after a first error they are ignored."""
+        view = memoryview(data)
+        try:
+            while view and self._error is None:
+                written = self._file.write(view)
+                self._digest.update(view[:written])
+                self.size += written
+                view = view[written:]
+        except OSError as error:
+            self._error = error
+        return len(data)
+
+    def flush(self) -> None:
+        """Do nothing, as ``torch.save`` asks for it; the block's end puts everything on disk."""
+
+    def __enter__(self) -> HashedFile:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with self._file:
+            if self._error is not None:
+                raise self._error
+            os.fsync(self._file.fileno())
+
+
+def sync_folder(folder: Path) -> None:
+    """Put a folder's entries (new names, renamings) on disk."""
+    opened = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
+
+
+def sha256_of(path: Path) -> str:
+    """Return a file's digest in hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def free_mib(folder: Path) -> float:
+    """Return the space left, in MiB, where a folder is or would be made."""
+    while not folder.exists():
+        folder = folder.parent
+    return shutil.disk_usage(folder).free / 2**20
+
+
+def unpacks_within(path: Path, size: int) -> bool:
+    """Return whether a ``torch.save`` file holds at most ``size`` bytes when unpacked.
+
+    torch writes its archives uncompressed and each entry once. A compressed entry, or entries that share their bytes,
+    can be made to fill any memory. Raises ``zipfile.BadZipFile`` for anything but an archive.
+    """
+    with zipfile.ZipFile(path) as archive:
+        entries = archive.infolist()
+    stored = all(entry.compress_type == zipfile.ZIP_STORED for entry in entries)
+    return stored and sum(entry.file_size for entry in entries) <= size

@@ -1,0 +1,410 @@
+"""Every reader against a sequential decode, and what is refused."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import wave
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from videos import clip_of, cut, encode, number_of, numbered, packet_places, sequential, turn, write_image
+
+from hoi_train.data.readers import READERS, check_reader, open_clip
+from hoi_train.data.readers.base import Reader
+from hoi_train.records import Clip, ClipError, UserError
+
+HAS_DECORD = importlib.util.find_spec("decord") is not None
+decord = pytest.mark.skipif(not HAS_DECORD, reason="decord has no wheel for this machine")
+
+OPEN_GOP = {"x264-params": "open-gop=1:bframes=3:scenecut=0:keyint=12:min-keyint=12:b-adapt=0"}
+UNEVEN = np.cumsum(np.random.default_rng(0).integers(200, 900, 60)).tolist()
+
+
+def _cut_of(folder: Path, first: int, **options: object) -> Path:
+    return cut(encode(folder / "whole.mp4", 60, **options), folder / "cut.mp4", first)  # type: ignore[arg-type]
+
+
+# name -> (number drawn into the first frame, frames, maker)
+EXACT: dict[str, tuple[int, int, Callable[[Path], Path]]] = {
+    "b_frames": (0, 60, lambda d: encode(d / "v.mp4", 60)),
+    "one_gop": (0, 100, lambda d: encode(d / "v.mp4", 100, gop=250)),
+    "intra": (0, 30, lambda d: encode(d / "v.mp4", 30, gop=1, b_frames=0)),
+    "one_frame": (0, 1, lambda d: encode(d / "v.mp4", 1)),
+    "odd_size": (0, 20, lambda d: encode(d / "v.mp4", 20, width=97, height=81, pixels="yuv444p")),
+    "variable_rate": (0, 60, lambda d: encode(d / "v.mp4", 60, times=UNEVEN)),
+    "fragmented": (
+        0,
+        60,
+        lambda d: encode(d / "v.mp4", 60, options={}, container_options={"movflags": "frag_keyframe"}),
+    ),
+    "matroska": (0, 60, lambda d: encode(d / "v.mkv", 60)),
+}
+SEQUENTIAL_ONLY: dict[str, tuple[int, int, Callable[[Path], Path]]] = {
+    "open_gop": (0, 60, lambda d: encode(d / "v.mp4", 60, options=OPEN_GOP)),
+    "edit_list": (17, 43, lambda d: _cut_of(d, 17)),
+    "cut_open_gop": (12, 48, lambda d: _cut_of(d, 12, options=OPEN_GOP)),
+    "cut_inside_open_gop": (17, 43, lambda d: _cut_of(d, 17, options=OPEN_GOP)),
+    "offset_start": (0, 60, lambda d: encode(d / "v.ts", 60)),
+    "avi_b_frames": (0, 60, lambda d: encode(d / "v.avi", 60, codec="mpeg4", b_frames=2)),
+    "mpeg4_mp4": (0, 60, lambda d: encode(d / "v.mp4", 60, codec="mpeg4", b_frames=2)),
+    "vp8": (
+        0,
+        30,
+        lambda d: encode(d / "v.webm", 30, codec="libvpx", options={"auto-alt-ref": "1", "lag-in-frames": "8"}),
+    ),
+}
+
+
+def _read(clip: Clip, reader: str, indices: object) -> np.ndarray:
+    with open_clip(clip, reader) as opened:
+        return opened.read(indices)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", [*EXACT, *SEQUENTIAL_ONLY])
+def test_pyav_gives_the_frames_of_a_sequential_decode(name: str, tmp_path: Path) -> None:
+    first, count, make = {**EXACT, **SEQUENTIAL_ONLY}[name]
+    path = make(tmp_path)
+    expected = sequential(path)
+    assert [number_of(image) for image in expected] == list(range(first, first + count))
+    with open_clip(clip_of(path), "pyav") as reader:
+        assert len(reader.timestamps) == count
+        assert reader.timestamps[0] == 0
+        assert (np.diff(reader.timestamps) > 0).all()
+        assert np.array_equal(reader.read(np.arange(count)), expected)
+        some = np.random.default_rng(1).integers(0, count, 10)
+        assert np.array_equal(reader.read(some), [expected[i] for i in some])
+        assert all(np.array_equal(a, b) for a, b in zip(reader.frames(), expected, strict=True))
+
+
+@decord
+@pytest.mark.parametrize("name", EXACT)
+@pytest.mark.parametrize("seekable", [True, False])
+def test_decord_gives_the_same_frames_and_times_as_pyav(name: str, seekable: bool, tmp_path: Path) -> None:
+    _, count, make = EXACT[name]
+    clip = clip_of(make(tmp_path), seekable=seekable)
+    with open_clip(clip, "decord") as fast, open_clip(clip, "pyav") as exact:
+        assert np.array_equal(fast.timestamps, exact.timestamps)
+        everything = exact.read(np.arange(count))
+        assert np.array_equal(fast.read(np.arange(count)), everything)
+        for some in np.random.default_rng(2).integers(0, count, (3, 5)):
+            assert np.array_equal(fast.read(some), everything[some])
+
+
+@decord
+@pytest.mark.parametrize("name", SEQUENTIAL_ONLY)
+def test_decord_refuses_files_in_which_seeking_is_not_exact(name: str, tmp_path: Path) -> None:
+    path = SEQUENTIAL_ONLY[name][2](tmp_path)
+    with pytest.raises(ClipError, match=r"seeking in it is not exact; use reader: auto, or re-encode it"):
+        open_clip(clip_of(path), "decord")
+
+
+def test_times_are_those_of_the_encoder(tmp_path: Path) -> None:
+    with open_clip(clip_of(encode(tmp_path / "even.mp4", 31))) as reader:
+        assert np.array_equal(reader.timestamps, np.arange(31) / 30)
+    with open_clip(clip_of(encode(tmp_path / "uneven.mp4", 60, times=UNEVEN))) as reader:
+        assert np.allclose(reader.timestamps, (np.array(UNEVEN) - UNEVEN[0]) / 15360, atol=1e-9)
+
+
+def test_auto_seeks_only_in_files_that_the_tools_encoded(tmp_path: Path) -> None:
+    path = encode(tmp_path / "v.mp4", 3)
+    own, foreign = (open_clip(clip_of(path, seekable=seekable)) for seekable in (True, False))
+    assert type(own).__name__ == ("DecordReader" if HAS_DECORD else "PyAVReader")
+    assert type(foreign).__name__ == "PyAVReader"
+    assert type(open_clip(clip_of(_folder(tmp_path / "frames", [1])))).__name__ == "FramesReader"
+
+
+TURNS = {(0, 1, -1, 0): -1, (-1, 0, 0, -1): 2, (0, -1, 1, 0): 1}  # matrix -> quarter turns against the clock
+MIRRORS = {
+    (-1, 0, 0, 1): lambda image: image[:, ::-1],
+    (1, 0, 0, -1): lambda image: image[::-1],
+    (0, 1, 1, 0): lambda image: image.swapaxes(0, 1),
+    (0, -1, -1, 0): lambda image: image[::-1, ::-1].swapaxes(0, 1),
+}
+
+
+@pytest.mark.parametrize("reader", ["pyav", pytest.param("decord", marks=decord)])
+@pytest.mark.parametrize("matrix", TURNS)
+def test_rotated_files_come_upright(matrix: tuple[int, int, int, int], reader: str, tmp_path: Path) -> None:
+    source = encode(tmp_path / "v.mp4", 5)
+    turned = _read(clip_of(turn(source, tmp_path / "turned.mp4", matrix)), reader, [3])[0]
+    assert np.array_equal(turned, np.rot90(sequential(source)[3], TURNS[matrix]))
+
+
+@pytest.mark.parametrize("matrix", MIRRORS)
+def test_mirrored_files_come_upright(matrix: tuple[int, int, int, int], tmp_path: Path) -> None:
+    source = encode(tmp_path / "v.mp4", 5)
+    clip = clip_of(turn(source, tmp_path / "mirrored.mp4", matrix))
+    assert np.array_equal(_read(clip, "pyav", [3])[0], MIRRORS[matrix](sequential(source)[3]))
+    if HAS_DECORD:
+        with pytest.raises(ClipError, match="decord shows its first frame in another way"):
+            open_clip(clip, "decord")
+
+
+def test_a_slanted_file_is_refused(tmp_path: Path) -> None:
+    clip = clip_of(turn(encode(tmp_path / "v.mp4", 2), tmp_path / "slanted.mp4", (1, 1, -1, 1)))
+    with pytest.raises(ClipError, match="not a multiple of 90 degrees; re-encode it"):
+        _read(clip, "pyav", [0])
+
+
+def _damaged(folder: Path) -> Path:
+    """Encode 60 frames in one GOP and overwrite the packet that is decoded as the 30th."""
+    whole = encode(folder / "whole.mp4", 60, gop=60)
+    path = folder / "damaged.mp4"
+    path.write_bytes(whole.read_bytes())
+    place, size = packet_places(path)[30]
+    data = bytearray(path.read_bytes())
+    data[place : place + size] = bytes(size)
+    path.write_bytes(data)
+    return path
+
+
+def test_damage_is_an_error_and_what_precedes_it_is_not(tmp_path: Path) -> None:
+    path = _damaged(tmp_path)
+    whole = sequential(tmp_path / "whole.mp4")
+    assert np.array_equal(_read(clip_of(path), "pyav", [0, 2, 5]), [whole[0], whole[2], whole[5]])
+    with pytest.raises(ClipError, match=r"clip 'damaged': .*damaged\.mp4: "):
+        _read(clip_of(path), "pyav", [59])
+    with open_clip(clip_of(path), "pyav") as reader, pytest.raises(ClipError):
+        list(reader.frames())
+
+
+def test_flipped_bits_that_the_decoder_marks_are_errors(tmp_path: Path) -> None:
+    path = encode(tmp_path / "v.mp4", 30)
+    data = path.read_bytes()
+    rng, outcomes = np.random.default_rng(3), Counter[str]()
+    for _ in range(60):
+        damaged = bytearray(data)
+        damaged[rng.integers(data.index(b"mdat") + 800, data.index(b"moov") - 8)] ^= 1 << rng.integers(8)
+        path.write_bytes(damaged)
+        try:
+            _read(clip_of(path), "pyav", np.arange(30))
+        except ClipError as error:
+            outcomes["marked" if "does not decode" in str(error) else "refused"] += 1
+    # The rest leaves a valid stream of another video, which only a checksum could tell.
+    assert outcomes["marked"] >= 5
+    assert outcomes["refused"] >= 1
+
+
+@decord
+def test_decord_does_not_put_neighbours_in_the_place_of_damaged_frames(tmp_path: Path) -> None:
+    clip = clip_of(_damaged(tmp_path), seekable=True)
+    with open_clip(clip, "decord") as reader, pytest.raises(ClipError, match=r"frame \d+ does not decode"):
+        reader.read(np.arange(60))
+
+
+def test_a_truncated_file_is_refused(tmp_path: Path) -> None:
+    path = encode(tmp_path / "v.mkv", 60)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with open_clip(clip_of(path)) as reader:
+        assert len(reader.timestamps) < 60
+    with pytest.raises(ClipError, match=r"it has \d+ frames, the manifest says 60"):
+        open_clip(clip_of(path, num_frames=60))
+
+
+def _playlist(path: Path, other: Path) -> Path:
+    path.write_text(f"#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:2.0,\n{other}\n#EXT-X-ENDLIST\n")
+    return path
+
+
+def _script(path: Path, other: Path) -> Path:
+    path.write_text(f"ffconcat version 1.0\nfile {other.name}\n")
+    return path
+
+
+def _audio(path: Path) -> Path:
+    import av
+
+    with av.open(str(path), "w") as output:
+        stream = output.add_stream("aac", rate=16000)
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+        frame.sample_rate = 16000
+        output.mux(stream.encode(frame))
+        output.mux(stream.encode())
+    return path
+
+
+def _wave(path: Path) -> Path:
+    with wave.open(str(path), "wb") as sound:
+        sound.setparams((1, 2, 8000, 0, "NONE", ""))
+        sound.writeframes(bytes(1000))
+    return path
+
+
+BAD: dict[str, tuple[str, Callable[[Path], Path]]] = {
+    "missing": ("no such file; check the manifest's root", lambda d: d / "none.mp4"),
+    "nul_in_name": ("cannot be opened", lambda d: d / "a\0b.mp4"),
+    "empty": ("cannot be read as video", lambda d: _bytes(d / "v.mp4", b"")),
+    "text": ("cannot be read as video", lambda d: _bytes(d / "v.mp4", b"not a video\n" * 50)),
+    "playlist": ("cannot be read as video", lambda d: _playlist(d / "v.mp4", encode(d / "o.ts", 3))),
+    "concat_script": ("cannot be read as video", lambda d: _script(d / "v.mp4", encode(d / "o.mp4", 3))),
+    "sound": ("cannot be read as video", lambda d: _wave(d / "v.wav")),
+    "sound_only": ("it has no video stream", lambda d: _audio(d / "v.m4a")),
+    "folder": ("a folder, not a video file; use reader: auto", lambda d: d),
+}
+
+
+def _bytes(path: Path, data: bytes) -> Path:
+    path.write_bytes(data)
+    return path
+
+
+@pytest.mark.parametrize("reader", ["pyav", pytest.param("decord", marks=decord)])
+@pytest.mark.parametrize("name", BAD)
+def test_what_is_no_video_is_refused_by_name(name: str, reader: str, tmp_path: Path) -> None:
+    text, make = BAD[name]
+    path = make(tmp_path)
+    with pytest.raises(ClipError, match=text) as caught:
+        open_clip(clip_of(path, clip_id="put cup 3"), reader)
+    assert str(caught.value).startswith(f"clip 'put cup 3': {path}: ")
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_a_pipe_is_refused_before_it_is_opened(reader: str, tmp_path: Path) -> None:
+    if reader == "decord" and not HAS_DECORD:
+        pytest.skip("decord has no wheel for this machine")
+    os.mkfifo(tmp_path / "pipe.mp4")  # opening it would wait for a writer for ever
+    with pytest.raises(ClipError, match="neither a regular file nor a folder"):
+        open_clip(clip_of(tmp_path / "pipe.mp4"), reader)
+
+
+def test_an_unknown_reader_is_refused_with_the_nearest_name() -> None:
+    with pytest.raises(
+        UserError, match=r"reader 'decrd' is not one of auto, decord, pyav, frames; did you mean 'decord'"
+    ):
+        check_reader("decrd")
+
+
+def test_decord_asked_for_where_it_is_not_installed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("hoi_train.data.readers.find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"decord is not installed .* use reader: auto"):
+        check_reader("decord")
+    own = clip_of(encode(tmp_path / "v.mp4", 2), seekable=True)
+    assert type(open_clip(own)).__name__ == "PyAVReader"
+
+
+def test_frames_out_of_range_are_refused(tmp_path: Path) -> None:
+    with open_clip(clip_of(encode(tmp_path / "v.mp4", 5))) as reader:
+        for index in (-1, 5):
+            with pytest.raises(ClipError, match=f"frame {index} was asked for, it has frames 0 to 4"):
+                reader.read([0, index])
+
+
+class _Times(Reader):
+    """A reader of which only the times matter."""
+
+    def __init__(self, clip: Clip, timestamps: np.ndarray) -> None:
+        super().__init__(clip)
+        self.timestamps = timestamps
+
+    def _decode(self, wanted: np.ndarray) -> object:
+        raise AssertionError("no pixels here")
+
+    def close(self) -> None: ...
+
+
+@given(st.integers(1, 90), st.integers(0, 100), st.integers(1, 100), st.sampled_from([24, 25, 30, 29.97]))
+def test_the_window_is_start_inclusive_end_exclusive(count: int, first: int, length: int, fps: float) -> None:
+    clip = Clip("c", Path("v.mp4"), "train", {}, start=first / fps, end=(first + length) / fps)
+    reader = _Times(clip, np.arange(count) / fps)
+    if first >= count:
+        with pytest.raises(ClipError, match=r"no frame from .* until .* s; it has \d+ frames, the last at"):
+            reader.window()
+    else:
+        assert reader.window() == range(first, min(first + length, count))
+
+
+def test_a_clip_without_times_is_its_whole_file() -> None:
+    assert _Times(Clip("c", Path("v"), "train", {}), np.arange(7) / 30).window() == range(7)
+
+
+def _folder(folder: Path, numbers: list[int], name: str = "img_{:05d}.jpg", **size: int) -> Path:
+    folder.mkdir(exist_ok=True)
+    for number in numbers:
+        write_image(folder / name.format(number), numbered(number, **size))
+    return folder
+
+
+@pytest.mark.parametrize("name", ["img_{:05d}.jpg", "{}.png", "frame-{}.JPEG"])
+def test_a_folder_is_read_in_the_order_of_its_numbers(name: str, tmp_path: Path) -> None:
+    folder = _folder(tmp_path / "clip", list(range(7, 13)), name)
+    (folder / "notes.txt").write_text("not a frame")
+    with open_clip(clip_of(folder, fps=10.0, start=0.1, end=0.4)) as reader:
+        assert np.allclose(reader.timestamps, np.arange(6) / 10)
+        assert reader.window() == range(1, 4)
+        assert [number_of(image) for image in reader.read([0, 0, 5, 2])] == [7, 7, 12, 9]
+        assert reader.read([0]).shape == (1, 80, 96, 3)
+
+
+def test_bad_folders_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    gap, twins, named, sizes, cropped = (tmp_path / name for name in ("gap", "twins", "named", "sizes", "cropped"))
+    _folder(gap, [1, 2, 4, 5])
+    _folder(twins, [1])
+    _folder(twins, [1], "{}.jpg")
+    _folder(named, [1], "{:b}-cover.jpg")
+    _folder(sizes, [1])
+    _folder(sizes, [2], width=64)
+    _folder(cropped, [1])
+    (cropped / "img_00001.jpg").write_bytes((cropped / "img_00001.jpg").read_bytes()[:200])
+    for folder, text in (
+        (tmp_path / "empty", "no frame images in the folder; their names end in .jpg, .jpeg, .png"),
+        (gap, "frame 3 is missing after img_00002.jpg"),
+        (twins, "1.jpg and img_00001.jpg have the same frame number"),
+        (named, "the name of 1-cover.jpg does not end in a frame number"),
+    ):
+        with pytest.raises(ClipError, match=text):
+            open_clip(clip_of(folder))
+    with pytest.raises(ClipError, match=r"its frames differ in size \(height, width\): \[\(80, 64\), \(80, 96\)\]"):
+        _read(clip_of(sizes), "frames", [0, 1])
+    with pytest.raises(ClipError, match=r"img_00001.jpg is not a whole JPEG or PNG image: "):
+        _read(clip_of(cropped), "frames", [0])
+    with pytest.raises(ClipError, match="fill the column fps"):
+        open_clip(clip_of(gap, start=1.0))
+    with pytest.raises(ClipError, match="needs a folder of images"):
+        open_clip(clip_of(encode(tmp_path / "v.mp4", 2)), "frames")
+
+
+@pytest.mark.parametrize("split", ["train/*/*.mp4", "validate/*.mp4"])
+def test_real_clips_read_alike(split: str, test_data: Path) -> None:
+    for path in sorted((test_data / "arid6/clips_128").glob(split))[::60]:
+        expected = sequential(path)
+        for reader in ("pyav", "decord") if HAS_DECORD else ("pyav",):
+            some = np.array([0, 5, 5, 17, len(expected) - 1])
+            assert np.array_equal(_read(clip_of(path), reader, some), [expected[i] for i in some])
+
+
+def test_awkward_real_clips(test_data: Path) -> None:
+    samples = test_data / "decode_samples"
+    for name, count, shape in (
+        ("mmaction2_test.avi", 164, (240, 320, 3)),
+        ("mmaction2_arm_wrestling_demo.mp4", 280, (256, 340, 3)),
+        ("torchcodec_av1.mkv", 125, (360, 640, 3)),
+        ("decord_rotated_90.mov", 3, (568, 320, 3)),
+    ):
+        with open_clip(clip_of(samples / name)) as reader:
+            assert len(reader.timestamps) == count
+            assert reader.read([0, 2]).shape == (2, *shape)
+    damaged = clip_of(samples / "decord_corrupted.mp4")
+    assert _read(damaged, "pyav", [0]).shape == (1, 720, 1280, 3)
+    for reader in ("pyav", "decord") if HAS_DECORD else ("pyav",):
+        with pytest.raises(ClipError, match="clip 'decord_corrupted'"):
+            _read(damaged, reader, [40])
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="counts the open files of Linux")
+def test_readers_leave_no_file_open(tmp_path: Path) -> None:
+    good, damaged = encode(tmp_path / "v.mp4", 5), _damaged(tmp_path)
+    _read(clip_of(good, seekable=True), "auto", [0])
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for _ in range(10):
+        _read(clip_of(good), "pyav", [1])
+        _read(clip_of(good, seekable=True), "auto", [1])
+        with pytest.raises(ClipError):
+            _read(clip_of(damaged), "pyav", [59])
+    assert len(list(Path("/proc/self/fd").iterdir())) == before

@@ -1,0 +1,328 @@
+"""Folders and lists of one's own videos: every accepted form gives the same manifest, every fault is said."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from data_tools.folder import import_folder
+from hoi_train.data.manifest import Manifest, ManifestError, read_manifest
+from hoi_train.records import Split, UserError
+
+
+def touch(root: Path, *names: str) -> Path:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(b"x")
+    return root
+
+
+def labels(manifest: Manifest, task: str = "label") -> dict[str, tuple[str, str]]:
+    """Return split and class name of each clip."""
+    clips = (manifest.clip(row) for row in range(len(manifest)))
+    names = manifest.tasks[task].classes.names
+    return {clip.clip_id: (clip.split, names[clip.labels[task]]) for clip in clips}  # type: ignore[index]
+
+
+# --- folders -------------------------------------------------------------------------------------------------------
+
+
+def test_one_folder_a_class(tmp_path: Path) -> None:
+    root = touch(
+        tmp_path / "v",
+        *(f"take/{k}.mp4" for k in range(10)),
+        *(f"put/deep/{k}.AVI" for k in range(3)),
+        "open/x.mkv",
+        "open/.hidden.mp4",
+        ".git/y.mp4",
+    )
+    made = import_folder(root, tmp_path / "out")
+    manifest = read_manifest(made.path)
+    assert manifest.tasks["label"].classes.names == ("open", "put", "take")
+    found = labels(manifest)
+    assert found["open/x.mkv"] == ("train", "open")
+    counts = Counter(found.values())
+    assert counts == {
+        ("train", "take"): 8,
+        ("val", "take"): 2,
+        ("train", "put"): 2,
+        ("val", "put"): 1,
+        ("train", "open"): 1,
+    }
+    assert made.notes == ("no val videos were given: 3 of train were drawn for val (--val-fraction 0.2)",)
+    assert manifest.root == root
+
+
+def test_the_draw_depends_on_seed_and_name_alone(tmp_path: Path) -> None:
+    root = touch(tmp_path / "v", *(f"a/{k}.mp4" for k in range(50)), *(f"b/{k}.mp4" for k in range(50)))
+
+    def val_of(seed: int, fraction: float) -> set[str]:
+        made = import_folder(root, tmp_path / "out", seed=seed, val_fraction=fraction)
+        return set(read_manifest(made.path).split("val").clip_ids)
+
+    first = val_of(0, 0.2)
+    assert len(first) == 20
+    assert val_of(0, 0.2) == first
+    assert val_of(1, 0.2) != first
+    assert first < val_of(0, 0.5)
+    assert len(val_of(0, 0.99)) == 98  # each class keeps a clip in train
+    assert val_of(0, 0.0) == set()
+
+
+@pytest.mark.parametrize("val", ["val", "valid", "validation", "validate", "Val"])
+def test_splits_above_the_classes(tmp_path: Path, val: str) -> None:
+    root = touch(
+        tmp_path / "v",
+        "train/a/1.mp4",
+        "train/b/2.mp4",
+        f"{val}/a/1.mp4",
+        "test/b/3.mp4",
+        "test/c/4.mp4",
+        "extra/5.mp4",
+    )
+    made = import_folder(root, tmp_path / "out", task="verb", val_fraction=0.9)
+    assert labels(read_manifest(made.path), "verb") == {
+        "train/a/1.mp4": ("train", "a"),
+        "train/b/2.mp4": ("train", "b"),
+        f"{val}/a/1.mp4": ("val", "a"),
+        "test/b/3.mp4": ("test", "b"),
+        "test/c/4.mp4": ("test", "c"),
+    }
+    assert made.notes[0] == "1 × folder 'extra' beside train"
+    assert made.notes[1].endswith("verb: split test has classes that train never has: c")
+
+
+def test_a_class_may_be_called_test(tmp_path: Path) -> None:
+    root = touch(tmp_path / "v", "test/1.mp4", "other/2.mp4")
+    assert set(labels(read_manifest(import_folder(root, tmp_path / "out").path)).values()) == {
+        ("train", "test"),
+        ("train", "other"),
+    }
+
+
+def test_frame_folders_are_clips(tmp_path: Path) -> None:
+    root = touch(tmp_path / "v", *(f"a/one/{k:03}.jpg" for k in range(7)), "a/two/0.PNG", "a/cover.jpg")
+    made = import_folder(root, tmp_path / "out", val_fraction=0)
+    manifest = read_manifest(made.path)
+    assert manifest.clip_ids == ("a/one", "a/two")
+    assert [manifest.clip(k).num_frames for k in range(2)] == [7, 1]
+    assert made.notes == ("1 × .jpg image that is not in a frame folder of its own",)
+
+
+def test_what_is_passed_over_is_counted(tmp_path: Path) -> None:
+    root = touch(tmp_path / "v", "a/1.mp4", "a/1.txt", "a/2.txt", "a/noname", "b/readme.md", "top.mp4", "README")
+    made = import_folder(root, tmp_path / "out")
+    assert sorted(made.notes) == [
+        "1 × .md file",
+        "1 × .mp4 file outside the class folders",
+        "1 × folder 'b' without a clip",
+        "1 × unnamed file",
+        "1 × unnamed file outside the class folders",
+        "2 × .txt file",
+    ]
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="macOS refuses such names itself")
+def test_names_that_no_manifest_holds_are_passed_over(tmp_path: Path) -> None:
+    root = touch(tmp_path / "v", "a/ü ñ.mp4", "a/new\nline.mp4", "a/\x1b[31m.mp4")
+    Path(os.fsdecode(os.fsencode(root / "a") + b"/\xff.mp4")).write_bytes(b"x")
+    made = import_folder(root, tmp_path / "out")
+    assert read_manifest(made.path).clip_ids == ("a/ü ñ.mp4",)
+    assert made.notes == ("3 × clip whose name holds control characters or is not UTF-8",)
+
+
+def test_folders_that_cannot_be_taken(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="is not a folder"):
+        import_folder(tmp_path / "none", tmp_path / "out")
+    with pytest.raises(UserError, match=r"no clips in .*: it must hold one folder a class"):
+        import_folder(touch(tmp_path / "empty", "a/b.txt"), tmp_path / "out")
+    with pytest.raises(UserError, match="folders val and valid both mean val"):
+        import_folder(touch(tmp_path / "two", "train/a/1.mp4", "val/a/2.mp4", "valid/a/3.mp4"), tmp_path / "out")
+    with pytest.raises(UserError, match="class names must not be empty or have blanks around them"):
+        import_folder(touch(tmp_path / "blank", " a/1.mp4"), tmp_path / "out")
+    sound = touch(tmp_path / "sound", "a/1.mp4")
+    with pytest.raises(UserError, match="--task: a task cannot be called 'path'"):
+        import_folder(sound, tmp_path / "out", task="path")
+    with pytest.raises(UserError, match=r"--val-fraction must be at least 0 and below 1, got 1\.5"):
+        import_folder(sound, tmp_path / "out", val_fraction=1.5)
+    with pytest.raises(UserError, match="--classes gives the names of the labels in lists"):
+        import_folder(sound, tmp_path / "out", classes=tmp_path / "c.txt")
+    assert not (tmp_path / "out").exists()
+
+
+# --- lists ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def videos(tmp_path: Path) -> Path:
+    return touch(tmp_path / "v", "take/1.mp4", "take/2 b.mp4", "put/3.mp4")
+
+
+PATHS = ("take/1.mp4", "take/2 b.mp4", "put/3.mp4")
+EXPECTED = dict(zip(PATHS, [("train", "take"), ("train", "take"), ("train", "put")], strict=True))
+
+
+def listed(videos: Path, text: str, classes: str | None = None) -> dict[str, tuple[str, str]]:
+    """Import the text as a training list and return what came out."""
+    file = videos.parent / "list.txt"
+    file.write_bytes(text.encode())
+    named = None
+    if classes is not None:
+        named = videos.parent / "classes.txt"
+        named.write_text(classes)
+    made = import_folder(videos, videos.parent / "out", lists={"train": file}, classes=named, val_fraction=0)
+    return labels(read_manifest(made.path))
+
+
+@pytest.mark.parametrize(
+    ("separator", "form"),
+    [(separator, form) for separator in ("\t", ",") for form in ("pl", "lp", "ilp", "ipl")],
+)
+@pytest.mark.parametrize("ids", [None, {"put": "0", "take": "1"}])
+def test_every_form_of_a_line(videos: Path, separator: str, form: str, ids: dict[str, str] | None) -> None:
+    rows = [
+        {"i": str(k + 1), "p": path, "l": ids[name] if ids else name}
+        for k, (path, (_, name)) in enumerate(EXPECTED.items())
+    ]
+    text = "\n".join(separator.join(row[cell] for cell in form) for row in rows)
+    assert listed(videos, text, "put\ntake\n") == EXPECTED
+    windows = "\ufeff" + text.replace("\n", "\r\n") + "\r\n\r\n"
+    assert listed(videos, windows, "0\tput\n1\ttake\n") == EXPECTED
+
+
+def test_blanks_separate_where_names_have_none(videos: Path) -> None:
+    assert listed(videos, "take/1.mp4 take\nput/3.mp4   put\n") == {
+        "take/1.mp4": ("train", "take"),
+        "put/3.mp4": ("train", "put"),
+    }
+
+
+def test_a_header_and_quoted_cells_are_taken(videos: Path) -> None:
+    text = 'path,label\n"take/2 b.mp4",take\nput/3.mp4,put\n'
+    assert set(listed(videos, text)) == {"take/2 b.mp4", "put/3.mp4"}
+
+
+def test_labels_without_class_names_stand_for_themselves(videos: Path) -> None:
+    text = "take/1.mp4\t10\ntake/2 b.mp4\t9\nput/3.mp4\t10\n"
+    assert set(listed(videos, text).values()) == {("train", "9"), ("train", "10")}
+    manifest = read_manifest(videos.parent / "out" / "manifest.parquet")
+    assert manifest.tasks["label"].classes.names == ("9", "10")
+
+
+def test_a_class_folder_is_not_taken_for_a_path(tmp_path: Path) -> None:
+    root = touch(tmp_path / "v", "take/one/0.jpg", "take/two/0.jpg", "put/three/0.jpg")
+    assert listed(root, "take\ttake/one\ntake\ttake/two\nput\tput/three\n") == {
+        "take/one": ("train", "take"),
+        "take/two": ("train", "take"),
+        "put/three": ("train", "put"),
+    }
+
+
+def test_lists_a_split_with_paths_below_their_own_folders(tmp_path: Path) -> None:
+    root = touch(tmp_path / "v", "train/a/1.mp4", "validate/1.mp4", "validate/2.mp4", "test/9.mp4", "notes.txt")
+    lists: dict[Split, Path] = {"train": tmp_path / "t.txt", "val": tmp_path / "v.txt"}
+    lists["train"].write_text("0\t5\ta/1.mp4\n1\t5\ta/gone.mp4\n")
+    lists["val"].write_text("0\t5\t2.mp4\n1\t7\t1.mp4\n")
+    (tmp_path / "c.txt").write_text("5\tjump\n7\trun fast\n8\tsit\n")
+    made = import_folder(root, tmp_path / "out", lists=lists, classes=tmp_path / "c.txt")
+    manifest = read_manifest(made.path)
+    assert labels(manifest) == {
+        "train/a/1.mp4": ("train", "jump"),
+        "validate/2.mp4": ("val", "jump"),
+        "validate/1.mp4": ("val", "run fast"),
+    }
+    assert manifest.tasks["label"].classes.names == ("jump", "run fast", "sit")
+    assert made.notes == (
+        f"clips not on disk: 1 (1 train); {tmp_path / 'out' / 'missing_clips.txt'} lists them",
+        "1 × .txt file",
+        "1 × video or frame folder that is in no list",
+        "classes without a clip: sit",
+        f"{made.path}: label: split val has classes that train never has: run fast",
+    )
+    assert (tmp_path / "out" / "missing_clips.txt").read_text() == "train\ttrain/a/gone.mp4\n"
+    (root / "train" / "a" / "gone.mp4").write_bytes(b"x")
+    import_folder(root, tmp_path / "out", lists=lists, classes=tmp_path / "c.txt")
+    assert not (tmp_path / "out" / "missing_clips.txt").exists()
+
+
+def faults_of(videos: Path, text: str, classes: str | None = None) -> list[str]:
+    with pytest.raises(ManifestError) as caught:
+        listed(videos, text, classes)
+    assert not (videos.parent / "out").exists()
+    return [line.removeprefix(f"{videos.parent}/") for line in str(caught.value).splitlines()]
+
+
+def test_faults_of_a_list_are_said_at_once(videos: Path) -> None:
+    lines = ["take/1.mp4\ttake", "take/1.mp4\tput", "../x.mp4\tput", "/etc/passwd\tput", "put/3.mp4", "put/3.mp4\tputt"]
+    assert faults_of(videos, "\n".join([*lines, "a\x01.mp4\tput"]), "take\nput\n") == [
+        "list.txt, line 2: clip 'take/1.mp4' is in list.txt, line 1 already",
+        f"list.txt, line 3: path '../x.mp4' leaves the folder {videos}",
+        f"list.txt, line 4: path '/etc/passwd' leaves the folder {videos}",
+        "list.txt, line 5: cells: 1, most lines have 2: 'put/3.mp4'; separate by tabs if names hold blanks",
+        "list.txt, line 6: unknown class 'putt'; did you mean 'put'?",
+        "list.txt, line 7: path 'a\\x01.mp4' contains control characters",
+    ]
+
+
+def test_unknown_ids_and_repeated_classes_are_said(videos: Path) -> None:
+    assert faults_of(videos, "take/1.mp4 1\nput/3.mp4 3\n", "1 take\n2 put\n2 open\n") == [
+        "classes.txt, line 3: class 'open' or its id 2 occurs twice",
+        "list.txt, line 2: label 3 is not among the class ids, 1 to 2",
+    ]
+
+
+@pytest.mark.parametrize("text", ["a b\nc d\n", "take/1.mp4 put/3.mp4\n", "take/1.mp4 5 3\n", "take/1.mp4\n"])
+def test_lines_of_unknown_form_are_refused(videos: Path, text: str) -> None:
+    (fault,) = faults_of(videos, text)
+    assert fault.startswith("list.txt, line 1: cannot tell path and label in [")
+    assert fault.endswith("accepted forms: path label | label path | index label path | index path label")
+
+
+def test_empty_and_missing_lists_are_said(videos: Path) -> None:
+    assert faults_of(videos, "\n") == ["list.txt: the file is empty"]
+    with pytest.raises(ManifestError, match=r"none\.txt: no such file"):
+        import_folder(videos, videos.parent / "out", lists={"train": videos / "none.txt"})
+    assert faults_of(videos, "take/1.mp4 0\n", "") == [
+        "classes.txt: the file is empty",
+        "list.txt, line 1: label 0 is not among the class ids, of which there are none",
+    ]
+
+
+def test_lists_of_another_folder_are_refused_with_an_example(videos: Path) -> None:
+    with pytest.raises(
+        UserError, match=r"none of the 2 clips in the lists is below .*/v; looked for files such as .*/x\.mp4"
+    ):
+        listed(videos, "x.mp4 a\ny.mp4 b\n")
+
+
+# --- real data -----------------------------------------------------------------------------------------------------
+
+
+def test_arid_from_its_lists(test_data: Path, tmp_path: Path) -> None:
+    arid = test_data / "arid6"
+    made = import_folder(
+        arid / "clips_128",
+        tmp_path,
+        lists={"train": arid / "train.txt", "val": arid / "validate.txt"},
+        classes=arid / "mapping_table_23.txt",
+    )
+    assert made.notes == ()
+    manifest = read_manifest(made.path)
+    assert manifest.tasks["label"].classes.names == ("Jump", "Run", "Sit", "Stand", "Turn", "Walk")
+    assert manifest.split("train").counts("label").positives == (25,) * 6
+    assert manifest.split("val").counts("label").positives == (17, 15, 15, 16, 17, 16)
+    assert all(manifest.clip(row).path.is_file() for row in range(246))
+    names = manifest.tasks["label"].classes.names
+    for clip in (manifest.clip(row) for row in range(150)):
+        assert clip.path.name.startswith(names[clip.labels["label"]])  # type: ignore[index]
+
+
+def test_arid_from_its_class_folders(test_data: Path, tmp_path: Path) -> None:
+    made = import_folder(test_data / "arid6" / "clips_128" / "train", tmp_path)
+    manifest = read_manifest(made.path)
+    assert manifest.split("train").counts("label").positives == (20,) * 6
+    assert manifest.split("val").counts("label").positives == (5,) * 6

@@ -1,0 +1,134 @@
+"""Promises R1 and R6: killed at any moment, the same command goes on and ends with bit-identical weights."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from hoi_train.tracking.events import read_events
+from tests.engine.processes import run, start
+from tests.small import make_config, make_data
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "cross_entropy": {"loss": "cross_entropy"},
+    "cdb_ce": {"loss": "cdb_ce"},
+    "cdb_ce accumulated averaged": {
+        "loss": "cdb_ce",
+        "optimizer": {"name": "adamw", "lr": 0.002},
+        "training": {"batch_size": 2, "accumulate": 2, "ema_decay": 0.9, "clip_norm": 1.0},
+        "data": {"workers": 1},
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_data(tmp_path_factory.mktemp("data"))
+
+
+def final_state(run_dir: Path) -> dict[str, Any]:
+    newest = max((run_dir / "checkpoints").iterdir())
+    return {path.name: torch.load(path, weights_only=True) for path in sorted(newest.glob("*.pt"))}
+
+
+def assert_identical(one: object, other: object, where: str = "") -> None:
+    assert type(one) is type(other), where
+    if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
+        assert torch.equal(one.nan_to_num(7.0), other.nan_to_num(7.0)), where
+    elif isinstance(one, dict) and isinstance(other, dict):
+        assert one.keys() == other.keys(), where
+        for key in one:
+            assert_identical(one[key], other[key], f"{where}/{key}")
+    elif isinstance(one, list) and isinstance(other, list):
+        assert_identical(dict(enumerate(one)), dict(enumerate(other)), where)
+    else:
+        assert one == other, where
+
+
+def kill(process: Any, log: Path, moment: Callable[[], bool], jitter: float) -> bool:
+    """Send SIGKILL at a moment; return whether the process was still alive then."""
+    deadline = time.monotonic() + 100
+    while process.exitcode is None and not moment():
+        assert time.monotonic() < deadline, log.read_text()
+        time.sleep(0.001)
+        process.join(0)
+    time.sleep(jitter)
+    process.kill()
+    process.join()
+    return bool(process.exitcode == -signal.SIGKILL)
+
+
+def rows(run_dir: Path, event: str) -> int:
+    path = run_dir / "events.jsonl"
+    return path.read_text().count(f'"event": "{event}"') if path.exists() else 0
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_killed_run_ends_bit_identical_to_an_undisturbed_one(variant: str, manifest: Path, tmp_path: Path) -> None:
+    quiet = make_config(tmp_path / "quiet", manifest, **VARIANTS[variant])
+    assert run(["train", str(quiet)], tmp_path / "quiet.log") == 0, (tmp_path / "quiet.log").read_text()
+    disturbed = make_config(tmp_path / "disturbed", manifest, **VARIANTS[variant])
+    folder, log, dice = tmp_path / "disturbed" / "small-seed3", tmp_path / "disturbed.log", random.Random(variant)
+
+    def writing() -> bool:
+        checkpoints = folder / "checkpoints"
+        return checkpoints.exists() and any(not p.name.startswith("step_") for p in checkpoints.iterdir())
+
+    def after(event: str) -> Callable[[], bool]:
+        seen = rows(folder, event)
+        return lambda: rows(folder, event) > seen
+
+    killed = 0
+    for moment in (after("train"), writing, lambda: rows(folder, "train") % 3 == 2, after("checkpoint"), writing):
+        process = start(["train", str(disturbed)], log)
+        killed += kill(process, log, moment, dice.uniform(0, 0.05))
+    assert killed >= 3, f"too few runs were still alive when they were to be killed: {log.read_text()}"
+    assert run(["train", str(disturbed)], log) == 0, log.read_text()
+    assert_identical(final_state(tmp_path / "quiet" / "small-seed3"), final_state(folder))
+    assert undisturbed_rows(folder) == undisturbed_rows(tmp_path / "quiet" / "small-seed3")
+
+
+def undisturbed_rows(run_dir: Path) -> list[Any]:
+    """Return what the log says of the training, without times and speeds."""
+    kept = []
+    for row in read_events(run_dir / "events.jsonl"):
+        if row["event"] == "train":
+            kept.append([row["step"], row["scalars"]["loss"], row["scalars"]["lr"], row["scalars"]["gradient_norm"]])
+        elif row["event"] in ("evaluation", "weights"):
+            kept.append({key: value for key, value in row.items() if key != "time"})
+    return kept
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_saves_the_state_and_says_so(number: int, code: int, manifest: Path, tmp_path: Path) -> None:
+    config = make_config(tmp_path, manifest, training={"epochs": 40})
+    folder, log = tmp_path / "small-seed3", tmp_path / "log"
+    process = start(["train", str(config)], log)
+    while rows(folder, "train") < 4:
+        assert process.exitcode is None, log.read_text()
+        time.sleep(0.01)
+        process.join(0)
+    assert process.pid is not None
+    os.kill(process.pid, number)
+    process.join(60)
+    assert process.exitcode == code, log.read_text()
+    assert "state saved; the same command goes on" in log.read_text()
+    steps = [row["step"] for row in read_events(folder / "events.jsonl") if row["event"] == "checkpoint"]
+    assert steps[-1] == max(row["step"] for row in read_events(folder / "events.jsonl"))
+
+
+def test_a_changed_configuration_is_refused_with_the_difference(manifest: Path, tmp_path: Path) -> None:
+    config, log = make_config(tmp_path, manifest, training={"epochs": 1}), tmp_path / "log"
+    assert run(["train", str(config)], log) == 0, log.read_text()
+    assert run(["train", str(config), "optimizer.lr=0.5"], log) == 2
+    assert "was made with another configuration:\n  optimizer.lr: 0.02 -> 0.5" in log.read_text()
+    assert run(["train", str(config)], log) == 0
+    assert "is finished" in log.read_text()

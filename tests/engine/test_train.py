@@ -1,0 +1,166 @@
+"""Whole runs on a small data set: what they leave behind, and that they stop when they should."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from hoi_train.config import load_config
+from hoi_train.engine.experiment import assemble
+from hoi_train.tracking.events import read_events
+from tests.engine.processes import run, start
+from tests.small import make_config, make_data
+
+TWO_TASKS: dict[str, Any] = {
+    "tasks": {
+        "noun": {"loss": {"name": "cb_focal"}, "groups": {"name": "top_k", "k": 1}, "head": {"name": "linear", "prior": 0.1}}
+    }
+}
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_data(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def finished(manifest: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of two tasks, single- and multi-label, that has come to its end."""
+    folder = tmp_path_factory.mktemp("runs")
+    config = make_config(folder, manifest, **TWO_TASKS, checkpoints={"every_steps": None})
+    assert run(["train", str(config)], folder / "log") == 0, (folder / "log").read_text()
+    return folder / "small-seed3"
+
+
+def test_every_epoch_is_recorded_with_averages_and_classes(finished: Path) -> None:
+    events = read_events(finished / "events.jsonl")
+    validations = [row for row in events if row["event"] == "evaluation" and row["split"] == "val"]
+    assert [row["epoch"] for row in validations] == [0, 1, 2]
+    for row in validations:
+        for name in ("loss", "top1", "top5", "recall_macro", "precision_macro", "recall_majority", "precision_minority"):
+            assert f"verb/{name}" in row["scalars"]
+        assert row["scalars"]["noun/map"] is not None
+        assert len(row["tasks"]["verb"]["recall"]) == 3
+        assert sum(map(sum, row["tasks"]["verb"]["confusion"])) == row["tasks"]["verb"]["num_samples"] == 5
+    assert sum(row["event"] == "train" for row in events) == 9
+    assert [row["split"] for row in events if row["event"] == "evaluation"][-1] == "test"
+    assert [row["event"] for row in events][0] == "start"
+    assert [row["event"] for row in events][-1] == "end"
+
+
+def test_the_weights_of_cdb_are_recorded_after_each_validation(finished: Path) -> None:
+    weights = [row for row in read_events(finished / "events.jsonl") if row["event"] == "weights" and row["task"] == "verb"]
+    assert [row["epoch"] for row in weights] == [0, 1, 2]
+    assert all(sum(row["values"]) == pytest.approx(3) for row in weights)
+
+
+def test_the_resolved_configuration_is_kept(finished: Path) -> None:
+    kept = yaml.safe_load((finished / "config.yaml").read_text())
+    assert kept["data"]["reader"] == "auto"
+    assert kept["tasks"]["noun"]["loss"]["beta"] == 0.9999
+
+
+def test_two_checkpoints_and_the_best_are_kept(finished: Path) -> None:
+    steps = sorted(path.name for path in (finished / "checkpoints").iterdir())
+    assert steps[-2:] == ["step_00000006", "step_00000009"]
+    assert len(steps) <= 3
+
+
+def test_evaluate_gives_the_numbers_of_training_again(finished: Path, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    assert run(["evaluate", str(finished), "--split", "val", "--checkpoint", "last"], log) == 0, log.read_text()
+    again = json.loads((finished / "evaluation_val.json").read_text())
+    events = [row for row in read_events(finished / "events.jsonl") if row["event"] == "evaluation"]
+    first = next(row for row in events if row["epoch"] == 2 and row["split"] == "val")
+    for name, value in first["scalars"].items():
+        if not name.endswith("/loss"):  # CDB's weights have moved on since
+            assert again["scalars"][name] == value, name
+    assert "pour" in log.read_text()
+
+
+def test_two_ranks_evaluate_as_one_process_does(finished: Path) -> None:
+    arguments = ["scripts/evaluate.py", str(finished), "--split", "test"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0"]
+    results = []
+    for command in ([sys.executable], torchrun):
+        subprocess.run([*command, *arguments], check=True, capture_output=True, env=environment, timeout=200)
+        results.append(json.loads((finished / "evaluation_test.json").read_text()))
+    one, two = results
+    assert one["tasks"]["verb"]["confusion"] == two["tasks"]["verb"]["confusion"]
+    assert one["scalars"] == pytest.approx(two["scalars"], abs=1e-6, nan_ok=True)
+
+
+def test_compare_prints_a_table_and_a_plot(finished: Path, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    arguments = ["compare", str(finished), "--task", "verb", "--plot", str(tmp_path / "recall.png")]
+    assert run(arguments, log) == 0, log.read_text()
+    assert "minority" in log.read_text()
+    assert (tmp_path / "recall.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_patience_ends_a_run_early(manifest: Path, tmp_path: Path) -> None:
+    config = make_config(tmp_path, manifest, optimizer={"lr": 1e-12}, training={"epochs": 9, "patience": 2})
+    assert run(["train", str(config)], tmp_path / "log") == 0, (tmp_path / "log").read_text()
+    events = read_events(tmp_path / "small-seed3" / "events.jsonl")
+    end = next(row for row in events if row["event"] == "end")
+    last = max(row["epoch"] for row in events if row["event"] == "evaluation" and row["split"] == "val")
+    assert last == end["best_epoch"] + 2 < 8
+
+
+def test_a_value_that_is_not_finite_stops_before_the_weights(manifest: Path, tmp_path: Path) -> None:
+    config = make_config(tmp_path, manifest, optimizer={"lr": 1e30}, loss="cross_entropy")
+    log = tmp_path / "log"
+    assert run(["train", str(config)], log) == 2
+    text = log.read_text()
+    assert "not a finite number, so the weights were left as they were" in text
+    assert "train_" in text, "the message names the clips"
+    newest = max((tmp_path / "small-seed3" / "checkpoints").iterdir())
+    model = torch.load(newest / "model.pt", weights_only=True)
+    assert all(value.isfinite().all() for value in model.values())
+
+
+def test_a_second_process_is_refused(manifest: Path, tmp_path: Path) -> None:
+    config = make_config(tmp_path, manifest, training={"epochs": 200})
+    first = start(["train", str(config)], tmp_path / "first")
+    events = tmp_path / "small-seed3" / "events.jsonl"
+    while not (events.exists() and '"train"' in events.read_text()):
+        first.join(0.05)
+        assert first.exitcode is None, (tmp_path / "first").read_text()
+    assert run(["train", str(config)], tmp_path / "second") == 2
+    assert f"is being written by process {first.pid}" in (tmp_path / "second").read_text()
+    first.kill()
+    first.join()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"tasks": {"verbs": {}}}, "tasks.verbs: {manifest} has no such task; it has verb, noun; did you mean 'verb'?"),
+        ({"loss": "bce"}, "tasks.verb.loss: BCE is for multi-label tasks, this task is single-label"),
+        ({"tasks": {"verb": {"groups": {"k": 3}}}}, "tasks.verb.groups: groups rule top_k: k = 3 of 3 classes"),
+        ({"checkpoints": {"monitor": "verb/recal"}}, "checkpoints.monitor: 'verb/recal' is not measured"),
+    ],
+)
+def test_what_does_not_fit_the_data_is_refused(
+    changes: dict[str, Any], message: str, manifest: Path, tmp_path: Path
+) -> None:
+    config = make_config(tmp_path, manifest, **changes)
+    assert run(["config", "check", str(config)], tmp_path / "log") == 2
+    assert message.format(manifest=manifest) in (tmp_path / "log").read_text()
+
+
+def test_the_same_seed_makes_the_same_weights(manifest: Path, tmp_path: Path) -> None:
+    config = load_config(make_config(tmp_path, manifest))
+    before = torch.get_rng_state()
+    one, two = (assemble(config).model.state_dict() for _ in range(2))
+    assert all(torch.equal(one[key], two[key]) for key in one)
+    torch.set_rng_state(before)

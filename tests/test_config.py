@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from hoi_train.config import ConfigError, RunConfig, differences, load_config, parse_config
+
+ROOT = Path(__file__).resolve().parent.parent
+CONFIGS = sorted(path for path in (ROOT / "configs").rglob("*.yaml") if "sweeps" not in path.parts)
+DEMO = ROOT / "configs" / "demo" / "ce.yaml"
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: str(path.relative_to(ROOT / "configs")))
+def test_every_config_is_sound_and_is_a_laboratory_note(path: Path) -> None:
+    load_config(path)
+    note = [line for line in path.read_text().splitlines() if line.startswith("#")]
+    assert len(note) >= 2, "a config opens with what it is, its command, hardware, time and expected numbers"
+
+
+def test_a_resolved_config_reads_back_as_itself() -> None:
+    config = load_config(DEMO)
+    again = parse_config(yaml.safe_load(yaml.safe_dump(config.plain())), Path("config.yaml"))
+    assert again == config
+    assert differences(config.plain(), again.plain()) == []
+
+
+@pytest.mark.parametrize("override", ["loss={name: cdb_ce, tau: 1.5}", "--loss={name: cdb_ce, tau: 1.5}"])
+def test_overrides_take_both_forms(override: str) -> None:
+    config = load_config(DEMO, [override, "optimizer.lr=1e-2", "--training.epochs=3"])
+    assert config.loss is not None
+    assert config.loss.hyper_parameters()["tau"] == 1.5
+    assert config.optimizer.hyper_parameters()["lr"] == 0.01
+    assert config.training.epochs == 3
+
+
+def test_an_override_goes_into_a_section_written_as_a_bare_name() -> None:
+    config = load_config(DEMO, ["loss=focal", "loss.gamma=0.5"])
+    assert config.loss is not None
+    assert config.loss.hyper_parameters()["gamma"] == 0.5
+
+
+def test_extends_states_only_what_differs(tmp_path: Path) -> None:
+    child = tmp_path / "child.yaml"
+    child.write_text(f"extends: {DEMO}\nname: child\nloss: {{name: focal, gamma: 1.0}}\n")
+    parent, config = load_config(DEMO), load_config(child)
+    assert {line.partition(":")[0] for line in differences(parent.plain(), config.plain())} >= {"name", "loss.name"}
+    assert config.data == parent.data
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("name: a\nname: b", "repeated keys ['name']"),
+        ("- a", "must be a mapping of keys to values, got list"),
+        ("name: [", "not readable as YAML"),
+        ("extends: bad.yaml", "extends itself"),
+        ("extends: 3", "extends must be the path of a file"),
+        ("extends: nowhere.yaml", "cannot be read"),
+        (f"extends: {DEMO}\nloss: cdb", "loss: unknown name 'cdb'; allowed: cross_entropy"),
+        (f"extends: {DEMO}\noptimiser: sgd", "did you mean 'optimizer'?"),
+        (f"extends: {DEMO}\nname: ../x", "name: must be usable as the name of a folder, got '../x'"),
+        (f"extends: {DEMO}\noptimizer: {{lr: .inf}}", "optimizer.lr: should be a valid number"),
+        (f"extends: {DEMO}\nloss: null", "tasks.verb.loss: missing; give it, or a loss for all tasks as 'loss'"),
+        (f"extends: {DEMO}\nloss: !!python/object/apply:os.system [ls]", "not readable as YAML"),
+    ],
+)
+def test_a_bad_file_is_refused_with_file_and_key(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        load_config(path)
+    assert message in str(caught.value)
+    assert "bad.yaml" in str(caught.value) or "nowhere.yaml" in str(caught.value)
+
+
+@pytest.mark.parametrize("override", ["loss.tau", "=3", "loss..tau=3"])
+def test_a_malformed_override_is_refused(override: str) -> None:
+    with pytest.raises(ConfigError, match="not of the form key=value"):
+        load_config(DEMO, [override])
+
+
+def test_every_misspelt_key_is_refused() -> None:
+    plain = load_config(DEMO).plain()
+
+    def misspelt(values: dict[str, object]) -> list[dict[str, object]]:
+        found = []
+        for key, value in values.items():
+            found.append({k if k != key else f"{k}x": v for k, v in values.items()})
+            if isinstance(value, dict):
+                found += [{**values, key: inner} for inner in misspelt(value)]
+        return found
+
+    variants = misspelt(plain)
+    assert len(variants) > 40
+    tasks = sum("verbx" in str(variant) for variant in variants)
+    refused = 0
+    for variant in variants:
+        try:
+            parse_config(variant, DEMO)
+        except ConfigError:
+            refused += 1
+    assert refused == len(variants) - tasks  # a task's name is free: the manifest refuses it
+
+
+def test_free_keys_may_change_when_a_run_is_resumed() -> None:
+    old, new = load_config(DEMO), load_config(DEMO, ["data.workers=1", "wandb.mode=disabled", "runs=elsewhere"])
+    assert differences(old.plain(), new.plain()) == []
+
+
+def test_the_schema_can_be_printed() -> None:
+    assert "cdb_ce" in str(RunConfig.model_json_schema())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "seconds"), [(["--help"], 1.0), (["train", "--help"], 1.0), (["config", "check", str(DEMO)], 3.0)]
+)
+def test_answers_come_at_once(arguments: list[str], seconds: float) -> None:
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run([sys.executable, "-m", "hoi_train.cli", *arguments], check=True, capture_output=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    # Processor time, since the machine may be busy with something else.
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < seconds
