@@ -17,13 +17,12 @@ import numpy as np
 from data_tools.demo_objects import KINDS, NOUNS, PALETTE, Place, draw_arm, draw_hand
 from data_tools.demo_shapes import Array, Part, solid_box
 
-VERBS = ("take", "open", "push", "turn_on", "put", "close", "pull", "turn_off")  # from the most common to the rarest
+VERBS = ("take", "push", "open", "turn_on", "put", "pull", "close", "turn_off")  # from the most common to the rarest
 REVERSED: Mapping[str, str] = dict(zip(VERBS[4:], VERBS[:4], strict=True))
-SMALL = ("cup", "bottle", "bowl", "box")
 ACTED_ON: Mapping[str, tuple[str, ...]] = {
-    "take": SMALL,
+    "take": ("cup", "bottle", "bowl"),
     "open": ("drawer", "cupboard", "box"),
-    "push": SMALL,
+    "push": ("box", "tray"),
     "turn_on": ("lamp", "stove"),
 }
 SKINS = np.array([[0.97, 0.80, 0.69], [0.88, 0.67, 0.53], [0.75, 0.53, 0.39], [0.60, 0.41, 0.29], [0.43, 0.29, 0.21]])

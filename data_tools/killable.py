@@ -9,6 +9,7 @@ import signal
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from math import inf
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
@@ -43,18 +44,21 @@ def run_killable(
         RuntimeError: a process died before it was ready for work.
     """
     waiting = iter(items)
-    pool: list[_Worker[Item, Result]] = [_Worker(work) for _ in range(workers)]
+    pool: list[_Worker[Item, Result]] = [_Worker(work, item) for item in islice(waiting, workers)]
     try:
         while pool:
             due = min(worker.deadline for worker in pool)
             wait([worker.pipe for worker in pool], None if due == inf else max(due - time.monotonic(), 0))
             for place, worker in reversed(list(enumerate(pool))):
-                done = worker.done(timeout)
-                if done:
-                    yield done
-                if worker.lost:
-                    pool[place] = _Worker(work)
-                elif worker.idle and not worker.give(next(waiting, None), timeout):
+                if not worker.done(timeout):
+                    continue
+                yield worker.item, worker.result
+                following = list(islice(waiting, 1))
+                if following and isinstance(worker.result, Lost):
+                    pool[place] = _Worker(work, *following)
+                elif following:
+                    worker.give(*following, timeout)
+                else:
                     worker.stop()
                     del pool[place]
     finally:
@@ -65,41 +69,42 @@ def run_killable(
 class _Worker(Generic[Item, Result]):
     """One process with a pipe, given one item at a time; it says that it is ready, then answers each item."""
 
-    def __init__(self, work: Callable[[Item], Result]) -> None:
+    item: Item
+    result: Result | Lost
+
+    def __init__(self, work: Callable[[Item], Result], item: Item) -> None:
         self.pipe, theirs = _SPAWN.Pipe()
         self.process = _SPAWN.Process(target=_serve, args=(work, theirs), daemon=True)
         self.process.start()
         theirs.close()  # the pipe must end with the process
-        self.item: Item | None = None
-        self.idle = False
-        self.lost = False
-        self.deadline = inf
+        self.ready = False
+        self.give(item, inf)
 
-    def give(self, item: Item | None, seconds: float) -> bool:
-        """Send an item; return False if there is none."""
-        self.item, self.idle, self.deadline = item, False, time.monotonic() + seconds
-        if item is not None:
-            self.pipe.send(item)
-        return item is not None
+    def give(self, item: Item, seconds: float) -> None:
+        """Send an item."""
+        self.item, self.deadline = item, time.monotonic() + seconds
+        self.pipe.send(item)
 
-    def done(self, timeout: float) -> tuple[Item, Result | Lost] | None:
-        """Return the item and what became of it, or ``None`` while nothing did; the worker is idle or lost then."""
-        item: Item | None = self.item
-        result: Any = None
+    def done(self, timeout: float) -> bool:
+        """Return whether it is known what became of the item; ``result`` says it then."""
         try:
             if self.pipe.poll():
-                result = self.pipe.recv()
-                self.item, self.idle, self.deadline = None, True, inf
+                answer = self.pipe.recv()
+                if self.ready:
+                    self.result = answer
+                    return True
+                self.ready, self.deadline = True, time.monotonic() + timeout
             elif time.monotonic() >= self.deadline:
-                self.lost = True
                 self.stop()
-                result = Lost("timeout", f"not done after {timeout:g} s; its process was killed")
+                self.result = Lost("timeout", f"not done after {timeout:g} s; its process was killed")
+                return True
         except (EOFError, OSError):
-            self.lost = True
-            result = Lost("crashed", f"the decoder ended its process: {_ending(self.stop(kill=False))}")
-            if item is None:
-                raise RuntimeError(f"a worker process ended before it was ready: {result.text}") from None
-        return (item, result) if item is not None and (self.idle or self.lost) else None
+            ending = _ending(self.stop(kill=False))
+            if not self.ready:
+                raise RuntimeError(f"a worker process ended before it was ready: {ending}") from None
+            self.result = Lost("crashed", f"the decoder ended its process: {ending}")
+            return True
+        return False
 
     def stop(self, *, kill: bool = True) -> int:
         """End the process and return its exit code."""

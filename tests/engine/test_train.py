@@ -89,7 +89,7 @@ def test_evaluate_gives_the_numbers_of_training_again(finished: Path, tmp_path: 
 def test_two_ranks_evaluate_as_one_process_does(finished: Path) -> None:
     arguments = ["scripts/evaluate.py", str(finished), "--split", "test"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     results = []
     for command in ([sys.executable], torchrun):
         subprocess.run([*command, *arguments], check=True, capture_output=True, env=environment, timeout=200)

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 import pytest
-from loopback import FaultyServer, hanging, refusing
-from offline_run import offline_runs
 
 from hoi_train.tracking import wandb_tracker
 from hoi_train.tracking.events import EventLog, read_events
 from hoi_train.tracking.wandb_tracker import WandbTracker
+from tests.tracking.loopback import FaultyServer, hanging, refusing
+from tests.tracking.offline_run import offline_runs
 
 CONFIG = {"name": "demo", "loss": {"name": "cdb_ce", "tau": 1.5}, "tasks": {"verb": {"weight": 1.0}}}
 VERB = {
