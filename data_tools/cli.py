@@ -40,7 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         if not isinstance(error, UserError):
             raise
-        print(f"hoi-data: {error}", file=sys.stderr)
+        text = str(error)
+        print(f"hoi-data: {text}" if "\n" not in text else f"hoi-data: bad input\n{text}", file=sys.stderr)
         return 2
     return code
 

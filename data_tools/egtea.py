@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data_tools.sources import VIDEO_SUFFIXES, Imported, count_images, is_video, numbered_lines, write_import
+from data_tools.sources import VIDEO_SUFFIXES, Imported, count_images, is_plain, is_video, numbered_lines, write_import
 from hoi_train.data.problems import Problems
 from hoi_train.engine.randomness import seed_of
 from hoi_train.records import ClassList, Split, Task, UserError
@@ -132,7 +132,7 @@ def _classes(file: Path, problems: Problems) -> tuple[str, ...]:
     names: list[str] = []
     for number, line in numbered_lines(file, problems):
         name, _, id_ = line.rpartition(" ")
-        if not name or id_ != str(len(names) + 1):
+        if not name or id_ != str(len(names) + 1) or not is_plain(name):
             problems.add(file, number, f"must be a class name and its id {len(names) + 1}, got {line!r:.80}")
         elif name in names:
             problems.add(file, number, f"class {name!r} has id {names.index(name) + 1} already")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -86,9 +86,11 @@ def import_folder(
         raise UserError(f"{folder}: {error}; got {names}") from None
     clips, drawn = _with_val(search.clips, val_fraction, seed)
     rows = [_row(folder, clip, task) for clip in clips]
-    notes = [f"{count} × {what}" for what, count in search.passed_over.most_common()]
+    notes = [f"passed over: {count} × {what}" for what, count in search.passed_over.most_common()]
     if drawn:
         notes.append(f"no val videos were given: {drawn} of train were drawn for val (--val-fraction {val_fraction})")
+    elif val_fraction and not any(clip.split == "val" for clip in clips):
+        notes.append(f"no val clips: every class is too small to draw any (--val-fraction {val_fraction})")
     empty = sorted(set(names) - {clip.label for clip in clips}, key=names.index)
     if empty:
         notes.append(f"classes without a clip: {', '.join(empty)}")
@@ -104,11 +106,14 @@ def _with_val(clips: Sequence[Found], fraction: float, seed: int) -> tuple[list[
     """Draw val from the classes of train if there is none; a clip's place in the draw depends on its path alone."""
     if any(clip.split == "val" for clip in clips):
         return list(clips), 0
+    by_label: defaultdict[str, list[str]] = defaultdict(list)
+    for clip in clips:
+        if clip.split == "train":
+            by_label[clip.label].append(clip.path)
     drawn: set[str] = set()
-    for label in {clip.label for clip in clips}:
-        train = [clip.path for clip in clips if clip.label == label and clip.split == "train"]
-        train.sort(key=lambda path: seed_of(seed, "val", path))
-        drawn.update(train[: min(int(fraction * len(train) + 0.5), len(train) - 1)] if train else ())
+    for paths in by_label.values():
+        paths.sort(key=lambda path: seed_of(seed, "val", path))
+        drawn.update(paths[: min(int(fraction * len(paths) + 0.5), len(paths) - 1)])
     return [replace(clip, split="val") if clip.path in drawn else clip for clip in clips], len(drawn)
 
 

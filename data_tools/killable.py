@@ -55,9 +55,9 @@ def run_killable(
                 yield worker.item, worker.result
                 following = list(islice(waiting, 1))
                 if following and isinstance(worker.result, Lost):
-                    pool[place] = _Worker(work, *following)
+                    pool[place] = _Worker(work, following[0])
                 elif following:
-                    worker.give(*following, timeout)
+                    worker.give(following[0], timeout)
                 else:
                     worker.stop()
                     del pool[place]

@@ -11,6 +11,7 @@ from __future__ import annotations
 import csv
 import os
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -54,31 +55,46 @@ def read_list(file: Path, bases: Sequence[Path], problems: Problems) -> Listing:
     """
     rows = _cells(list(numbered_lines(file, problems)), file, problems)
     if rows and all(_HEADER.fullmatch(cell) for cell in rows[0][1]):
-        rows = rows[1:]
+        header, *rows = rows
+        if not rows:
+            problems.add(file, header[0], "only a header")
     columns = _columns([cells for _, cells in rows], bases)
-    if rows and columns is None:
-        shown = rows[0][1]
-        problems.add(file, rows[0][0], f"cannot tell path and label in {shown!r:.120}; accepted forms: {FORMS}")
     if columns is None:
+        if rows:
+            problems.add(
+                file, rows[0][0], f"cannot tell path and label in {rows[0][1]!r:.120}; accepted forms: {FORMS}"
+            )
         return Listing(file, bases[0], ())
     path, label = columns
-    entries = tuple(Entry(cells[path], cells[label], line) for line, cells in rows)
-    base = max(bases, key=lambda folder: sum(is_clip(folder / entry.path) for entry in entries))
-    sound = tuple(entry for entry in entries if not _note_outside(file, base, entry, problems))
-    return Listing(file, base, sound)
+    base = max(bases, key=lambda folder: sum(is_clip(folder / cells[path]) for _, cells in rows))
+    entries = []
+    for line, cells in rows:
+        inside = _inside(base, cells[path])
+        if inside is None:
+            problems.add(file, line, f"path {cells[path]!r:.80} leaves the folder {base}")
+        elif not is_plain(inside + cells[label]):
+            problems.add(file, line, f"{cells[path]!r:.80} {cells[label]!r:.40} contains control characters")
+        else:
+            entries.append(Entry(inside, cells[label], line))
+    return Listing(file, base, tuple(entries))
 
 
 def read_classes(file: Path, problems: Problems) -> dict[int, str]:
     """Read class names: a name a line with ids from 0, or an id and a name a line; returned by ascending id."""
     lines = list(numbered_lines(file, problems))
     matches = [_ID_AND_NAME.fullmatch(line) for _, line in lines]
+    numbered = all(matches)
     names: dict[int, str] = {}
+    taken: set[str] = set()
     for position, (number, line) in enumerate(lines):
-        match = matches[position] if all(matches) else None
+        match = matches[position] if numbered else None
         id_, name = (int(match[1][:9]), match[2].strip()) if match else (position, line)
-        if id_ in names or name in names.values():
+        if not is_plain(name):
+            problems.add(file, number, f"class name {name!r:.80} contains control characters")
+        if id_ in names or name in taken:
             problems.add(file, number, f"class {name!r:.80} or its id {id_} occurs twice")
         names[id_] = name
+        taken.add(name)
     return dict(sorted(names.items()))
 
 
@@ -95,19 +111,23 @@ def label_names(
         names = sorted(labels, key=lambda label: (int(label) if numbers else 0, label))
         return names, {name: name for name in names}
     names = list(classes.values())
-    numbers = numbers and not labels <= set(names)
+    known = set(names)
+    numbers = numbers and not labels <= known
     found = {label: classes.get(int(label)) if numbers else label for label in labels}
-    unknown = {label for label, name in found.items() if name not in names}
+    unknown = {label for label, name in found.items() if name not in known}
     for listing in listings:
-        for entry in listing.entries:
-            if entry.label in unknown and numbers:
-                problems.add(
-                    listing.file, entry.line, f"label {entry.label} is not among the class ids, {_ids(classes)}"
-                )
-            elif entry.label in unknown:
-                problems.add(
-                    listing.file, entry.line, f"unknown class {entry.label!r:.80}{nearest(entry.label, names)}"
-                )
+        bad = [entry for entry in listing.entries if entry.label in unknown]
+
+        def text(place: int, bad: list[Entry] = bad) -> str:
+            label = bad[place].label
+            if numbers:
+                return f"label {label} is not among the class ids, {_ids(classes)}"
+            return f"unknown class {label!r:.80}{nearest(label[:80], names)}"
+
+        def number(place: int, bad: list[Entry] = bad) -> int:
+            return bad[place].line
+
+        problems.add_rows(listing.file, range(len(bad)), len(bad), text, number, "line")
     return names, {label: name or label for label, name in found.items()}
 
 
@@ -116,18 +136,17 @@ def _ids(classes: dict[int, str]) -> str:
 
 
 def _cells(lines: list[tuple[int, str]], file: Path, problems: Problems) -> list[tuple[int, list[str]]]:
-    """Split lines into cells, as many in each as the first has."""
+    """Split lines into cells, as many in each as most lines have."""
     texts = [line for _, line in lines]
     if all("\t" in line for line in texts):
         rows = [(number, [cell.strip() for cell in line.split("\t")]) for number, line in lines]
     elif all("," in line for line in texts):
-        rows = [(number, [cell.strip() for cell in next(csv.reader([line]))]) for number, line in lines]
+        rows = [(number, _comma_cells(line)) for number, line in lines]
     else:
         rows = [(number, line.split()) for number, line in lines]
     if not rows:
         return []
-    widths = [len(cells) for _, cells in rows]
-    usual = max(sorted(set(widths)), key=widths.count)
+    usual = Counter(len(cells) for _, cells in rows).most_common(1)[0][0]
     for number, cells in rows:
         if len(cells) != usual:
             text = f"cells: {len(cells)}, most lines have {usual}: {' '.join(cells)!r:.80}"
@@ -135,6 +154,13 @@ def _cells(lines: list[tuple[int, str]], file: Path, problems: Problems) -> list
         elif not all(cells):
             problems.add(file, number, f"an empty cell: {' '.join(cells)!r:.80}")
     return [(number, cells) for number, cells in rows if len(cells) == usual and all(cells)]
+
+
+def _comma_cells(line: str) -> list[str]:
+    try:
+        return [cell.strip() for cell in next(csv.reader([line]))]
+    except csv.Error:  # a cell of more than 128 KiB, or a NUL: no list has that
+        return [line]
 
 
 def _columns(rows: list[list[str]], bases: Sequence[Path]) -> tuple[int, int] | None:
@@ -165,13 +191,13 @@ def _like_path(cell: str, bases: Sequence[Path]) -> bool:
     return is_video(Path(cell)) or any(is_clip(base / cell) for base in bases)
 
 
-def _note_outside(file: Path, base: Path, entry: Entry, problems: Problems) -> bool:
-    """Note a path that leaves the folder of the videos, or a name that no manifest takes."""
-    path = PurePosixPath(entry.path)
-    if ".." in path.parts or (path.is_absolute() and not path.is_relative_to(os.fspath(base.resolve()))):
-        problems.add(file, entry.line, f"path {entry.path!r:.80} leaves the folder {base}")
-        return True
-    if not is_plain(entry.path):
-        problems.add(file, entry.line, f"path {entry.path!r:.80} contains control characters")
-        return True
-    return False
+def _inside(base: Path, path: str) -> str | None:
+    """Return a path relative to a folder, or ``None`` if it leads out of it."""
+    parts = PurePosixPath(path)
+    if ".." in parts.parts:
+        return None
+    if parts.is_absolute():
+        # spelt through a link, perhaps, while the base is not; a link for the file itself is the user's own affair
+        parts = PurePosixPath(os.path.realpath(parts.parent)) / parts.name if "\0" not in path else parts
+        return parts.relative_to(base).as_posix() if parts.is_relative_to(base) else None
+    return parts.as_posix()

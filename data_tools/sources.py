@@ -50,14 +50,14 @@ def is_clip(path: Path) -> bool:
 
 
 def is_plain(name: str) -> bool:
-    """Return whether a manifest can hold a file name: UTF-8 without control characters."""
+    """Return whether a manifest can hold a name: UTF-8 without control characters."""
     return not any(ord(letter) < 32 or ord(letter) == 127 or 0xD800 <= ord(letter) < 0xE000 for letter in name)
 
 
 def numbered_lines(file: Path, problems: Problems) -> Iterator[tuple[int, str]]:
     """Yield the lines of a text file that hold anything, with their numbers; a BOM and CRLF are let pass."""
     if not file.is_file():
-        problems.add(file, None, "no such file")
+        problems.add(file, None, "a folder, not a file" if file.is_dir() else "no such file")
         return
     lines = file.read_bytes().removeprefix(b"\xef\xbb\xbf").splitlines()
     if not b"".join(lines).strip():

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import re
 import sys
 from collections.abc import Sequence
@@ -23,6 +24,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     overrides = [a for a in given if OVERRIDE.match(a)] if given[:1] in (["train"], ["config"]) else []
     parsed = parser.parse_args([a for a in given if a not in overrides])
     parsed.overrides = overrides
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("hoi_train").setLevel(logging.INFO)
     try:
         code: int = parsed.command(parsed)
     except KeyboardInterrupt:

@@ -25,7 +25,8 @@ from hoi_train.models.backbones import BACKBONES
 from hoi_train.models.heads import HEADS
 from hoi_train.models.preprocessing import PREPROCESSING
 from hoi_train.records import UserError
-from hoi_train.schema import Component, Strict, component, explain
+from hoi_train.schema import Component, Strict, component, explain, section
+from hoi_train.tracking.wandb_tracker import WandbTracker
 
 
 class ConfigError(UserError):
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     ScheduleChoice = Component
     Transform = Component
     PreprocessingName = str
+    Wandb = Strict
 else:
     Backbone = component(BACKBONES)
     GroupRule = component(GROUP_RULES)
@@ -63,6 +65,7 @@ else:
     ScheduleChoice = component(SCHEDULES)
     Transform = component(TRANSFORMS)
     PreprocessingName = Literal[tuple(PREPROCESSING)]
+    Wandb = section(WandbTracker)
 
 
 class Data(Strict):
@@ -116,15 +119,6 @@ class Checkpoints(Strict):
     keep: Annotated[int, Ge(2)] = 2
     monitor: str | None = None
     mode: Literal["max", "min"] = "max"
-
-
-class Wandb(Strict):
-    """The mirror of the run."""
-
-    mode: Literal["online", "offline", "disabled"] = "offline"
-    project: str = "hoi_train"
-    entity: str | None = None
-    tags: tuple[str, ...] = ()
 
 
 class RunConfig(Strict):

@@ -67,15 +67,28 @@ def _tuples(value: Any) -> Any:
     return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
 
 
+def section(constructor: Callable[..., Any]) -> Any:
+    """Return the type of a configuration section that holds a constructor's hyper-parameters."""
+    return create_model(constructor.__name__, __base__=Strict, __doc__=_summary(constructor), **_fields(constructor))
+
+
 def _model(name: str, constructor: Callable[..., Any]) -> type[Component]:
+    fields = {"name": (Literal[name], name), **_fields(constructor)}
+    return create_model(f"{name}_config", __base__=Component, __doc__=_summary(constructor), **fields)
+
+
+def _fields(constructor: Callable[..., Any]) -> dict[str, Any]:
+    """Return the type and the default of each keyword-only parameter."""
     hints = get_type_hints(constructor.__init__ if inspect.isclass(constructor) else constructor, include_extras=True)
-    fields: dict[str, Any] = {"name": (Literal[name], name)}
-    for key, parameter in inspect.signature(constructor).parameters.items():
-        if parameter.kind is inspect.Parameter.KEYWORD_ONLY:
-            default = ... if parameter.default is inspect.Parameter.empty else parameter.default
-            fields[key] = (hints[key], default)
-    summary = (inspect.getdoc(constructor) or "").partition("\n")[0]
-    return create_model(f"{name}_config", __base__=Component, __doc__=summary, **fields)
+    return {
+        key: (hints[key], ... if parameter.default is inspect.Parameter.empty else parameter.default)
+        for key, parameter in inspect.signature(constructor).parameters.items()
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY
+    }
+
+
+def _summary(constructor: Callable[..., Any]) -> str:
+    return (inspect.getdoc(constructor) or "").partition("\n")[0]
 
 
 def _sentence(problem: Any, schema: type[BaseModel]) -> str:

@@ -169,12 +169,10 @@ def read_manifest(path: Path, root: Path | None = None) -> Manifest:
     path = Path(path)
     _check_format(path)
     if not path.is_file():
-        raise _refuse(path, "no such file")
+        raise _refuse(path, "a folder, not a file" if path.is_dir() else "no such file")
     named_root, tasks = read_dataset(path.parent)
-    root = named_root if root is None else Path(root).resolve()
     problems = Problems()
-    if not root.is_dir():
-        problems.add(path.parent / DATASET_FILE, None, f"root {root} is not a folder; it must hold the videos")
+    root = _folder(named_root if root is None else Path(root), path.parent / DATASET_FILE, problems)
     if path.suffix == ".csv":
         _check_separator(path, tasks.values(), problems)
     raw = read_raw(path, list(tasks.values()), problems)
@@ -219,6 +217,17 @@ def write_manifest(path: Path, rows: Iterable[Mapping[str, Any]] | pa.Table, tas
     path.parent.mkdir(parents=True, exist_ok=True)
     _replace_both(path, raw, dataset_json(root, path.parent, tasks))
     return path
+
+
+def _folder(root: Path, named_in: Path, problems: Problems) -> Path:
+    """Return the data root without links and ``..``, noting one that is not there."""
+    try:
+        if root.is_dir():
+            return root.resolve()
+    except (OSError, ValueError):  # a name too long, or with a NUL
+        pass
+    problems.add(named_in, None, f"root {str(root)!r:.200} is not a folder; it must hold the videos")
+    return root.absolute()
 
 
 def _replace_both(path: Path, raw: RawTable, description: str) -> None:

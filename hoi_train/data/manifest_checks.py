@@ -94,13 +94,15 @@ class _Checker:
 
         def text(row: int) -> str:
             number = self.raw.numbers[first[inverse[row]]]
-            return f"clip_id {self.value('clip_id', row)!r} is taken by {self.raw.unit} {number}; ids must be unique"
+            return (
+                f"clip_id {self.value('clip_id', row)!r:.80} is taken by {self.raw.unit} {number}; ids must be unique"
+            )
 
         self.note("clip_id", repeated, text)
 
     def control_characters(self, column: str) -> None:
         bad = _mask(pc.match_substring_regex(self.raw.columns[column], _CONTROL))
-        self.note(column, bad, lambda row: f"{column} {self.value(column, row)!r} contains control characters")
+        self.note(column, bad, lambda row: f"{column} {self.value(column, row)!r:.80} contains control characters")
 
     def paths(self, root: Path) -> None:
         values = self.required("path")
@@ -111,7 +113,7 @@ class _Checker:
         for row in np.flatnonzero(absolute & ~upwards):
             absolute[row] = not real_folder(Path(self.value("path", int(row))).parent).is_relative_to(root)
         outside = upwards | absolute
-        self.note("path", outside, lambda row: f"path {self.value('path', row)!r} leaves the data root {root}")
+        self.note("path", outside, lambda row: f"path {self.value('path', row)!r:.80} leaves the data root {root}")
 
     def splits(self) -> None:
         values = self.required("split")
@@ -119,7 +121,7 @@ class _Checker:
 
         def text(row: int) -> str:
             came = self.value("split", row)
-            return f"split {came!r} is not one of {', '.join(SPLITS)}{nearest(came, SPLITS)}"
+            return f"split {came!r:.80} is not one of {', '.join(SPLITS)}{nearest(came[:80], SPLITS)}"
 
         self.note("split", bad, text)
 
@@ -178,7 +180,7 @@ class _Checker:
 
         def text(row: int) -> str:
             came = flat[first[row]].as_py()
-            return f"{column}: unknown class {came!r}{nearest(str(came), allowed)}"
+            return f"{column}: unknown class {came!r:.80}{nearest(str(came)[:80], allowed)}"
 
         self.note(column, rows, text)
 

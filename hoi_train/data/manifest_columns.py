@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,10 +14,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from hoi_train.data.problems import Problems
+from hoi_train.data.problems import LISTED, Problems
 from hoi_train.records import Task, nearest
 
 BATCH = 8_192  # rows turned into Arrow at a time: bounds the Python objects alive
+COLUMNS_NAMED = 10  # unknown columns named one by one
 
 _BOX = pa.list_(pa.float64())
 PAIRS = pa.list_(
@@ -106,7 +108,7 @@ def raw_from_rows(
     rows = iter(rows)
     while batch := list(islice(rows, BATCH)):
         for number, row in batch:
-            if not row.keys() <= types.keys():
+            if not row.keys() <= types.keys() and len(unknown) < LISTED:
                 for key in row.keys() - types.keys():
                     unknown.setdefault(key, number)
         for name, wanted in types.items():
@@ -118,8 +120,8 @@ def raw_from_rows(
                 raw.refused[name].add(len(numbers) + position)
             chunks[name].append(pa.array(values, type=wanted))
         numbers += [number for number, _ in batch]
-    for key, number in unknown.items():
-        note_columns(file, [key], types, number, problems, unit)
+    for number, keys in groupby(unknown, key=unknown.__getitem__):
+        note_columns(file, list(keys), types, number, problems, unit)
     raw.columns = {name: whole(pa.chunked_array(chunks[name], type=wanted)) for name, wanted in types.items()}
     raw.numbers = np.array(numbers, np.int64)
     return raw
@@ -134,11 +136,14 @@ def note_columns(
     unit: Literal["line", "row"] = "line",
 ) -> None:
     """Note columns that a manifest does not know, and those that occur twice."""
-    for name in dict.fromkeys(names):
-        if name not in types:
-            allowed = ", ".join(types)
-            problems.add(file, number, f"unknown column {name!r}{nearest(name, list(types))} (known: {allowed})", unit)
-        elif list(names).count(name) > 1:
+    unknown = [name for name in dict.fromkeys(names) if name not in types]
+    for name in unknown[:COLUMNS_NAMED]:
+        hint = nearest(name[:80], list(types))
+        problems.add(file, number, f"unknown column {name!r:.80}{hint} (known: {', '.join(types)})", unit)
+    if len(unknown) > COLUMNS_NAMED:
+        problems.add(file, number, f"… and {len(unknown) - COLUMNS_NAMED} more unknown columns", unit)
+    for name, count in Counter(names).items():
+        if count > 1 and name in types:
             problems.add(file, number, f"column {name!r} occurs twice", unit)
 
 

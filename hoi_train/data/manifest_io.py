@@ -117,7 +117,18 @@ def _json_row(line: bytes) -> dict[str, Any] | str:
 
 
 def _read_csv(file: Path, types: Mapping[str, Any], problems: Problems) -> RawTable:
-    data = _sound_lines(file, problems)
+    table, skipped = _parse_csv(file, _sound_lines(file, problems), types, problems)
+    note_columns(file, table.column_names, types, 1, problems)
+    numbers = np.setdiff1d(np.arange(2, table.num_rows + len(skipped) + 2), np.array(skipped, np.int64))
+    texts = {name: whole(table.column(name)) for name in types if table.column_names.count(name) == 1}
+    blank = np.ones(table.num_rows, bool)
+    for column in table.columns:
+        blank &= np.asarray(column.is_null())
+    return _typed_csv(file, texts, numbers, ~blank, types, problems)
+
+
+def _parse_csv(file: Path, data: bytes, types: Mapping[str, Any], problems: Problems) -> tuple[Any, list[int]]:
+    """Return the cells as text, and the numbers of the lines left out because they do not fit the header."""
     skipped: list[int] = []
 
     def refuse(row: Any) -> str:
@@ -126,28 +137,26 @@ def _read_csv(file: Path, types: Mapping[str, Any], problems: Problems) -> RawTa
         problems.add(file, row.number, text)
         return "skip"
 
-    header = next(csv.reader(io.StringIO(data.split(b"\n", 1)[0].decode())), [])
-    strings = arrow_csv.ConvertOptions(
-        column_types=dict.fromkeys(header, pa.string()), strings_can_be_null=True, null_values=[""]
+    # one thread, one block, empty lines kept: otherwise the parser does not know its line numbers
+    reading = arrow_csv.ReadOptions(use_threads=False, block_size=min(max(1 << 20, len(data) + 1), 2**31 - 1))
+    parsing = arrow_csv.ParseOptions(invalid_row_handler=refuse, ignore_empty_lines=False)
+    as_text = arrow_csv.ConvertOptions(
+        column_types=dict.fromkeys(types, pa.string()), strings_can_be_null=True, null_values=[""]
     )
-    # one thread, and empty lines kept: otherwise the parser does not know its line numbers
-    table = (
-        pa.table({})
-        if not data.strip()
-        else arrow_csv.read_csv(
-            io.BytesIO(data),
-            read_options=arrow_csv.ReadOptions(use_threads=False, block_size=max(1 << 20, len(data) + 1)),
-            parse_options=arrow_csv.ParseOptions(invalid_row_handler=refuse, ignore_empty_lines=False),
-            convert_options=strings,
-        )
-    )
-    note_columns(file, table.column_names, types, 1, problems)
-    numbers = np.setdiff1d(np.arange(2, table.num_rows + len(skipped) + 2), np.array(skipped, np.int64))
-    texts = {name: whole(table.column(name)) for name in types if table.column_names.count(name) == 1}
-    blank = np.ones(table.num_rows, bool)
-    for column in table.columns:
-        blank &= np.asarray(column.is_null())
-    return _typed_csv(file, texts, numbers, ~blank, types, problems)
+    if separator := _other_separator(data):
+        problems.add(file, 1, f"cells are separated by {separator!r}; a csv manifest needs commas")
+    elif data.strip():
+        try:
+            return arrow_csv.read_csv(io.BytesIO(data), reading, parsing, as_text), skipped
+        except pa.ArrowException as error:
+            problems.add(file, None, f"not readable as csv: {error}")
+    return pa.table({}), []
+
+
+def _other_separator(data: bytes) -> str | None:
+    """Return what separates the header's cells if not commas: spreadsheets of many countries write semicolons."""
+    header = data.split(b"\n", 1)[0]
+    return next((other.decode() for other in (b";", b"\t") if other in header and b"," not in header), None)
 
 
 def _sound_lines(file: Path, problems: Problems) -> bytes:
@@ -167,7 +176,9 @@ def _sound_lines(file: Path, problems: Problems) -> bytes:
         try:
             line.decode()
         except UnicodeDecodeError as error:
-            fault = f"not UTF-8 text: byte 0x{line[error.start]:02x} at column {error.start + 1}"
+            fault = (
+                f"not UTF-8 text: byte 0x{line[error.start]:02x} at column {error.start + 1}; save the file as UTF-8"
+            )
         if fault:
             problems.add(file, position + 1, fault)
             lines[position] = b""

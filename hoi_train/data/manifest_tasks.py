@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ DATASET_FILE = "dataset.json"
 EXAMPLE = '{"root": ".", "tasks": {"verb": {"labels": "single", "classes": ["take", "put"]}}}'
 CLIP_COLUMNS = ("clip_id", "path", "start", "end", "split", "group", "num_frames", "seekable", "fps", "pairs")
 
+_CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 _TASK_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 
 
@@ -22,7 +23,7 @@ def read_dataset(folder: Path) -> tuple[Path, dict[str, Task]]:
     """Read ``dataset.json`` in a folder.
 
     Returns:
-        The data root (absolute) and the tasks by name, in the order of the file.
+        The data root, not yet looked for, and the tasks by name, in the order of the file.
 
     Raises:
         ManifestError: with everything that is wrong in the file.
@@ -41,7 +42,7 @@ def read_dataset(folder: Path) -> tuple[Path, dict[str, Task]]:
     checker = _Checker(file, problems)
     root, tasks = checker.dataset(content)
     problems.raise_if_any()
-    return (folder / root).resolve(), tasks
+    return folder / root, tasks
 
 
 def dataset_json(root: Path, folder: Path, tasks: Sequence[Task]) -> str:
@@ -59,6 +60,7 @@ def check_tasks(tasks: Sequence[Task]) -> None:
     """Raise ``ValueError`` on task names that a manifest cannot hold; for tasks made in a program."""
     names = [task.name for task in tasks]
     texts = [text for text in map(task_name_fault, names) if text]
+    texts += [f"task {task.name!r}: {fault}" for task in tasks if (fault := class_names_fault(task.classes))]
     texts += [f"task {name!r} occurs twice" for name in sorted({name for name in names if names.count(name) > 1})]
     texts += [_PAIR_MULTI.format(task.name) for task in tasks if task.of == "pair" and task.labels != "multi"]
     if not names:
@@ -74,6 +76,12 @@ def task_name_fault(name: str) -> str | None:
     if not _TASK_NAME.fullmatch(name):
         return f"task name {name!r} must begin with a letter and consist of letters, digits, '_' and '-'"
     return None
+
+
+def class_names_fault(names: Iterable[str]) -> str | None:
+    """Return what is wrong with class names beyond what a ``ClassList`` checks, or ``None``."""
+    odd = next((name for name in names if _CONTROL.search(name)), None)
+    return None if odd is None else f"class name {odd!r:.80} contains control characters"
 
 
 def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -101,7 +109,7 @@ class _Checker:
     def keys(self, where: str, came: Mapping[str, Any], allowed: Sequence[str]) -> None:
         for key in came:
             if key not in allowed:
-                self.note(f"{where}unknown key {key!r}{nearest(key, allowed)} (allowed: {', '.join(allowed)})")
+                self.note(f"{where}unknown key {key!r:.80}{nearest(key[:80], allowed)} (allowed: {', '.join(allowed)})")
 
     def dataset(self, content: Any) -> tuple[str, dict[str, Task]]:
         if not isinstance(content, dict):
@@ -142,6 +150,9 @@ class _Checker:
     def classes(self, name: str, came: Any) -> ClassList | None:
         if not isinstance(came, list) or not all(isinstance(entry, str) for entry in came):
             self.note(f"task {name!r}: classes must be the list of class names in their order, got {came!r:.80}")
+            return None
+        if fault := class_names_fault(came):
+            self.note(f"task {name!r}: {fault}")
             return None
         try:
             return ClassList(tuple(came))

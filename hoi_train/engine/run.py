@@ -13,6 +13,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import secrets
 from collections.abc import Iterator, Mapping
@@ -138,21 +139,12 @@ def _check_same(config: RunConfig, folder: Path) -> None:
 
 
 def _wandb_id(folder: Path) -> str:
+    """Return the run's id in wandb: the one it has, else the one that a sweep's agent gives, else a new one."""
     path = folder / WANDB_FILE
     if not path.is_file():
-        path.write_text(secrets.token_hex(4))
+        path.write_text(os.environ.get("WANDB_RUN_ID") or secrets.token_hex(4))
     return path.read_text().strip()
 
 
 def _wandb(config: RunConfig, run_id: str) -> WandbTracker:
-    settings = config.wandb
-    return WandbTracker(
-        config.run_dir,
-        run_id,
-        config.run_dir.name,
-        config.plain(),
-        mode=settings.mode,
-        project=settings.project,
-        entity=settings.entity,
-        tags=settings.tags,
-    )
+    return WandbTracker(config.run_dir, run_id, config.run_dir.name, config.plain(), **config.wandb.model_dump())

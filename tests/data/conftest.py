@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from videos import encode
 
 from hoi_train.data.manifest import Manifest, read_manifest, write_manifest
 from hoi_train.records import ClassList, Task
+from tests.videos import encode
 
 VERB = Task("verb", ClassList(("take", "put", "open")), "single")
 NOUN = Task("noun", ClassList(("cup", "plate")), "multi")

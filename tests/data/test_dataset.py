@@ -6,7 +6,6 @@ import pickle
 
 import pytest
 import torch
-from videos import number_of
 
 from hoi_train.data.dataset import ClipDataset, collate
 from hoi_train.data.manifest import Manifest
@@ -14,6 +13,7 @@ from hoi_train.data.samplers import Item
 from hoi_train.data.sampling import segment_frames
 from hoi_train.data.transforms import Augment, CenterCrop
 from hoi_train.records import ClipError, UserError
+from tests.videos import number_of
 
 
 def make_dataset(manifest: Manifest, **options: object) -> ClipDataset:

@@ -407,8 +407,14 @@ def test_pairs_need_a_task_and_a_format_that_holds_them(tmp_path: Path) -> None:
             "clip_id,path,split,verb,noun,gruop\na,a,train,take,cup,P\n",
             "line 1: unknown column 'gruop'; did you mean 'group'?",
         ),
-        (b"clip_id,path,split,verb,noun\na,\xff.mp4,train,take,cup\n", "line 2: not UTF-8 text: byte 0xff at column 3"),
-        ("clip_id;path;split;verb;noun\na;a;train;take;cup\n", "line 1: unknown column 'clip_id;path;split;verb;noun'"),
+        (
+            b"clip_id,path,split,verb,noun\na,\xff.mp4,train,take,cup\n",
+            "line 2: not UTF-8 text: byte 0xff at column 3; save the file",
+        ),
+        (
+            "clip_id;path;split;verb;noun\na;a;train;take;cup\n",
+            "line 1: cells are separated by ';'; a csv manifest needs commas",
+        ),
     ],
 )
 def test_csv_headers_and_empty_files(tmp_path: Path, text: str | bytes, words: str) -> None:
@@ -510,6 +516,7 @@ def test_mutated_lines_never_escape_as_other_errors(tmp_path: Path) -> None:
         ('{"tasks": {"a": {"labels": "multi", "classes": ["x", "x"]}}}', "class names must be unique, repeated: ['x']"),
         ('{"tasks": {"a": {"labels": "multi", "classes": []}}}', "a class list needs at least one class"),
         ('{"tasks": {"a": 1, "a": 2}}', "key 'a' occurs twice"),
+        ('{"tasks": {"a": {"labels": "multi", "classes": ["\\u001b[2J"]}}}', "contains control characters"),
         ('{"tasks": {"path": {"labels": "multi", "classes": ["x"]}}}', "a task cannot be called 'path'"),
         ('{"tasks": {"a/b": {"labels": "multi", "classes": ["x"]}}}', "task name 'a/b' must begin with a letter"),
         ('{"tasks": {"a": {"labels": "multi", "of": "clips", "classes": ["x"]}}}', 'of must be "clip" or "pair"'),

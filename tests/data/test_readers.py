@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from videos import clip_of, cut, encode, number_of, numbered, packet_places, sequential, turn, write_image
 
 from hoi_train.data.readers import READERS, check_reader, open_clip
 from hoi_train.data.readers.base import Reader
 from hoi_train.records import Clip, ClipError, UserError
+from tests.videos import clip_of, cut, encode, number_of, numbered, packet_places, sequential, turn, write_image
 
 HAS_DECORD = importlib.util.find_spec("decord") is not None
 decord = pytest.mark.skipif(not HAS_DECORD, reason="decord has no wheel for this machine")

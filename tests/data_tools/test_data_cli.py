@@ -8,10 +8,10 @@ import time
 from pathlib import Path
 
 import pytest
-from videos import encode
 
 from data_tools.cli import main
 from hoi_train.data.manifest import read_manifest
+from tests.videos import encode
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMANDS = ("demo", "egtea", "folder", "stats", "verify")

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 from rich.console import Console
-from videos import encode, numbered, write_image
 
 from data_tools.verify import Report, check_clip, verify_manifest
 from hoi_train.data.manifest import ManifestError, write_manifest
 from hoi_train.records import ClassList, Clip, Task, UserError
+from tests.videos import encode, numbered, write_image
 
 TASK = Task("label", ClassList(("x",)), "single")
 

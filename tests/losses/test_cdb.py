@@ -6,10 +6,10 @@ import math
 
 import pytest
 import torch
-from loss_cases import SINGLE, batch, validation
 from torch import Tensor
 
 from hoi_train.losses.class_difficulty import CDBCrossEntropy, TauFormula, dynamic_tau
+from tests.losses.loss_cases import SINGLE, batch, validation
 
 FORMULAS: list[TauFormula] = ["paper", "released_cifar", "released_imagenet"]
 NAN = math.nan

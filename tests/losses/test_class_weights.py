@@ -8,11 +8,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from loss_cases import batch
 
 from hoi_train.losses.cross_entropy import CrossEntropy
 from hoi_train.losses.weights import ClassWeighting, Scheme, difficulty_weights, sum_to_classes
 from hoi_train.records import ClassCounts
+from tests.losses.loss_cases import batch
 
 COUNT_SCHEMES: list[Scheme] = ["inverse", "sqrt_inverse", "effective", "neg_pos"]
 LONG_TAIL = ClassCounts.single([3451, 178, 8, 0])

@@ -16,7 +16,6 @@ from typing import Any
 
 import pytest
 import torch
-from loss_cases import gradient, validation
 from torch import Tensor
 
 from hoi_train.losses import Loss
@@ -27,6 +26,7 @@ from hoi_train.losses.cross_entropy import CrossEntropy
 from hoi_train.losses.focal import Focal
 from hoi_train.losses.weights import ClassWeighting
 from hoi_train.records import ClassCounts
+from tests.losses.loss_cases import gradient, validation
 
 Entry = dict[str, Any]
 FILE = Path(os.environ.get("HOI_GOLDEN", Path(__file__).resolve().parents[2] / "../shared/golden")) / "losses.json"

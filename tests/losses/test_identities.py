@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from loss_cases import COUNTS, MULTI, SINGLE, batch, gradient, validation
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, one_hot
 
 from hoi_train.losses import LOSSES, Loss
@@ -15,6 +14,7 @@ from hoi_train.losses.cross_entropy import CrossEntropy
 from hoi_train.losses.focal import Focal, focal_term, true_class_margin
 from hoi_train.losses.weights import ClassWeighting, Scheme
 from hoi_train.records import ClassCounts, LabelKind
+from tests.losses.loss_cases import COUNTS, MULTI, SINGLE, batch, gradient, validation
 
 IFW = ClassWeighting("inverse")
 

@@ -9,13 +9,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from loss_cases import COUNTS, KINDS, batch, gradient, make, validation
 from pydantic import TypeAdapter, ValidationError
 
 from hoi_train.losses import LOSSES, Loss
 from hoi_train.losses.cross_entropy import CrossEntropy
 from hoi_train.losses.weights import ClassWeighting
 from hoi_train.records import ClassCounts, LabelKind
+from tests.losses.loss_cases import COUNTS, KINDS, batch, gradient, make, validation
 
 every_loss = pytest.mark.parametrize(("name", "kind"), KINDS)
 single_label = pytest.mark.parametrize("name", [name for name, kind in KINDS if kind == "single"])
