@@ -18,6 +18,7 @@ from hoi_train.engine.experiment import assemble
 from hoi_train.tracking.events import read_events
 from tests.engine.processes import run, start
 from tests.small import make_config, make_data
+from tests.tracking.offline_run import offline_runs
 
 TWO_TASKS: dict[str, Any] = {
     "tasks": {
@@ -28,6 +29,9 @@ TWO_TASKS: dict[str, Any] = {
         }
     }
 }
+
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
 @pytest.fixture(scope="module")
@@ -92,11 +96,9 @@ def test_evaluate_gives_the_numbers_of_training_again(finished: Path, tmp_path: 
 
 def test_two_ranks_evaluate_as_one_process_does(finished: Path) -> None:
     arguments = ["scripts/evaluate.py", str(finished), "--split", "test"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     results = []
-    for command in ([sys.executable], torchrun):
-        subprocess.run([*command, *arguments], check=True, capture_output=True, env=environment, timeout=200)
+    for command in ([sys.executable], TORCHRUN):
+        subprocess.run([*command, *arguments], check=True, capture_output=True, env=ENVIRONMENT, timeout=200)
         results.append(json.loads((finished / "evaluation_test.json").read_text()))
     one, two = results
     assert one["tasks"]["verb"]["confusion"] == two["tasks"]["verb"]["confusion"]
@@ -168,3 +170,29 @@ def test_the_same_seed_makes_the_same_weights(manifest: Path, tmp_path: Path) ->
     one, two = (assemble(config).model.state_dict() for _ in range(2))
     assert all(torch.equal(one[key], two[key]) for key in one)
     torch.set_rng_state(before)
+
+
+def test_the_offline_run_of_a_training_is_read_back(manifest: Path, tmp_path: Path) -> None:
+    config = make_config(tmp_path, manifest, wandb={"mode": "offline"})
+    assert run(["train", str(config)], tmp_path / "log") == 0, (tmp_path / "log").read_text()
+    (mirrored,) = offline_runs(tmp_path / "small-seed3")
+    events = read_events(tmp_path / "small-seed3" / "events.jsonl")
+    losses = [row["scalars"]["loss"] for row in events if row["event"] == "train"]
+    assert [row["train/loss"] for row in mirrored.history if "train/loss" in row] == losses
+    recalls = [row["val/verb/recall_macro"] for row in mirrored.history if "val/verb/recall_macro" in row]
+    kept = [row["scalars"]["verb/recall_macro"] for row in events if row["event"] == "evaluation"]
+    assert recalls == kept[:3]
+    assert mirrored.config["loss"]["name"] == "cdb_ce"
+    assert mirrored.axes["train/*"] == "step"
+    assert mirrored.of("run")[0]["run_id"] == (tmp_path / "small-seed3" / "wandb_id").read_text()
+
+
+def test_two_ranks_train_and_are_resumed_by_one_command(manifest: Path, tmp_path: Path) -> None:
+    config = make_config(tmp_path, manifest, training={"batch_size": 2, "epochs": 2})
+    command = [*TORCHRUN, "scripts/train.py", str(config)]
+    subprocess.run(command, check=True, capture_output=True, env=ENVIRONMENT, timeout=200)
+    events = read_events(tmp_path / "small-seed3" / "events.jsonl")
+    assert [row["step"] for row in events if row["event"] == "train"] == [1, 2, 3, 4, 5, 6]
+    assert events[-1]["event"] == "end"
+    again = subprocess.run(command, check=True, capture_output=True, env=ENVIRONMENT, timeout=200, text=True)
+    assert "is finished" in again.stdout
