@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import signal
 import time
 from collections.abc import Callable
@@ -66,6 +67,13 @@ def kill(process: Any, log: Path, moment: Callable[[], bool], jitter: float) -> 
     return bool(process.exitcode == -signal.SIGKILL)
 
 
+def last_step(run_dir: Path) -> int:
+    """Return the last step in the log; a line may be half written."""
+    path = run_dir / "events.jsonl"
+    found = re.findall(r'"event": "train", "step": (\d+)', path.read_text()) if path.exists() else []
+    return int(found[-1]) if found else 0
+
+
 def rows(run_dir: Path, event: str) -> int:
     path = run_dir / "events.jsonl"
     return path.read_text().count(f'"event": "{event}"') if path.exists() else 0
@@ -78,19 +86,21 @@ def test_a_killed_run_ends_bit_identical_to_an_undisturbed_one(variant: str, man
     disturbed = make_config(tmp_path / "disturbed", manifest, **VARIANTS[variant])
     folder, log, dice = tmp_path / "disturbed" / "small-seed3", tmp_path / "disturbed.log", random.Random(variant)
 
+    def reached(step: int) -> Callable[[], bool]:
+        return lambda: last_step(folder) >= step
+
     def writing() -> bool:
         checkpoints = folder / "checkpoints"
         return checkpoints.exists() and any(not p.name.startswith("step_") for p in checkpoints.iterdir())
 
-    def after(event: str) -> Callable[[], bool]:
-        seen = rows(folder, event)
-        return lambda: rows(folder, event) > seen
-
-    killed = 0
-    for moment in (after("train"), writing, lambda: rows(folder, "train") % 3 == 2, after("checkpoint"), writing):
+    # Steps 1, 5 and 8 lie in the middle of epochs 0, 1 and 2; 3, 6 and 9 are followed by a validation.
+    moments = (reached(1), writing, reached(3), reached(5), writing, reached(6), reached(8))
+    killed = []
+    for moment in moments:
         process = start(["train", str(disturbed)], log)
-        killed += kill(process, log, moment, dice.uniform(0, 0.05))
-    assert killed >= 3, f"too few runs were still alive when they were to be killed: {log.read_text()}"
+        if kill(process, log, moment, dice.uniform(0, 0.02)):
+            killed.append(last_step(folder))
+    assert len({step // 3 for step in killed}) >= 2, f"killed after steps {killed}, which is too few epochs"
     assert run(["train", str(disturbed)], log) == 0, log.read_text()
     assert_identical(final_state(tmp_path / "quiet" / "small-seed3"), final_state(folder))
     assert undisturbed_rows(folder) == undisturbed_rows(tmp_path / "quiet" / "small-seed3")
