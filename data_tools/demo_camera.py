@@ -8,10 +8,26 @@ import numpy as np
 import numpy.typing as npt
 
 from data_tools.demo_objects import PALETTE
-from data_tools.demo_scene import Scene
+from data_tools.demo_scene import Scene, Thing
 from data_tools.demo_shapes import Array, Canvas, solid_box
 
 TREMOR = 0.012  # the camera moves by at most this much, in units of the frame's side
+
+
+@dataclass(frozen=True)
+class Track:
+    """An object through a film.
+
+    Args:
+        kind: its noun.
+        box: ``[F, 4]`` in pixels, not cut at the frame.
+        touched, held: bool ``[F]``, whether the hand touches it, and has a grip on it.
+    """
+
+    kind: str
+    box: Array
+    touched: Array
+    held: Array
 
 
 @dataclass(frozen=True)
@@ -21,17 +37,17 @@ class Film:
     Args:
         frames: RGB uint8 ``[F, S, S, 3]``.
         hand: box of the hand ``[F, 4]`` in pixels, not cut at the frame.
-        things: for each object its kind, box ``[F, 4]``, touched ``[F]`` and held ``[F]``; the target first.
+        tracks: the objects, first the one acted on.
     """
 
     frames: npt.NDArray[np.uint8]
     hand: Array
-    things: tuple[tuple[str, Array, Array, Array], ...]
+    tracks: tuple[Track, ...]
 
     def reversed(self) -> Film:
         """Return the film played backwards."""
-        things = tuple((kind, box[::-1], touched[::-1], held[::-1]) for kind, box, touched, held in self.things)
-        return Film(self.frames[::-1], self.hand[::-1], things)
+        tracks = (Track(t.kind, t.box[::-1], t.touched[::-1], t.held[::-1]) for t in self.tracks)
+        return Film(self.frames[::-1], self.hand[::-1], tuple(tracks))
 
 
 def film(scene: Scene, size: int, rng: np.random.Generator) -> Film:
@@ -51,11 +67,11 @@ def film(scene: Scene, size: int, rng: np.random.Generator) -> Film:
     def seen(box: Array) -> Array:
         return np.broadcast_to(box * size, (count, 4)) + np.tile(camera, 2)
 
-    things = tuple(
-        (thing.kind, seen(solid_box(thing.parts)), *(np.broadcast_to(f, count) for f in (thing.touched, thing.held)))
-        for thing in (scene.target, *scene.still)
-    )
-    return Film(frames, seen(solid_box(scene.hand)), things)
+    def track(thing: Thing) -> Track:
+        touched, held = (np.broadcast_to(flags, count) for flags in (thing.touched, thing.held))
+        return Track(thing.kind, seen(solid_box(thing.parts)), touched, held)
+
+    return Film(frames, seen(solid_box(scene.hand)), tuple(map(track, (scene.target, *scene.still))))
 
 
 def _wave(rng: np.random.Generator, count: int) -> Array:
@@ -93,7 +109,7 @@ def _move(canvas: Canvas, camera: Array) -> npt.NDArray[np.float32]:
 
 
 def _expose(frames: npt.NDArray[np.float32], rng: np.random.Generator) -> npt.NDArray[np.uint8]:
-    """Apply light that falls from one side and changes in time, its tint, and the noise of the sensor."""
+    """Apply, in place, light from one side that changes in time, its tint, and the noise of the sensor."""
     count, size = frames.shape[:2]
     axis = np.linspace(-1, 1, size)
     slope = rng.uniform(-0.15, 0.15, 2)
@@ -102,5 +118,8 @@ def _expose(frames: npt.NDArray[np.float32], rng: np.random.Generator) -> npt.ND
     light = (level[:, None, None] * window).astype(np.float32)
     tint = rng.uniform(0.94, 1.06, 3).astype(np.float32)
     noise = rng.standard_normal((count, size, size), dtype=np.float32) * np.float32(rng.uniform(0.008, 0.02))
-    lit = frames * tint * light[..., None] + noise[..., None]
-    return np.rint(np.clip(lit, 0, 1) * 255).astype(np.uint8)
+    # In place, as each step would otherwise take fresh megabytes.
+    frames *= 255 * tint
+    frames *= light[..., None]
+    frames += 255 * noise[..., None] + np.float32(0.5)
+    return np.clip(frames, 0, 255, out=frames).astype(np.uint8)

@@ -48,7 +48,9 @@ class Place:
         """Return K points of the object in the frame ``[F, K, 2]``; a coordinate is a number or ``[F]``."""
         flat = [value for point in points for value in point]
         local = np.stack(np.broadcast_arrays(*flat, self.scale)[:-1], axis=1).reshape(-1, len(points), 2)
-        return self.foot[:, None] + local * self.scale[:, None, None] * np.array([self.mirror, 1])
+        local = local * self.scale[:, None, None] * np.array([self.mirror, 1])
+        placed: Array = self.foot[:, None] + local
+        return placed
 
     def point(self, x: Array | float, y: Array | float) -> Array:
         """Return one point of the object in the frame ``[F, 2]``."""
@@ -216,7 +218,8 @@ def _wood(colour: Array) -> Array:
 
 
 def _glow(cold: Array, state: Array, hot: list[float]) -> Array:
-    return cold + state[:, None] * (np.array(hot) - cold)
+    colour: Array = cold + state[:, None] * (np.array(hot) - cold)
+    return colour
 
 
 def _at_height(y: float) -> Callable[[Place, Array], Array]:

@@ -10,7 +10,7 @@ All lengths are in units of the frame's side, times in 0..1 of the clip.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -19,10 +19,10 @@ from data_tools.demo_shapes import Array, Part, solid_box
 
 VERBS = ("take", "push", "open", "turn_on", "put", "pull", "close", "turn_off")  # from the most common to the rarest
 REVERSED: Mapping[str, str] = dict(zip(VERBS[4:], VERBS[:4], strict=True))
-ACTED_ON: Mapping[str, tuple[str, ...]] = {
+_ACTED_ON: Mapping[str, tuple[str, ...]] = {
     "take": ("cup", "bottle", "bowl"),
-    "open": ("drawer", "cupboard", "box"),
     "push": ("box", "tray"),
+    "open": ("drawer", "cupboard", "box"),
     "turn_on": ("lamp", "stove"),
 }
 SKINS = np.array([[0.97, 0.80, 0.69], [0.88, 0.67, 0.53], [0.75, 0.53, 0.39], [0.60, 0.41, 0.29], [0.43, 0.29, 0.21]])
@@ -65,7 +65,7 @@ class Scene:
     Args:
         num_frames: F.
         target: what the hand acts on.
-        still: everything else on the table, the backmost first; ``tray`` is the number of the tray under the target.
+        still: everything else on the table, the tray under the target first, then distractors from back to front.
         arm, hand: parts above all things.
         nouns: kinds acted on.
     """
@@ -125,7 +125,7 @@ def _take(rng: np.random.Generator, time: _Timing, exit_at: Array) -> _Act:
 
 def _push(rng: np.random.Generator, time: _Timing, exit_at: Array) -> _Act:
     near = np.array([rng.uniform(0.3, 0.7), rng.uniform(0.88, 0.96)])
-    far = near + (rng.uniform(-0.08, 0.08), -rng.uniform(0.26, 0.36))
+    far = near + np.array([rng.uniform(-0.08, 0.08), -rng.uniform(0.26, 0.36)])
     foot = near + time.ease(time.arrive + 0.04, time.release)[:, None] * (far - near)
     place = Place(foot, _perspective(foot[:, 1]))
     return _Act(place, np.zeros(len(foot)), time.contact, np.zeros(len(foot), dtype=bool), _withdrawal(time))
@@ -163,13 +163,17 @@ def _perspective(foot_y: Array | float) -> Array:
     return np.asarray(0.92 + 0.42 * foot_y)  # what stands further back is smaller
 
 
-def play(verb: str, rng: np.random.Generator, actor: Actor) -> Scene:
+def acted_on(verb: str) -> tuple[str, ...]:
+    """Return the kinds of objects that a verb acts on; those of a reversed verb in reversed order."""
+    return _ACTED_ON[REVERSED[verb]][::-1] if verb in REVERSED else _ACTED_ON[verb]
+
+
+def play(verb: str, kind: str, rng: np.random.Generator, actor: Actor) -> Scene:
     """Draw the scene of a verb in forward time; a reversed verb gives the scene of the verb it reverses."""
     verb = REVERSED.get(verb, verb)
     time = _Timing.draw(rng, int(rng.integers(24, 33)))
     elbow = np.array([[rng.uniform(0.05, 0.95), 2.2]])
     entry, exit_at = (np.array([0.5 * (elbow[0, 0] + rng.uniform(0.2, 0.8)), y]) for y in (1.35, 1.75))
-    kind = str(rng.choice(ACTED_ON[verb]))
     act = _ACTIONS[verb](rng, time, exit_at)
     colour = PALETTE[rng.integers(len(PALETTE))]
     target = Thing(kind, KINDS[kind].draw(act.place, colour, act.state), act.touched, act.held)
@@ -200,7 +204,7 @@ def _surroundings(rng: np.random.Generator, target: Thing, on_tray: Place | None
     taken = [boxes[0], boxes[np.flatnonzero(target.touched)[-1]]]
     things = []
     if on_tray is not None:
-        foot = on_tray.foot[:1] + (0, 0.035)
+        foot = on_tray.foot[:1] + np.array([0, 0.035])
         things.append(_still("tray", Place(foot, on_tray.scale[:1]), rng))
         taken.append(solid_box(things[0].parts)[0])
     distractors: list[tuple[float, Thing]] = []

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-Array = npt.NDArray[np.floating[Any]]
+Array = npt.NDArray[Any]  # float, or bool where a docstring says so
 Distance = Callable[[Array, Array], Array]
 
 OUTLINE = 0.011  # a pixel at 96 pixels: keeps small things legible over any background
@@ -44,7 +44,8 @@ def capsule(a: Array, b: Array, radius_a: Array | float, radius_b: Array | float
     def distance(x: Array, y: Array) -> Array:
         px, py = x - ax, y - ay
         along = np.clip((px * dx + py * dy) / length, 0, 1)
-        return np.hypot(px - along * dx, py - along * dy) - (start + along * growth)
+        edge: Array = np.hypot(px - along * dx, py - along * dy) - (start + along * growth)
+        return edge
 
     reach_a, reach_b = radii_a[:, None], radii_b[:, None]
     low, high = np.minimum(a - reach_a, b - reach_b), np.maximum(a + reach_a, b + reach_b)
@@ -61,7 +62,7 @@ def ellipse(centre: Array, radii: Array, ring: Array | float | None = None) -> S
         px, py = (x - cx) / rx, (y - cy) / ry
         level = np.hypot(px, py)
         # To first order the distance; its zero is the ellipse exactly.
-        edge = level * (level - 1) / np.maximum(np.hypot(px / rx, py / ry), np.float32(1e-6))
+        edge: Array = level * (level - 1) / np.maximum(np.hypot(px / rx, py / ry), np.float32(1e-6))
         return edge if width is None else np.abs(edge) - _column(width)
 
     reach = radii if width is None else radii + width[:, None]
@@ -75,13 +76,13 @@ def polygon(points: Array, rounding: Array | float = 0.0) -> Shape:
     edges = list(zip(corners, corners[1:] + corners[:1], strict=True))
 
     def distance(x: Array, y: Array) -> Array:
-        nearest: Array | None = None
+        nearest: Array = np.full((), np.inf, dtype=np.float32)
         sides = []
         for (ax, ay), (bx, by) in edges:
             px, py, dx, dy = x - ax, y - ay, bx - ax, by - ay
             along = np.clip((px * dx + py * dy) / np.maximum(dx * dx + dy * dy, np.float32(1e-12)), 0, 1)
             squared = (px - along * dx) ** 2 + (py - along * dy) ** 2
-            nearest = squared if nearest is None else np.minimum(nearest, squared)
+            nearest = np.minimum(nearest, squared)
             sides.append(dx * py - dy * px > 0)
         inside = np.logical_and.reduce(sides) | ~np.logical_or.reduce(sides)
         return np.where(inside, -1, 1) * np.sqrt(nearest) - _column(grown)
@@ -117,7 +118,8 @@ class Part:
     def box(self) -> Array:
         """``[F, 4]``, x0, y0, x1, y1 with the outline or the blurred edge."""
         reach = OUTLINE if self.solid else self.softness / 2
-        return self.shape.box + np.array([-reach, -reach, reach, reach])
+        box: Array = self.shape.box + np.array([-reach, -reach, reach, reach])
+        return box
 
 
 def solid_box(parts: Iterable[Part]) -> Array:

@@ -107,6 +107,7 @@ class Training(Strict):
     ema_decay: Annotated[float, Gt(0), Lt(1)] | None = None
     precision: Literal["32-true", "bf16-mixed", "64-true"] = "32-true"
     channels_last: bool = False
+    threads: Annotated[int, Ge(1)] | None = None
     compile: bool = False
     patience: Annotated[int, Ge(1)] | None = None
 

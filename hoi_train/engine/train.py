@@ -9,11 +9,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning_fabric import Fabric
 from rich.console import Console
 from torch import nn
 
-from hoi_train.config import ConfigError, RunConfig
+from hoi_train.config import ConfigError, RunConfig, Training
 from hoi_train.engine import checkpoint
 from hoi_train.engine.evaluation import evaluate
 from hoi_train.engine.experiment import Experiment, assemble
@@ -23,11 +24,13 @@ from hoi_train.records import EpochStats, Split
 from hoi_train.reports.tables import class_table, epoch_table
 
 
-def launch(precision: str) -> Fabric:
+def launch(config: Training) -> Fabric:
     """Start Fabric on one device, or as one of the ranks that ``torchrun`` made."""
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
     local, world = (int(os.environ.get(name, "1")) for name in ("LOCAL_WORLD_SIZE", "WORLD_SIZE"))
     strategy = "ddp" if world > 1 else "auto"
-    fabric = Fabric(devices=local, num_nodes=world // local, strategy=strategy, precision=precision)  # type: ignore[arg-type]
+    fabric = Fabric(devices=local, num_nodes=world // local, strategy=strategy, precision=config.precision)  # type: ignore[arg-type]
     fabric.launch()
     return fabric
 
@@ -38,7 +41,7 @@ def train(config: RunConfig) -> int:
     Returns:
         0 when the run is at its end; 143 or 130 when SIGTERM or SIGINT stopped it with its state saved.
     """
-    fabric = launch(config.training.precision)
+    fabric = launch(config.training)
     console = Console(quiet=fabric.global_rank > 0)
     with open_run(config, writer=fabric.global_rank == 0) as run:
         if finished(run.folder):
@@ -59,7 +62,7 @@ def train(config: RunConfig) -> int:
 def evaluate_run(folder: Path, split: Split, which: str, console: Console) -> int:
     """Evaluate a checkpoint (``best`` or ``last``) of a run on a split, show and write ``evaluation_<split>.json``."""
     config = read_run(folder).model_copy(update={"runs": folder.parent})
-    fabric = launch(config.training.precision)
+    fabric = launch(config.training)
     experiment = assemble(config, rank=fabric.global_rank, world_size=fabric.world_size)
     if split not in experiment.loaders:
         raise ConfigError(f"{config.data.manifest} has no clips in the split {split!r}")
