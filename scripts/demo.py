@@ -28,7 +28,7 @@ def main() -> int:
     began = time.monotonic()
     manifest = Path("data/demo/manifest.parquet")
     if not manifest.is_file():
-        code = hoi_data(["demo", "--out", str(manifest.parent), "--clips", "1000"])
+        code = hoi_data(["demo", "--out", str(manifest.parent), "--clips", "660"])
         if code:
             return code
     runs = []

@@ -30,7 +30,7 @@ def launch(config: Training) -> Fabric:
         torch.set_num_threads(config.threads)
     local, world = (int(os.environ.get(name, "1")) for name in ("LOCAL_WORLD_SIZE", "WORLD_SIZE"))
     strategy = "ddp" if world > 1 else "auto"
-    fabric = Fabric(devices=local, num_nodes=world // local, strategy=strategy, precision=config.precision)  # type: ignore[arg-type]
+    fabric = Fabric(devices=local, num_nodes=world // local, strategy=strategy, precision=config.precision)
     fabric.launch()
     return fabric
 
