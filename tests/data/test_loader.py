@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_dataset import make_dataset
+from tests.data.test_dataset import make_dataset
 
 from hoi_train.data.loader import ClipLoader
 from hoi_train.data.manifest import Manifest

@@ -120,8 +120,8 @@ def test_a_restart_changes_nothing() -> None:
 
 
 def test_momentum_averages_recall_over_validations() -> None:
-    recalls = [1.0, 0.5, 0.0], [1.0, 0.0, 0.5]
+    recalls = [1.0, 0.5, 0.0, 0.2], [1.0, 0.0, 0.5, 0.4]
     averaged = [0.8 * 0.2 * first + 0.2 * second for first, second in zip(*recalls, strict=True)]
     difficulty = [1 - value for value in averaged]
-    expected = [3 * value / sum(difficulty) for value in difficulty]
+    expected = [4 * value / sum(difficulty) for value in difficulty]
     assert weights(after(*recalls, tau=1.0, momentum=0.8)) == pytest.approx(expected, rel=1e-6)
