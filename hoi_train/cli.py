@@ -30,6 +30,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code: int = parsed.command(parsed)
     except KeyboardInterrupt:
         return 130
+    except OSError as error:  # a full or read-only disk: the message names the path
+        print(f"hoi-train: {error}", file=sys.stderr)
+        return 2
     except Exception as error:
         from hoi_train.records import UserError
 

@@ -88,7 +88,7 @@ def open_run(config: RunConfig, *, writer: bool) -> Iterator[Run]:
             folder.mkdir(parents=True, exist_ok=True)
             stack.enter_context(RunLock(folder))
             wandb_id = _wandb_id(folder)
-            (folder / CONFIG_FILE).write_text(yaml.safe_dump(config.plain(), sort_keys=False))
+            _write_whole(folder / CONFIG_FILE, yaml.safe_dump(config.plain(), sort_keys=False))
             trackers = (EventLog(folder / EVENTS_FILE), _wandb(config, wandb_id))
             for tracker in trackers:
                 stack.callback(tracker.close)
@@ -103,10 +103,10 @@ def read_run(folder: Path) -> RunConfig:
     return parse_config(yaml.safe_load(path.read_text()), path)
 
 
-def finished(folder: Path) -> bool:
-    """Return whether a run has come to its end."""
+def has_recorded(folder: Path, event: str) -> bool:
+    """Return whether a run's log has an event, such as its ``start`` or its ``end``."""
     path = folder / EVENTS_FILE
-    return path.is_file() and any(row["event"] == "end" for row in read_events(path))
+    return path.is_file() and any(row["event"] == event for row in read_events(path))
 
 
 def chosen_checkpoint(config: RunConfig, which: str) -> Checkpoint:
@@ -142,8 +142,15 @@ def _wandb_id(folder: Path) -> str:
     """Return the run's id in wandb: the one it has, else the one that a sweep's agent gives, else a new one."""
     path = folder / WANDB_FILE
     if not path.is_file():
-        path.write_text(os.environ.get("WANDB_RUN_ID") or secrets.token_hex(4))
+        _write_whole(path, os.environ.get("WANDB_RUN_ID") or secrets.token_hex(4))
     return path.read_text().strip()
+
+
+def _write_whole(path: Path, text: str) -> None:
+    """Write a file that a kill leaves either as it was or complete."""
+    unfinished = path.with_name(f".unfinished-{path.name}")
+    unfinished.write_text(text)
+    unfinished.replace(path)
 
 
 def _wandb(config: RunConfig, run_id: str) -> WandbTracker:

@@ -19,7 +19,7 @@ from hoi_train.engine import checkpoint
 from hoi_train.engine.evaluation import evaluate
 from hoi_train.engine.experiment import Experiment, assemble
 from hoi_train.engine.loop import Loop, Stopped
-from hoi_train.engine.run import CHECKPOINTS, Run, chosen_checkpoint, finished, open_run, read_run, versions
+from hoi_train.engine.run import CHECKPOINTS, Run, chosen_checkpoint, has_recorded, open_run, read_run, versions
 from hoi_train.records import EpochStats, Split
 from hoi_train.reports.tables import class_table, epoch_table
 
@@ -44,7 +44,7 @@ def train(config: RunConfig) -> int:
     fabric = launch(config.training)
     console = Console(quiet=fabric.global_rank > 0)
     with open_run(config, writer=fabric.global_rank == 0) as run:
-        if finished(run.folder):
+        if has_recorded(run.folder, "end"):
             console.print(f"{run.folder} is finished; see: hoi-train compare {run.folder}", soft_wrap=True)
             return 0
         experiment = assemble(config, rank=fabric.global_rank, world_size=fabric.world_size)
@@ -84,6 +84,10 @@ def _begin(loop: Loop, run: Run, experiment: Experiment, console: Console) -> No
         loop.restore(checkpoint.load(newest, loop.fabric.device), newest.cursor)
         console.print(f"resumed {run.folder} at epoch {loop.cursor.epoch + 1}, step {loop.cursor.step}")
         run.record({"event": "resume", "step": loop.cursor.step})
+        return
+    if has_recorded(run.folder, "start"):  # it was killed before its first checkpoint
+        console.print(f"{run.folder} has no checkpoint yet: it begins again")
+        run.record({"event": "resume", "step": 0})
         return
     parameters = sum(parameter.numel() for parameter in experiment.model.parameters())
     start = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import re
+import shutil
 import signal
 import time
 from collections.abc import Callable
@@ -142,3 +143,15 @@ def test_a_changed_configuration_is_refused_with_the_difference(manifest: Path, 
     assert "was made with another configuration:\n  optimizer.lr: 0.02 -> 0.5" in log.read_text()
     assert run(["train", str(config)], log) == 0
     assert "is finished" in log.read_text()
+
+
+def test_a_run_killed_before_its_first_checkpoint_begins_again(manifest: Path, tmp_path: Path) -> None:
+    config = make_config(tmp_path, manifest, training={"epochs": 1}, checkpoints={"every_steps": None})
+    folder, log = tmp_path / "small-seed3", tmp_path / "log"
+    assert kill(start(["train", str(config)], log), log, lambda: last_step(folder) >= 1, 0), log.read_text()
+    for damaged in (folder / "checkpoints").glob("*"):
+        shutil.rmtree(damaged)
+    assert run(["train", str(config)], log) == 0, log.read_text()
+    events = read_events(folder / "events.jsonl")
+    assert [row["step"] for row in events if row["event"] == "train"] == [1, 2, 3]
+    assert [row["event"] for row in events].count("start") == 1
