@@ -64,6 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument("--split", choices=("val", "test"), default="test")
     compare.add_argument("--task", help="the first task if not given")
     compare.add_argument("--plot", type=Path, help="write a PNG with the recall of every class")
+    compare.add_argument("--history", type=Path, help="write a PNG with loss and recall over the epochs (validation)")
     compare.add_argument("--markdown", action="store_true", help="print the table as Markdown")
     compare.set_defaults(command=_compare)
 
@@ -112,6 +113,11 @@ def _compare(arguments: argparse.Namespace) -> int:
 
         per_class_recall(arguments.runs, arguments.plot, task=arguments.task, split=arguments.split)
         print(f"recall of every class: {arguments.plot}")
+    if arguments.history:
+        from hoi_train.reports.plots import history
+
+        history(arguments.runs, arguments.history, task=arguments.task)
+        print(f"history: {arguments.history}")
     return 0
 
 

@@ -119,7 +119,7 @@ def best(folder: Path, mode: Literal["max", "min"] = "max") -> Checkpoint | None
     return None
 
 
-def prune(folder: Path, keep: int = 2, keep_best: bool = True, mode: Literal["max", "min"] = "max") -> list[Path]:
+def prune(folder: Path, keep: int = 2, mode: Literal["max", "min"] = "max") -> list[Path]:
     """Remove all but the ``keep`` newest checkpoints that verify and the best one, and what kills left behind.
 
     Nothing is removed before ``keep`` (>= 2) checkpoints have verified.
@@ -138,7 +138,7 @@ def prune(folder: Path, keep: int = 2, keep_best: bool = True, mode: Literal["ma
     else:
         return []
     spared = {*kept.values()}
-    if keep_best and (leader := best(folder, mode)) is not None:
+    if (leader := best(folder, mode)) is not None:
         spared.add(leader.path)
     removed = [path for path in _newest_first(folder) if path not in spared]
     for path in removed:

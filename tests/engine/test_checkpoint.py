@@ -202,8 +202,6 @@ def test_prune_keeps_the_newest_and_the_best(tmp_path: Path) -> None:
     removed = checkpoint.prune(tmp_path, keep=2)
     assert sorted(path.name for path in removed) == ["step_00000000", "step_00000002"]
     assert names(tmp_path) == ["step_00000001", "step_00000003", "step_00000004"]
-    checkpoint.prune(tmp_path, keep=2, keep_best=False)
-    assert names(tmp_path) == ["step_00000003", "step_00000004"]
 
 
 def test_prune_removes_nothing_before_enough_have_verified(tmp_path: Path) -> None:
