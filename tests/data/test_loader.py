@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.data.test_dataset import make_dataset
 
 from hoi_train.data.loader import ClipLoader
 from hoi_train.data.manifest import Manifest
 from hoi_train.records import ClipBatch, ClipError
+from tests.data.test_dataset import make_dataset
 
 ROOT = Path(__file__).resolve().parents[2]
 
