@@ -48,8 +48,9 @@ def evaluate(
         NonFiniteError: on every rank, if a logit of any clip is not finite.
     """
     share_buffers(model)
-    was_training = model.training
+    was_training = model.training, objective.training
     model.eval()
+    objective.eval()
     indices: list[Tensor] = []
     columns: dict[str, list[Tensor]] = {f"{kind} {task}": [] for task in tasks for kind in ("logits", "target")}
     for batch in batches:
@@ -62,11 +63,10 @@ def evaluate(
             # Losses and statistics of half-precision logits are made in float32, as in training.
             columns[f"logits {task}"].append((values.float() if values.dtype == torch.bfloat16 else values).cpu())
             columns[f"target {task}"].append(batch.targets[task])
-    model.train(was_training)
     found = gather(*(torch.cat(parts) if parts else torch.empty(0) for parts in (indices, *columns.values())))
     rows = dict(zip(columns, found[1:], strict=True))
     _check_finite({task: rows[f"logits {task}"] for task in tasks}, found[0], split)
-    return EpochStats(
+    stats = EpochStats(
         epoch=epoch,
         split=split,
         tasks={
@@ -74,6 +74,9 @@ def evaluate(
             for name, task in tasks.items()
         },
     )
+    model.train(was_training[0])
+    objective.train(was_training[1])
+    return stats
 
 
 def _statistics(task: Task, loss: Loss, logits: Tensor, target: Tensor, groups: Groups) -> TaskStats:

@@ -131,6 +131,7 @@ def _evaluate_checkpoint(
     objective = experiment.objective.to(fabric.device)
     objective.load_state_dict(state["objective"])
     epoch, batches = int(chosen.cursor["epoch"]) - 1, experiment.loaders[split].evaluation()
+    objective.schedule(epoch)
     return evaluate(fabric, model, objective, batches, experiment.tasks, experiment.groups, epoch, split)
 
 

@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from hoi_train.losses.weights import ClassWeighting
+from hoi_train.losses.weights import ClassWeighting, Place
 from hoi_train.records import ClassCounts, LabelKind, TaskStats
 
 
@@ -15,7 +15,9 @@ class Loss(nn.Module):
     """Map logits and targets to per-sample losses.
 
     A subclass takes ``class_counts`` first; its keyword-only arguments are its hyper-parameters, and from them
-    the configuration's schema is made. All state that changes the next step is a buffer or a parameter.
+    the configuration's schema is made. All state that changes the next step is a buffer or a parameter. What a loss
+    learns from batches it learns in ``forward`` while ``training`` (evaluation puts it in ``eval`` mode), summed over
+    ranks. What it draws it draws from torch's global generator, which the loop seeds anew for every step and rank.
 
     Args:
         class_counts: of the training split; they fix the number of classes C and the kind of labels.
@@ -39,6 +41,9 @@ class Loss(nn.Module):
             )
         self.kind: LabelKind = class_counts.labels
         self.num_classes = class_counts.num_classes
+        self.place: Place = _place(class_counts.labels, weights)
+        self.from_epoch = 0 if weights is None else weights.from_epoch
+        self.deferred = self.from_epoch > 0
         # Computed in float64, kept in float32: Apple's MPS has no float64, and moving one there fails.
         self.register_buffer("weights", None if weights is None else weights.of(class_counts).float())
 
@@ -63,30 +68,35 @@ class Loss(nn.Module):
     def weigh(self, losses: Tensor, target: Tensor) -> Tensor:
         """Multiply losses by the class weights in force, or return them as they are if there are none.
 
-        Single-label: every row, all its terms, by the weight of its true class.
-        Multi-label: each class's own column, positives and negatives.
-
         Args:
-            losses: ``[N]`` or, one term a class, ``[N, C]``.
+            losses: ``[N]`` or, one term a class, ``[N, C]``, which ``column`` and ``positives`` need.
             target: as in ``forward``.
         """
-        if self.weights is None:
+        if self.weights is None or self.deferred:
             return losses
         weights = self.weights.to(losses.dtype)
-        if self.kind == "multi":
+        if self.place == "column":
             return losses * weights
-        rows = weights[target]
+        if self.place == "positives":
+            return losses * (1 + target * (weights - 1))
+        rows = weights[target] if self.kind == "single" else _mean_of_classes(weights, target)
         return losses * (rows if losses.ndim == 1 else rows[:, None])
 
     def schedule(self, epoch: int) -> None:
-        """Set what depends on the epoch (from 0). Pure in ``epoch``: may be called any number of times."""
+        """Set what depends on the epoch (from 0). Pure in ``epoch``: may be called any number of times.
+
+        A subclass that overrides it calls this one, which begins deferred weights.
+        """
+        self.deferred = epoch < self.from_epoch
 
     def after_validation(self, stats: TaskStats) -> None:
         """Learn from the per-class results of the validation just made."""
 
     def class_weights(self) -> Tensor | None:
         """Return the weights per class in force, float64 ``[C]``, or ``None`` if the loss has none."""
-        return None if self.weights is None else self.weights.cpu().double()
+        if self.weights is None:
+            return None
+        return torch.ones(self.num_classes).double() if self.deferred else self.weights.cpu().double()
 
     def _check(self, logits: Tensor, target: Tensor) -> None:
         if logits.ndim != 2 or logits.shape[1] != self.num_classes or not logits.is_floating_point():
@@ -99,3 +109,16 @@ class Loss(nn.Module):
             wanted = f"floating [N, {self.num_classes}]"
         if not fits:
             raise ValueError(f"target must be {wanted} for N = {len(logits)}, got {target.dtype} {target.shape}")
+
+
+def _place(labels: LabelKind, weights: ClassWeighting | None) -> Place:
+    place = None if weights is None else weights.place
+    if labels == "single" and place not in (None, "row"):
+        raise ValueError(f"weights.place: {place!r} is for multi-label tasks; a single-label loss weighs whole rows")
+    return place or ("row" if labels == "single" else "column")
+
+
+def _mean_of_classes(weights: Tensor, target: Tensor) -> Tensor:
+    """Return ``[N]``: the mean weight of the classes of each row of a multi-hot target, 1 for a row without."""
+    labels = target.sum(1)
+    return torch.where(labels > 0, target @ weights / labels.clamp(min=torch.finfo(weights.dtype).tiny), 1.0)

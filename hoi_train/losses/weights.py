@@ -1,7 +1,6 @@
 """Weights per class: how often a class occurs, or how well it is recognised, turned into how much it counts.
 
-Where a weight is applied is the loss's business and is written in ``Loss.weigh``: single-label losses weigh a row by
-its true class, multi-label losses weigh each class's own column.
+``Loss.weigh`` applies them.
 """
 
 from __future__ import annotations
@@ -17,6 +16,7 @@ from hoi_train.records import ClassCounts
 
 Scheme = Literal["inverse", "sqrt_inverse", "effective", "neg_pos", "given"]
 Normalisation = Literal["sum_to_classes", "none"]
+Place = Literal["row", "column", "positives"]
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,11 @@ class ClassWeighting:
             (DB), and one class without samples then makes its own weight infinite or nan and all others 0.
             VidHOI's code has 5 for ``effective`` and 1 for the others.
         normalise: ``sum_to_classes`` or ``none``.
+        place: what a weight multiplies. ``row``: all of a sample, by its true class (single-label, the only place
+            there) or by the mean over its classes, 1 for a sample without (multi-label). ``column``: a class's own
+            terms (multi-label, the default there). ``positives``: of those only where the label holds.
+        from_epoch: deferred re-weighting (DRW; Cao et al., NeurIPS 2019, Algorithm 1): before this epoch, from 0,
+            every weight is 1. The authors' CIFAR code has 160 of 200 with ``effective``, beta 0.9999.
 
     Raises:
         ValueError: ``beta`` or ``values`` missing, out of range, or given to a scheme that does not use them.
@@ -59,6 +64,8 @@ class ClassWeighting:
     values: tuple[Annotated[float, Ge(0)], ...] | None = None
     count_floor: Annotated[int, Ge(1)] = 1
     normalise: Normalisation = "sum_to_classes"
+    place: Place | None = None
+    from_epoch: Annotated[int, Ge(0)] = 0
 
     def __post_init__(self) -> None:
         for name, user in (("beta", "effective"), ("values", "given")):
