@@ -16,6 +16,8 @@ import yaml
 from annotated_types import Ge, Gt, Lt, MinLen
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
+from hoi_train.data.class_sampling import SAMPLING
+from hoi_train.data.mixing import MIXING
 from hoi_train.data.transforms import TRANSFORMS
 from hoi_train.engine.optim import OPTIMIZERS, SCHEDULES
 from hoi_train.losses import LOSSES
@@ -50,7 +52,9 @@ if TYPE_CHECKING:
     Head = Component
     LossChoice = Component
     MethodChoice = Component
+    Mixing = Component
     Optimizer = Component
+    Sampling = Component
     ScheduleChoice = Component
     Transform = Component
     PreprocessingName = str
@@ -61,7 +65,9 @@ else:
     Head = component(HEADS)
     LossChoice = component(LOSSES)
     MethodChoice = component(METHODS)
+    Mixing = component(MIXING)
     Optimizer = component(OPTIMIZERS)
+    Sampling = component(SAMPLING)
     ScheduleChoice = component(SCHEDULES)
     Transform = component(TRANSFORMS)
     PreprocessingName = Literal[tuple(PREPROCESSING)]
@@ -77,6 +83,8 @@ class Data(Strict):
     num_frames: Annotated[int, Ge(1)] = 10
     train: Transform
     evaluation: Transform
+    sampling: Sampling = _default("instance")
+    mixing: Mixing = _default("none")
     workers: Annotated[int, Ge(0)] = 2
 
 

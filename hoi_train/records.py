@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -184,6 +184,24 @@ class PairAnnotation:
 
 
 @dataclass(frozen=True)
+class Mixture:
+    """How the clips of a batch were mixed with one another.
+
+    Args:
+        partners: int64 ``[N]``, for each clip the position in the batch of the one mixed into it.
+        share: part of the clip itself in the mixture, 0..1.
+    """
+
+    partners: Tensor
+    share: float
+
+    def blend(self, function: Callable[[Mapping[str, Tensor]], Tensor], targets: Mapping[str, Tensor]) -> Tensor:
+        """Return the mixture of what a function of the targets gives for the clips' own and for their partners'."""
+        theirs = {task: target[self.partners] for task, target in targets.items()}
+        return self.share * function(targets) + (1 - self.share) * function(theirs)
+
+
+@dataclass(frozen=True)
 class ClipBatch:
     """What the loader gives to the loop.
 
@@ -192,12 +210,14 @@ class ClipBatch:
         targets: for each task int64 ``[N]`` (single-label) or float32 multi-hot ``[N, C]`` (multi-label).
         indices: int64 ``[N]``, each clip's position in its split.
         clip_ids: N names, for messages.
+        mixture: set where the clips were mixed; the targets are those of the clips before.
     """
 
     video: Tensor
     targets: Mapping[str, Tensor]
     indices: Tensor
     clip_ids: tuple[str, ...]
+    mixture: Mixture | None = None
 
     def __post_init__(self) -> None:
         if not (self.video.ndim == 5 and self.video.shape[1] == 3 and self.video.dtype == torch.uint8):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 
 import torch
@@ -63,6 +64,12 @@ class ClipDataset(Dataset[Sample]):
 
     def __len__(self) -> int:
         return len(self.clips)
+
+    def select(self, rows: Tensor) -> ClipDataset:
+        """Return some of the clips, by their positions, int64."""
+        selected = copy(self)
+        selected.clips = self.clips.select(rows.numpy())
+        return selected
 
     def __getitem__(self, item: Item) -> Sample:
         """Read and transform one clip: random frames and augmentation in training, fixed ones in evaluation.

@@ -36,6 +36,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import torch
+from torch import Tensor
 
 from hoi_train.data.manifest_checks import check
 from hoi_train.data.manifest_columns import RawTable, column_types, raw_from_rows, raw_from_table
@@ -132,6 +134,16 @@ class Manifest:
             )
             for pair in self._value("pairs", row) or ()
         )
+
+    def labels(self, task: str) -> Tensor:
+        """Return the labels of all rows for a task of clips: int64 ``[N]`` class ids, or bool ``[N, C]`` multi-hot."""
+        described, column = self.tasks[task], self.table.column(task)
+        if described.labels == "single":
+            return torch.from_numpy(np.asarray(column, np.int64).copy())
+        lengths = np.asarray(pc.list_value_length(column))
+        found = torch.zeros(len(self), described.num_classes, dtype=torch.bool)
+        found[np.repeat(np.arange(len(self)), lengths), np.asarray(pc.list_flatten(column), np.int64)] = True
+        return found
 
     def counts(self, task: str) -> ClassCounts:
         """Count the classes of a task in all rows of this view; for a task of pairs the samples are the pairs."""

@@ -50,16 +50,18 @@ class EpochSampler:
 
         Args:
             epoch: from 0.
-            drawn: int64 indices, in this order, in place of each clip once in a random order.
+            drawn: int64 indices, in this order, in place of each clip once in a random order; empty for no batches.
         """
         if drawn is None:
             drawn = torch.randperm(self.num_clips, generator=generator(self.seed, "order", epoch))
+        if not len(drawn):
+            return drawn
         size = self.batch_size * self.world_size
         kept = max(size, len(drawn) // size * size)
         return drawn[torch.arange(kept) % len(drawn)]
 
     def num_batches(self, epoch: int, drawn: Tensor | None = None) -> int:
-        """Return the batches of an epoch on each rank, at least 1."""
+        """Return the batches of an epoch on each rank, at least 1 unless ``drawn`` is empty."""
         return len(self.order(epoch, drawn)) // (self.batch_size * self.world_size)
 
     def batches(self, epoch: int, start_batch: int = 0, drawn: Tensor | None = None) -> list[list[Item]]:

@@ -3,10 +3,10 @@
 ::
 
     for epoch in epochs:
-        method.stage, method.begin_stage              once a stage
+        method.begin_stage, a new optimizer           once a stage
         method.schedule, objective.schedule           idempotent
         for batch in batches(epoch):                  functions of (seed, epoch, clip)
-            method.training_loss -> backward
+            mix -> method.training_loss -> backward
             every `accumulate` batches:
                 gradient norm finite on all ranks?    else stop and name the clips
                 clip -> optimizer -> moving average
@@ -20,7 +20,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from typing import Any
@@ -35,12 +36,16 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from hoi_train.config import Training
 from hoi_train.engine.evaluation import NonFiniteError, evaluate
 from hoi_train.engine.experiment import Experiment
+from hoi_train.engine.features import extract
 from hoi_train.engine.optim import set_learning_rate
 from hoi_train.engine.progress import EpochBar, Throughput
 from hoi_train.engine.randomness import seed_of
 from hoi_train.engine.run import Run
+from hoi_train.methods.fit import Features, Step
 from hoi_train.records import ClipBatch, EpochStats, Split
 from hoi_train.reports.tables import epoch_table
+
+Targets = Mapping[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -83,15 +88,12 @@ class Loop:
     def __init__(self, experiment: Experiment, fabric: Fabric, run: Run, console: Console) -> None:
         self.experiment, self.fabric, self.run, self.console = experiment, fabric, run, console
         self.config: Training = experiment.config.training
-        self.network = experiment.model  # as it is saved; `self.model` is the same one as the ranks train it
-        compiled: Any = torch.compile(self.network) if self.config.compile else self.network
-        self.model, self.optimizer = fabric.setup(compiled, experiment.optimizer)
+        self.network = experiment.model  # as it is saved; `self.model` is how the ranks train it
+        fabric.to_device(self.network)
         self.objective = experiment.objective.to(fabric.device)
+        self.stages = experiment.method.stages()
         self.base_lr: float = experiment.config.optimizer.hyper_parameters()["lr"]
-        self.average: AveragedModel | None = None
-        if self.config.ema_decay is not None:
-            rule: Any = get_ema_multi_avg_fn(self.config.ema_decay)  # type: ignore[no-untyped-call]
-            self.average = AveragedModel(self.network, multi_avg_fn=rule, use_buffers=True)
+        self.average = self._new_average()
         self.cursor, self.best = Cursor(), Best()
         self._window: list[tuple[tuple[str, ...], Tensor]] = []
         self._throughput = Throughput()
@@ -130,22 +132,44 @@ class Loop:
         model, batches = self.evaluated_model, loader.evaluation()
         return evaluate(self.fabric, model, self.objective, batches, tasks, groups, epoch, split)
 
+    def _stage(self, epoch: int) -> int:
+        return bisect_right(self.stages, epoch) - 1
+
+    def _set_up(self) -> None:
+        """Wrap the network for its ranks and make a new optimizer, for what trains now."""
+        self.model: Any = None  # lets go of the hooks that an earlier wrapper has on the parameters
+        compiled: Any = torch.compile(self.network) if self.config.compile else self.network
+        self.model, self.optimizer = self.fabric.setup(compiled, self.experiment.make_optimizer(self.network))
+
+    def _new_average(self) -> AveragedModel | None:
+        if self.config.ema_decay is None:
+            return None
+        rule: Any = get_ema_multi_avg_fn(self.config.ema_decay)  # type: ignore[no-untyped-call]
+        return AveragedModel(self.network, multi_avg_fn=rule, use_buffers=True)
+
     def _begin_epoch(self, epoch: int) -> None:
-        method = self.experiment.method
-        stage = method.stage(epoch)
-        if stage != self.cursor.stage:
+        method, stage = self.experiment.method, self._stage(epoch)
+        begins = stage != self.cursor.stage
+        if begins:
             torch.manual_seed(seed_of(self.experiment.config.seed, "stage", stage))
-            method.begin_stage(stage, self.network)
-            self.cursor = replace(self.cursor, stage=stage)
+            self.network.load_state_dict(self.evaluated_model.state_dict())
+            method.begin_stage(stage, self.network, self._features)
+            self.cursor, self.best, self.average = replace(self.cursor, stage=stage), Best(), self._new_average()
+        self.network.train()
         method.schedule(epoch, self.network)
         self.objective.schedule(epoch)
-        self.model.train()
+        if begins:
+            self._set_up()
+
+    def _features(self, split: Split) -> Features:
+        return extract(self.fabric, self.network, self.experiment.loaders[split].evaluation())
 
     def _train_epoch(self, epoch: int) -> None:
-        loader = self.experiment.loaders["train"]
-        drawn = self.experiment.method.sampler(epoch)
+        loader, method = self.experiment.loaders["train"], self.experiment.method
+        drawn = method.sampler(epoch)
         total = loader.num_batches(epoch, drawn)
         batches = loader.training(epoch, self.cursor.batch, drawn)
+        method.begin_epoch(epoch, self.cursor.batch, total)
         title = f"epoch {epoch + 1}/{self.config.epochs}"
         self._throughput.reset()
         with EpochBar(self.console, title, total, self.cursor.batch) as bar:
@@ -157,15 +181,16 @@ class Loop:
 
     def _update(self, batches: Iterator[ClipBatch], size: int, moment: float) -> dict[str, float]:
         """Make one step of the optimizer from ``size`` batches and return what is worth recording."""
-        schedule, clip_norm = self.experiment.schedule, self.config.clip_norm
-        lr = set_learning_rate(self.optimizer, self.base_lr, schedule.factor(moment, self.config.epochs))
+        clip_norm, (first, *later) = self.config.clip_norm, (*self.stages[self.cursor.stage :], self.config.epochs)
+        factor = self.experiment.schedule.factor(moment - first, later[0] - first)
+        lr = set_learning_rate(self.optimizer, self.base_lr, factor)
         torch.manual_seed(seed_of(self.experiment.config.seed, "step", self.cursor.step, self.fabric.global_rank))
         total = 0.0
         self._window.clear()
         for number, batch in enumerate(batches, start=1):
-            placed = batch.map(self.fabric.to_device)
+            placed = self.experiment.mixing(self._place(batch))
             with self.fabric.no_backward_sync(self.model, enabled=number < size):
-                loss = self.experiment.method.training_loss(self.model, placed, self._objective_of(placed))
+                loss = self.experiment.method.training_loss(self.model, placed, self._step(placed, lr))
                 self.fabric.backward(loss / size)
             total += float(loss.detach()) / size
             self._throughput.add(len(batch) * self.fabric.world_size, 0.0)
@@ -182,13 +207,27 @@ class Loop:
             self.average.update_parameters(self.network)
         return {"loss": total, "lr": lr, "gradient_norm": float(norm)}
 
-    def _objective_of(self, batch: ClipBatch) -> Any:
-        def objective(logits: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> Tensor:
-            loss, sound = self.objective(logits, targets)
-            self._window.append((batch.clip_ids, sound))
-            return loss  # type: ignore[no-any-return]
+    def _place(self, batch: ClipBatch) -> ClipBatch:
+        return batch.map(self.fabric.to_device)
 
-        return objective
+    def _step(self, batch: ClipBatch, lr: float) -> Step:
+        """Return what a method may use for a batch; whether its clips are sound is kept, for the message if not."""
+
+        def mixed(function: Callable[[Targets], Tensor], targets: Targets) -> Tensor:
+            return function(targets) if batch.mixture is None else batch.mixture.blend(function, targets)
+
+        def objective(logits: Targets, targets: Targets, weights: Tensor | None = None) -> Tensor:
+            def of(these: Targets) -> Tensor:
+                loss, sound = self.objective(logits, these, weights)
+                self._window.append((batch.clip_ids, sound))
+                return loss  # type: ignore[no-any-return]
+
+            return mixed(of, targets)
+
+        def losses(logits: Targets, targets: Targets) -> Tensor:
+            return mixed(lambda these: self.objective.samples(logits, these), targets)
+
+        return Step(objective, losses, self.objective.samples, self.network, lr, self._place)
 
     def _refuse_update(self, norm: float) -> None:
         self.optimizer.zero_grad(set_to_none=True)
@@ -263,10 +302,14 @@ class Loop:
 
     def restore(self, state: Mapping[str, Any], cursor: Mapping[str, int]) -> None:
         """Go on from a saved state."""
+        self.best, self.cursor = Best(**state["best"]), Cursor(**cursor)
         self.network.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
         self.objective.load_state_dict(state["objective"])
         self.experiment.method.load_state_dict(state["method"])
+        within_stage = self._stage(self.cursor.epoch) == self.cursor.stage
+        if within_stage:  # otherwise the next epoch begins a stage, with a new optimizer
+            self.experiment.method.schedule(self.cursor.epoch, self.network)
+            self._set_up()
+            self.optimizer.load_state_dict(state["optimizer"])
         if self.average is not None:
             self.average.load_state_dict(state["average"])
-        self.best, self.cursor = Best(**state["best"]), Cursor(**cursor)

@@ -37,6 +37,12 @@ def check_tasks(config: RunConfig, manifest: Manifest) -> None:
             make_groups(config, manifest, name)
         except ValueError as error:
             problems.append(f"tasks.{name}.groups: {error}")
+    counted = getattr(config.data.sampling, "task", None)
+    if counted is not None and counted not in config.tasks:
+        known = list(config.tasks)
+        problems.append(
+            f"data.sampling.task: no task {counted!r}; this run has {', '.join(known)}{nearest(counted, known)}"
+        )
     monitor = config.checkpoints.monitor
     if not problems and monitor is not None and monitor not in (measured := measured_names(config, manifest)):
         problems.append(f"checkpoints.monitor: {monitor!r} is not measured; measured are {', '.join(measured)}")

@@ -30,25 +30,38 @@ class Objective(nn.Module):
         assert isinstance(loss, Loss)
         return loss
 
-    def forward(self, logits: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, logits: Mapping[str, Tensor], targets: Mapping[str, Tensor], weights: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Return the total and whether each sample is sound.
 
         Args:
             logits: ``[N, C]`` for each task.
             targets: int64 ``[N]`` or floating ``[N, C]`` for each task.
+            weights: floating ``[N]``; with them the total is ``sum_i w_i sum_k weight_k loss_ki`` and nothing is
+                reduced.
 
         Returns:
             The scalar total, which is nan if any logit or loss is not finite, whatever the loss makes of it (a
             sigmoid loss maps an infinite logit to 0, which would hide it); bool ``[N]``, true where all is finite.
         """
-        total = torch.zeros(())
-        sound = torch.ones((), dtype=torch.bool)
-        for task, values in logits.items():
-            loss, target = self.loss(task), targets[task]
-            losses = loss(values, target)
-            total = total.to(losses.device) + self.weights[task] * loss.reduce(losses, target)
-            sound = sound.to(losses.device) & losses.isfinite() & values.isfinite().all(dim=1)
+        losses = self._losses(logits, targets)
+        sound = torch.stack([losses[task].isfinite() & logits[task].isfinite().all(dim=1) for task in losses]).all(0)
+        if weights is not None:
+            total = (weights * self._sum(losses)).sum()
+        else:
+            total = self._sum({task: self.loss(task).reduce(each, targets[task]) for task, each in losses.items()})
         return total * torch.where(sound.all(), 1.0, torch.nan), sound
+
+    def samples(self, logits: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> Tensor:
+        """Return each sample's loss before any reduction, ``sum_k weight_k loss_k``, ``[N]``."""
+        return self._sum(self._losses(logits, targets))
+
+    def _losses(self, logits: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {task: self.loss(task)(values, targets[task]) for task, values in logits.items()}
+
+    def _sum(self, losses: Mapping[str, Tensor]) -> Tensor:
+        return torch.stack([self.weights[task] * each for task, each in losses.items()]).sum(0)
 
     def schedule(self, epoch: int) -> None:
         """Tell every loss the epoch (from 0)."""

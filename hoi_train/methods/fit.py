@@ -1,48 +1,144 @@
-"""The plain method: fit the loss. Every other method overrides the hooks it needs."""
+"""The plain method, and what every method is told: fit the loss. Every other one overrides the hooks it needs."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 from torch import Tensor, nn
 
-from hoi_train.records import ClipBatch, EpochStats
+from hoi_train.data.class_sampling import ClassBalanced
+from hoi_train.data.loader import ClipLoader
+from hoi_train.models.recognizer import Recognizer
+from hoi_train.records import ClassCounts, ClipBatch, EpochStats, Split, Task
 
-ObjectiveFunction = Callable[[Mapping[str, Tensor], Mapping[str, Tensor]], Tensor]
+LossesFunction = Callable[[Mapping[str, Tensor], Mapping[str, Tensor]], Tensor]
+
+
+class ObjectiveFunction(Protocol):
+    """Give the scalar to minimise from logits and targets by task.
+
+    With ``weights``, floating ``[N]``, it is the sum of the samples' losses times their weights, in place of the
+    reductions of the losses.
+    """
+
+    def __call__(
+        self, logits: Mapping[str, Tensor], targets: Mapping[str, Tensor], weights: Tensor | None = None
+    ) -> Tensor:
+        """Return the scalar."""
+        ...
+
+
+@dataclass(frozen=True)
+class Context:
+    """The run a method works in.
+
+    Args:
+        tasks: by name.
+        counts: of the training split, by task.
+        labels: of each split that has clips, by task: int64 ``[N]`` class ids or bool ``[N, C]``.
+        epochs: of the whole run.
+        batch_size: clips a batch and rank.
+        seed: of the run.
+        world_size: number of ranks.
+        sampling: the configured rule.
+        make_loader: from a split, positions in it (int64) and a batch size, a loader of those clips for this rank.
+    """
+
+    tasks: Mapping[str, Task]
+    counts: Mapping[str, ClassCounts]
+    labels: Mapping[Split, Mapping[str, Tensor]]
+    epochs: int
+    batch_size: int
+    seed: int
+    world_size: int
+    sampling: ClassBalanced
+    make_loader: Callable[[Split, Tensor, int], ClipLoader]
+
+
+@dataclass(frozen=True)
+class Features:
+    """What the network makes of every clip of a split, seen as in evaluation, gathered from all ranks.
+
+    Args:
+        features: floating ``[N, F]``, pooled, in the order of the split.
+        targets: for each task int64 ``[N]`` or floating ``[N, C]``.
+    """
+
+    features: Tensor
+    targets: Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One batch's place in the run, and what a method may need beyond the model.
+
+    Args:
+        objective: the scalar to minimise; a batch whose loss is not finite is found by it.
+        losses: of this batch, from logits and targets by task, each sample's loss before any reduction, ``[N]``,
+            summed over tasks.
+        plain_losses: the same for clips of another batch, which were not mixed.
+        network: the model without what ranks and compilation wrap around it.
+        lr: learning rate of this step.
+        place: puts a batch where the network is.
+    """
+
+    objective: ObjectiveFunction
+    losses: LossesFunction
+    plain_losses: LossesFunction
+    network: Recognizer
+    lr: float
+    place: Callable[[ClipBatch], ClipBatch]
 
 
 class Fit:
-    """Minimise the objective over all parameters, in one stage, with every clip once an epoch.
+    """Minimise the objective over all parameters, in one stage, with the clips that the sampling rule draws.
 
-    The loop calls the hooks in this order::
+    The hooks are called in this order::
 
-        stage(epoch) -> begin_stage(stage, model)      once a stage; recorded in the checkpoint's cursor
-        schedule(epoch, model)                         each epoch; idempotent (freezing)
+        adapt(model)                                   once, when the model is built and before weights are loaded
+        begin_stage(stage, model, features)            once a stage; recorded in the checkpoint's cursor
+        schedule(epoch, model)                         each epoch, after model.train(); idempotent (freezing)
         sampler(epoch)                                 each epoch; the clips to draw
-        training_loss(model, batch, objective)         each batch
+        begin_epoch(epoch, batch, num_batches)         each epoch, and when a run is resumed within one
+        training_loss(model, batch, step)              each batch
         after_validation(stats)                        each epoch
 
-    All state that changes the next step must be in ``state_dict``.
+    A stage begins with a new optimizer over what ``schedule`` left trainable, a learning-rate schedule over its own
+    epochs and a search for the best checkpoint of its own. All state that changes the next step must be in
+    ``state_dict``.
     """
 
-    def stage(self, epoch: int) -> int:
-        """Return the stage that an epoch (from 0) belongs to."""
-        return 0
+    def __init__(self, context: Context) -> None:
+        self.context = context
 
-    def begin_stage(self, stage: int, model: nn.Module) -> None:
-        """Prepare the model for a stage, for example re-initialise a head. Called once a stage."""
+    def adapt(self, model: Recognizer) -> None:
+        """Change the structure of the model, for example give its heads what a later stage needs."""
 
-    def schedule(self, epoch: int, model: nn.Module) -> None:
+    def stages(self) -> tuple[int, ...]:
+        """Return the epoch that each stage begins with; the first is 0."""
+        return (0,)
+
+    def begin_stage(self, stage: int, model: Recognizer, features: Callable[[Split], Features]) -> None:
+        """Prepare the model for a stage, for example initialise a head anew from features. Called once a stage."""
+
+    def schedule(self, epoch: int, model: Recognizer) -> None:
         """Set what depends on the epoch, for example which parameters train. May be called again."""
 
     def sampler(self, epoch: int) -> Tensor | None:
-        """Return int64 indices to draw, a function of the epoch alone; ``None`` draws each clip once."""
-        return None
+        """Return int64 positions to draw, a function of the epoch alone.
 
-    def training_loss(self, model: nn.Module, batch: ClipBatch, objective: ObjectiveFunction) -> Tensor:
+        ``None`` draws each clip once; an empty tensor makes an epoch without training, only validated.
+        """
+        return self.draw(self.context.sampling, epoch, 0, self.context.epochs)
+
+    def begin_epoch(self, epoch: int, batch: int, num_batches: int) -> None:
+        """Prepare for the batches of an epoch from ``batch`` on."""
+
+    def training_loss(self, model: nn.Module, batch: ClipBatch, step: Step) -> Tensor:
         """Return the scalar to minimise for a batch."""
-        return objective(model(**batch.inputs), batch.targets)
+        return step.objective(model(**batch.inputs), batch.targets)
 
     def after_validation(self, stats: EpochStats) -> None:
         """Learn from the validation just made."""
@@ -53,3 +149,8 @@ class Fit:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore ``state_dict``."""
+
+    def draw(self, sampling: ClassBalanced, epoch: int, first: int, last: int) -> Tensor | None:
+        """Return what a rule that is in force from epoch ``first`` until before ``last`` draws."""
+        task = sampling.task or next(iter(self.context.tasks))
+        return sampling.draw(self.context.labels["train"][task], epoch - first, last - first, self.context.seed)

@@ -1,0 +1,73 @@
+"""Mixed clips and what they cost."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, one_hot
+
+from hoi_train.data.mixing import MIXING, CutMix, Mixup
+from hoi_train.records import ClipBatch
+
+
+def batch(size: int = 6) -> ClipBatch:
+    """Return clips of one brightness each: clip i is i * 40 everywhere."""
+    video = (40 * torch.arange(size, dtype=torch.uint8)).view(-1, 1, 1, 1, 1).expand(size, 3, 2, 20, 10).contiguous()
+    targets = {"verb": torch.arange(size), "noun": one_hot(torch.arange(size), size).float()}
+    return ClipBatch(video, targets, torch.arange(size), tuple(map(str, range(size))))
+
+
+def test_mixup_adds_pixels_by_the_share() -> None:
+    torch.manual_seed(1)
+    mixed = Mixup(alpha=1.0)(batch())
+    assert mixed.mixture is not None
+    share, own = mixed.mixture.share, 40.0 * torch.arange(6)
+    expected = share * own + (1 - share) * own[mixed.mixture.partners]
+    assert 0.05 < share < 0.95
+    torch.testing.assert_close(mixed.video[:, 0, 0, 0, 0].float(), expected, rtol=0, atol=0.5)
+    assert mixed.video.dtype == torch.uint8
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_cutmix_pastes_one_box_and_counts_its_area(seed: int) -> None:
+    torch.manual_seed(seed)
+    mixed = CutMix()(batch())
+    assert mixed.mixture is not None
+    for i, partner in enumerate(mixed.mixture.partners.tolist()):
+        if partner != i:
+            kept = (mixed.video[i] == 40 * i).float().mean().item()
+            assert kept == pytest.approx(mixed.mixture.share)
+            assert set(mixed.video[i].unique().tolist()) <= {40 * i, 40 * partner}
+
+
+def test_the_original_batch_is_left_alone() -> None:
+    original = batch()
+    before = original.video.clone()
+    for mixing in (Mixup(), CutMix()):
+        mixing(original)
+        assert torch.equal(original.video, before)
+    assert MIXING["none"]()(original) is original
+
+
+def test_the_loss_of_a_mixture_is_that_of_mixed_labels() -> None:
+    torch.manual_seed(2)
+    mixed = Mixup(alpha=1.0)(batch())
+    assert mixed.mixture is not None
+    logits, share = torch.randn(6, 6), mixed.mixture.share
+    soft = share * mixed.targets["noun"] + (1 - share) * mixed.targets["noun"][mixed.mixture.partners]
+
+    def multi(targets: dict[str, Tensor]) -> Tensor:
+        return binary_cross_entropy_with_logits(logits, targets["noun"])
+
+    def single(targets: dict[str, Tensor]) -> Tensor:
+        return cross_entropy(logits, targets["verb"])
+
+    torch.testing.assert_close(
+        mixed.mixture.blend(multi, mixed.targets),  # type: ignore[arg-type]
+        binary_cross_entropy_with_logits(logits, soft),
+    )
+    torch.testing.assert_close(
+        mixed.mixture.blend(single, mixed.targets),  # type: ignore[arg-type]
+        cross_entropy(logits, soft),
+    )
