@@ -63,6 +63,9 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument("runs", type=Path, nargs="+", help="run directories")
     compare.add_argument("--split", choices=("val", "test"), default="test")
     compare.add_argument("--task", help="the first task if not given")
+    compare.add_argument(
+        "--best", metavar="METRIC", help="take each run's best epoch by recall_macro, map … (with --split val)"
+    )
     compare.add_argument("--plot", type=Path, help="write a PNG with the recall of every class")
     compare.add_argument("--history", type=Path, help="write a PNG with loss and recall over the epochs (validation)")
     compare.add_argument("--markdown", action="store_true", help="print the table as Markdown")
@@ -104,10 +107,11 @@ def _compare(arguments: argparse.Namespace) -> int:
 
     from hoi_train.reports.tables import compare, markdown, rows
 
+    chosen = {"task": arguments.task, "split": arguments.split, "best": arguments.best}
     if arguments.markdown:
-        print(markdown(rows(arguments.runs, task=arguments.task, split=arguments.split)))
+        print(markdown(rows(arguments.runs, **chosen)))
     else:
-        Console().print(compare(arguments.runs, task=arguments.task, split=arguments.split))
+        Console().print(compare(arguments.runs, **chosen))
     if arguments.plot:
         from hoi_train.reports.plots import per_class_recall
 

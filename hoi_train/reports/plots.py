@@ -88,9 +88,14 @@ def history(run_dirs: Sequence[Path], path: Path, *, task: str | None = None, sp
     figure = _figure(11.0, 6.2)
     axes = figure.subplots(2, 3, sharex=True).flat
     styles = _styles(runs)
-    _draw_curve(axes[0], "loss, training", {run: run.training_loss() for run in runs}, styles)
+    _draw_curve(
+        axes[0],
+        "loss, training",
+        {run: {e + 1: loss for e, loss in run.training_loss().items()} for run in runs},
+        styles,
+    )
     for panel, (title, scalar) in zip(axes[1:], curves.items(), strict=True):
-        points = {run: {each.epoch: each.scalars[scalar] for each in found[run]} for run in runs}
+        points = {run: {each.epoch + 1: each.scalars[scalar] for each in found[run]} for run in runs}
         _draw_curve(panel, title, points, styles)
     for panel in axes[-3:]:
         panel.set_xlabel("epoch")

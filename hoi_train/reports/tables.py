@@ -1,4 +1,7 @@
-"""Tables for the terminal and the README: runs side by side, one epoch, one task's classes. Values are in percent."""
+"""Tables for the terminal and the README: runs side by side, one epoch, one task's classes.
+
+Values are in percent, epochs are counted from 1, as the progress bar counts them.
+"""
 
 from __future__ import annotations
 
@@ -92,23 +95,27 @@ def markdown(found: Sequence[Row]) -> str:
     >>> print(markdown([Row("ce", "verb", 9, "7/8", {"top-1": 0.5}), Row("cdb", "verb", 9, "7/8", {"top-1": 0.6})]))
     | verb (7/8 classes) | epoch | top-1 |
     |---|---|---|
-    | ce | 9 | 50.00 |
-    | cdb | 9 | **60.00** |
+    | ce | 10 | 50.00 |
+    | cdb | 10 | **60.00** |
     """
     return "\n\n".join(_markdown_table(task, of_task) for task, of_task in _by_task(found).items())
 
 
-def epoch_table(stats: EpochStats) -> Table:
-    """Return what one evaluation found, one line a task, for the terminal after every epoch."""
-    table = Table(title=f"epoch {stats.epoch}, {stats.split}, in %", box=None, title_justify="left")
+def epoch_table(stats: EpochStats, *, heading: bool = True) -> Table:
+    """Return what one evaluation found, one line a task; without its heading the lines of epochs make one table."""
+    title = f"{stats.split}, in %" if heading else None
+    table = Table(title=title, box=None, title_justify="left", padding=(0, 1, 0, 0), show_header=heading)
     groups = list(dict.fromkeys(group for task in stats.tasks.values() for group in task.groups))
     ranked = any("top1" in task.scalars for task in stats.tasks.values())
+    table.add_column("epoch", justify="right", min_width=5)
     table.add_column("task", overflow="fold")
-    averages = [f"{group}\nrec/prec" for group in ("macro", *groups)]
-    for heading in ("loss", *(("top-1", "top-5") if ranked else ()), "mAP", *averages, "classes\ncounted"):
-        table.add_column(heading, justify="right", no_wrap=True)
+    for column in ("loss", *(("top-1", "top-5") if ranked else ()), "mAP"):
+        table.add_column(column, justify="right", no_wrap=True, min_width=5)
+    for group in ("macro", *groups):
+        table.add_column(f"{group}\nrec/prec", justify="right", no_wrap=True, min_width=9)
+    table.add_column("classes\ncounted", justify="right", no_wrap=True, min_width=7)
     for name, task in stats.tasks.items():
-        table.add_row(Text(name), *_epoch_cells(task, ranked, groups))
+        table.add_row(str(stats.epoch + 1), Text(name), *_epoch_cells(task, ranked, groups))
     return table
 
 
@@ -132,11 +139,17 @@ def _compare_table(task: str, split: str, found: Sequence[Row]) -> Table:
     title = Text(f"{_heading(task, found)}, {split}, in %")
     table = Table(title=title, box=box.SIMPLE_HEAD, padding=0, title_justify="left")
     table.add_column("run", overflow="fold")
-    for heading in ("epoch", *found[0].values):
-        table.add_column(heading.replace(" ", "\n"), justify="right", no_wrap=True)
+    table.add_column("epoch", justify="right")
+    columns: dict[str, list[str]] = {}
+    for heading in found[0].values:
+        columns.setdefault(heading.removesuffix(" recall").removesuffix(" precision"), []).append(heading)
+    for group, headings in columns.items():
+        label = group.replace(" ", "\n") if len(headings) == 1 else f"{group}\nrec/prec"
+        table.add_column(label, justify="right", no_wrap=True)
     for row, marks in zip(found, _best(found), strict=True):
-        cells = (Text(_percent(row.values[c], 2), "bold" if c in marks else "") for c in row.values)
-        table.add_row(Text(row.run), str(row.epoch), *cells)
+        shares = {h: Text(_percent(value, 2), "bold" if h in marks else "") for h, value in row.values.items()}
+        cells = (Text("/").join(shares[heading] for heading in headings) for headings in columns.values())
+        table.add_row(Text(row.run), str(row.epoch + 1), *cells)
     return table
 
 
@@ -145,7 +158,7 @@ def _markdown_table(task: str, found: Sequence[Row]) -> str:
     for row, marks in zip(found, _best(found), strict=True):
         shares = {heading: _percent(value, 2) for heading, value in row.values.items()}
         cells = (f"**{share}**" if heading in marks else share for heading, share in shares.items())
-        lines.append((row.run, str(row.epoch), *cells))
+        lines.append((row.run, str(row.epoch + 1), *cells))
     text = ["| " + " | ".join(cell.replace("|", r"\|") for cell in line) + " |" for line in lines]
     return "\n".join([text[0], "|---" * len(lines[0]) + "|", *text[1:]])
 
