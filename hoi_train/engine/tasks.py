@@ -30,7 +30,10 @@ def check_tasks(config: RunConfig, manifest: Manifest) -> None:
             problems.append(f"tasks.{name}: labels human-object pairs; a run trains tasks of whole clips")
             continue
         try:
-            make_loss(config, manifest, name)
+            wanted, head = make_loss(config, manifest, name).head, config.tasks[name].head.name
+            if wanted not in (None, head):
+                loss = config.loss_of(name).name
+                problems.append(f"tasks.{name}.head: loss {loss!r} needs the head {wanted!r}, got {head!r}")
         except ValueError as error:
             problems.append(f"tasks.{name}.loss: {error}")
         try:

@@ -30,6 +30,7 @@ class Loss(nn.Module):
     """
 
     labels: ClassVar[frozenset[LabelKind]]
+    head: ClassVar[str | None] = None  # the one head whose logits the formula is made for, if there is only one
     weights: Tensor | None
 
     def __init__(self, class_counts: ClassCounts, weights: ClassWeighting | None = None) -> None:

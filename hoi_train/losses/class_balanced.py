@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import torch
 from annotated_types import Ge, Lt
 from torch import Tensor
 
 from hoi_train.losses.base import Loss
 from hoi_train.losses.cross_entropy import CrossEntropy
 from hoi_train.losses.focal import sigmoid_focal
+from hoi_train.losses.sigmoid import multi_hot, over_classes
 from hoi_train.losses.weights import ClassWeighting
 from hoi_train.records import ClassCounts
 
@@ -61,6 +61,7 @@ class CBFocal(Loss):
         count_floor: smallest count used; by default 5 for multi-label (VidHOI's) and 1 for single-label (CB has none,
             which a class without samples turns into nan).
 
+    >>> import torch
     >>> loss = CBFocal(ClassCounts.multi([600, 1], num_samples=900), beta=0.9)
     >>> loss(torch.zeros(1, 2), torch.tensor([[1.0, 0.0]])) / loss(torch.zeros(1, 2), torch.tensor([[0.0, 1.0]]))
     tensor([1.])
@@ -82,7 +83,5 @@ class CBFocal(Loss):
 
     def per_sample(self, logits: Tensor, target: Tensor) -> Tensor:
         """Return the sum (single-label) or the mean (multi-label) over classes of the weighted terms, ``[N]``."""
-        single = self.kind == "single"
-        labels = torch.zeros_like(logits).scatter(1, target[:, None], 1.0) if single else target
-        terms = self.weigh(sigmoid_focal(logits, labels, self.gamma), target)
-        return terms.sum(1) if single else terms.mean(1)
+        terms = sigmoid_focal(logits, multi_hot(target, logits), self.gamma)
+        return over_classes(self.weigh(terms, target), target)

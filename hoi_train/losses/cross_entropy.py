@@ -48,7 +48,7 @@ class CrossEntropy(Loss):
 
     def reduce(self, losses: Tensor, target: Tensor) -> Tensor:
         """Return the mean over samples, or over their weights."""
-        if self.reduction == "mean" or self.weights is None:
+        if self.reduction == "mean" or self.weights is None or self.deferred:
             return super().reduce(losses, target)
         total = self.weights.to(losses.dtype)[target].sum()
         return losses.sum() / total.clamp(min=torch.finfo(losses.dtype).tiny)  # CDB's weights can be 0 for a batch

@@ -152,6 +152,11 @@ def test_a_second_process_is_refused(manifest: Path, tmp_path: Path) -> None:
     [
         ({"tasks": {"verbs": {}}}, "tasks.verbs: {manifest} has no such task; it has verb, noun; did you mean 'verb'?"),
         ({"loss": "bce"}, "tasks.verb.loss: BCE is for multi-label tasks, this task is single-label"),
+        ({"loss": "ldam"}, "tasks.verb.head: loss 'ldam' needs the head 'cosine', got 'linear'"),
+        (
+            {"data": {"sampling": {"name": "class_balanced", "task": "verbs"}}},
+            "data.sampling.task: no task 'verbs'; this run has verb; did you mean 'verb'?",
+        ),
         ({"tasks": {"verb": {"groups": {"k": 3}}}}, "tasks.verb.groups: groups rule top_k: k = 3 of 3 classes"),
         ({"checkpoints": {"monitor": "verb/recal"}}, "checkpoints.monitor: 'verb/recal' is not measured"),
     ],

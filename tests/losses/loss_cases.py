@@ -11,15 +11,20 @@ from hoi_train.records import ClassCounts, ClassList, LabelKind, Task, TaskStats
 SINGLE = ClassCounts.single([900, 60, 7, 0])
 MULTI = ClassCounts.multi([900, 60, 7, 0], num_samples=1000)
 COUNTS: dict[LabelKind, ClassCounts] = {"single": SINGLE, "multi": MULTI}
+ACROSS_SAMPLES = {"two_way"}  # each class's samples of the batch are compared, so that rows are not on their own
 KINDS = [(name, kind) for name, loss in LOSSES.items() for kind in sorted(loss.labels)]
 
 
 def make(name: str, kind: LabelKind) -> Loss:
-    """Build a loss of the table with its defaults; CDB after a validation, so that its weights differ."""
+    """Build a loss of the table with its defaults; CDB after a validation, so that its weights differ.
+
+    What learns from batches has learnt from one, and in ``eval`` mode what draws does not: every loss is a function.
+    """
     loss = LOSSES[name](COUNTS[kind])
-    if name == "cdb_ce":
+    if name in ("cdb_ce", "cdb_bce"):
         loss.after_validation(validation([0.9, 0.5, 0.25, 0.0]))
-    return loss
+    loss(*batch(kind, num_samples=64, seed=1))
+    return loss.eval()
 
 
 def batch(kind: LabelKind, num_samples: int = 5, num_classes: int = 4, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -31,6 +36,11 @@ def batch(kind: LabelKind, num_samples: int = 5, num_classes: int = 4, seed: int
     target = (torch.rand(num_samples, num_classes, generator=draw) < 0.4).double()
     target[1:2] = 0
     return logits, target
+
+
+def training(kind: LabelKind) -> list[tuple[Tensor, Tensor]]:
+    """Return the batches of four steps."""
+    return [batch(kind, num_samples=8, seed=seed) for seed in range(4)]
 
 
 def validation(recall: list[float]) -> TaskStats:

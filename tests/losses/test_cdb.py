@@ -1,21 +1,30 @@
-"""CDB-CE after validations that the released codes answer with nan, and across a restart."""
+"""CDB after validations that the released codes answer with nan, with few clips, late, and across a restart."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from hoi_train.losses.class_difficulty import CDBCrossEntropy, TauFormula, dynamic_tau
-from tests.losses.loss_cases import SINGLE, batch, validation
+from hoi_train.losses.bce import BCE
+from hoi_train.losses.class_balanced import CBFocal
+from hoi_train.losses.class_difficulty import CDBBCE, CDBCrossEntropy, DifficultyBalanced, TauFormula, dynamic_tau
+from hoi_train.losses.cross_entropy import CrossEntropy
+from hoi_train.losses.focal import Focal
+from hoi_train.losses.weights import ClassWeighting
+from hoi_train.records import TaskStats
+from tests.losses.loss_cases import COUNTS, MULTI, SINGLE, batch, validation
+from tests.losses.test_identities import assert_same
 
 FORMULAS: list[TauFormula] = ["paper", "released_cifar", "released_imagenet"]
 NAN = math.nan
 
 
-def weights(loss: CDBCrossEntropy) -> list[float]:
+def weights(loss: DifficultyBalanced) -> list[float]:
     found = loss.class_weights()
     assert found is not None
     return found.tolist()
@@ -125,3 +134,128 @@ def test_momentum_averages_recall_over_validations() -> None:
     difficulty = [1 - value for value in averaged]
     expected = [4 * value / sum(difficulty) for value in difficulty]
     assert weights(after(*recalls, tau=1.0, momentum=0.8)) == pytest.approx(expected, rel=1e-6)
+
+
+# --- classes with few validation clips
+
+
+def with_support(recall: list[float], support: list[int], **vectors: list[float]) -> TaskStats:
+    """Return the statistics of a validation with these recalls of so many clips, and other scores by name."""
+    scores = {name: torch.tensor(values, dtype=torch.float64) for name, values in {"recall": recall, **vectors}.items()}
+    return replace(validation(recall), support=torch.tensor(support), vectors=scores)
+
+
+def test_smoothing_draws_the_recall_of_few_clips_to_the_mean() -> None:
+    loss = CDBCrossEntropy(SINGLE, tau=1.0, smoothing=4.0)
+    loss.after_validation(with_support([0.9, 0.5, 0.1, 1.0], [396, 36, 4, 1]))
+    mean = 2.5 / 4
+    smooth = [(396 * 0.9 + 4 * mean) / 400, (36 * 0.5 + 4 * mean) / 40, (0.4 + 4 * mean) / 8, (1 + 4 * mean) / 5]
+    assert loss.difficulty.tolist() == pytest.approx([1 - value for value in smooth], rel=1e-6)
+
+
+def test_smoothing_leaves_a_perfect_class_some_weight() -> None:
+    stats = with_support([1.0, 0.9, 0.8, 0.5], [5, 400, 100, 50])
+    rough, smooth = CDBCrossEntropy(SINGLE), CDBCrossEntropy(SINGLE, smoothing=5.0)
+    rough.after_validation(stats)
+    smooth.after_validation(stats)
+    assert weights(rough)[0] == 0
+    assert weights(smooth)[0] > 0.01
+
+
+def test_smoothing_takes_the_mean_of_the_measured_classes() -> None:
+    loss = CDBCrossEntropy(SINGLE, tau=1.0, smoothing=10.0)
+    loss.after_validation(with_support([0.5, 0.5, NAN, 0.5], [10, 1, 0, 7]))
+    assert loss.difficulty.tolist() == [0.5, 0.5, 1.0, 0.5]
+    loss.after_validation(with_support([NAN] * 4, [0] * 4))
+    assert loss.difficulty.tolist() == [0.5, 0.5, 1.0, 0.5]
+
+
+def test_smoothing_comes_before_momentum_and_tau() -> None:
+    loss = CDBCrossEntropy(SINGLE, momentum=0.5, smoothing=20.0)
+    loss.after_validation(with_support([0.8, 0.4, 0.4, 0.8], [20, 20, 20, 20]))
+    assert loss.difficulty.tolist() == pytest.approx([1 - 0.35, 1 - 0.25, 1 - 0.25, 1 - 0.35])
+    assert loss.tau.item() == pytest.approx(dynamic_tau(torch.tensor([0.35, 0.25]), "paper"))
+
+
+def test_without_smoothing_the_support_has_no_say() -> None:
+    recall = [0.9, 0.5, 0.1, 0.3]
+    few, many = CDBCrossEntropy(SINGLE), CDBCrossEntropy(SINGLE)
+    few.after_validation(with_support(recall, [1, 2, 3, 4]))
+    many.after_validation(with_support(recall, [1000, 200, 30, 4]))
+    torch.testing.assert_close(few.state_dict(), many.state_dict(), rtol=0, atol=0)
+
+
+# --- from a later epoch
+
+
+@pytest.mark.parametrize("kind", [CDBCrossEntropy, CDBBCE])
+def test_deferred_difficulty_is_learned_and_not_yet_used(kind: type[CDBCrossEntropy | CDBBCE]) -> None:
+    label: Any = "single" if kind is CDBCrossEntropy else "multi"
+    late, always = kind(COUNTS[label], from_epoch=3, momentum=0.5), kind(COUNTS[label], momentum=0.5)
+    plain = CrossEntropy(SINGLE) if kind is CDBCrossEntropy else BCE(MULTI)
+    assert late.deferred
+    assert not always.deferred
+    for epoch, recall in enumerate(([0.9, 0.5, 0.1, 0.3], [0.9, 0.6, 0.2, NAN], [0.8, 0.7, 0.2, 0.3])):
+        late.schedule(epoch)
+        assert weights(late) == [1.0] * 4
+        assert_same(late, plain, label)
+        for loss in (late, always):
+            loss.after_validation(validation(recall))
+    assert weights(late) == [1.0] * 4
+    late.schedule(3)
+    assert weights(late) == weights(always)
+    assert_same(late, always, label)
+
+
+def test_a_mean_over_deferred_weights_is_the_mean_over_samples() -> None:
+    loss = CDBCrossEntropy(SINGLE, from_epoch=3, reduction="weighted_mean")
+    loss.after_validation(validation([0.9, 0.5, 0.1, 0.3]))
+    assert_same(loss, CrossEntropy(SINGLE), "single")
+
+
+# --- several labels a sample
+
+
+def test_several_labels_without_validation_or_exponent_are_binary_cross_entropy() -> None:
+    flat = CDBBCE(MULTI, tau=0.0)
+    flat.after_validation(validation([1.0, 0.5, 0.25, 0.0]))
+    assert_same(flat, BCE(MULTI), "multi")
+    assert_same(CDBBCE(MULTI), BCE(MULTI), "multi", soft=True)
+    assert_same(CDBBCE(MULTI, gamma=0.5), Focal(MULTI, gamma=0.5), "multi")
+    assert_same(CDBBCE(MULTI, gamma=0.5), CBFocal(MULTI, gamma=0.5, beta=0.0), "multi")
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.5])
+def test_several_labels_weigh_columns(gamma: float) -> None:
+    loss = CDBBCE(MULTI, tau=1.0, gamma=gamma)
+    loss.after_validation(validation([0.9, 0.5, 0.4, 0.2]))
+    given = ClassWeighting("given", values=(0.2, 1.0, 1.2, 1.6), place="column")
+    logits, target = batch("multi")
+    torch.testing.assert_close(
+        loss(logits, target), Focal(MULTI, gamma=gamma, weights=given)(logits, target), rtol=1e-6, atol=0
+    )
+
+
+@pytest.mark.parametrize(("difficulty", "scores"), [("recall", [0.9, 0.5, 0.0, NAN]), ("ap", [0.3, 0.2, 0.1, NAN])])
+def test_difficulty_is_of_recall_or_of_average_precision(difficulty: Any, scores: list[float]) -> None:
+    loss = CDBBCE(MULTI, difficulty=difficulty, smoothing=0.0)
+    loss.after_validation(with_support([0.9, 0.5, 0.0, NAN], [90, 5, 1, 0], ap=[0.3, 0.2, 0.1, NAN]))
+    assert loss.difficulty.tolist() == pytest.approx([*(1 - score for score in scores[:3]), 1.0])
+    assert loss.tau.item() == pytest.approx(dynamic_tau(torch.tensor(scores[:3]), "paper"))
+
+
+def test_an_average_precision_that_rounds_beyond_one_is_one() -> None:
+    loss = CDBBCE(MULTI, difficulty="ap", tau=1.5)
+    beyond = 1 + 2**-52
+    loss.after_validation(with_support([1.0] * 4, [49] * 4, ap=[beyond, 0.5, 0.5, beyond]))
+    assert weights(loss) == [0.0, 2.0, 2.0, 0.0]
+
+
+def test_both_forms_learn_the_same_weights() -> None:
+    single, multi = (kind(of, momentum=0.3, smoothing=2.0) for kind, of in ((CDBCrossEntropy, SINGLE), (CDBBCE, MULTI)))
+    for recall in ([0.9, 0.5, 0.4, 0.2], [NAN, 0.7, 0.1, 0.0]):
+        for loss in (single, multi):
+            loss.after_validation(validation(recall))
+    assert single.state_dict().keys() == multi.state_dict().keys()
+    assert weights(single) == weights(multi)
+    torch.testing.assert_close(single.state_dict(), multi.state_dict(), rtol=0, atol=0)

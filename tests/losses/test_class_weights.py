@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+from dataclasses import replace
 from decimal import Decimal, localcontext
 
 import pytest
@@ -9,10 +11,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hoi_train.losses import LOSSES, Loss
+from hoi_train.losses.bce import BCE
 from hoi_train.losses.cross_entropy import CrossEntropy
-from hoi_train.losses.weights import ClassWeighting, Scheme, difficulty_weights, sum_to_classes
-from hoi_train.records import ClassCounts
-from tests.losses.loss_cases import batch
+from hoi_train.losses.focal import Focal
+from hoi_train.losses.ldam import LDAM
+from hoi_train.losses.weights import ClassWeighting, Place, Scheme, difficulty_weights, sum_to_classes
+from hoi_train.records import ClassCounts, LabelKind
+from tests.losses.loss_cases import COUNTS, KINDS, batch, gradient
 
 COUNT_SCHEMES: list[Scheme] = ["inverse", "sqrt_inverse", "effective", "neg_pos"]
 LONG_TAIL = ClassCounts.single([3451, 178, 8, 0])
@@ -114,3 +120,113 @@ def test_a_batch_whose_weights_are_all_zero_has_no_loss_and_no_nan() -> None:
     assert total == 0
     assert logits.grad is not None
     assert (logits.grad == 0).all()
+
+
+# --- where weights apply
+
+FOUR = ClassWeighting("given", values=(1, 2, 3, 6), normalise="none")
+TERMS = torch.tensor([[1.0, 10.0, 100.0, 1000.0]] * 4)
+LABELS = torch.tensor([[1.0, 0, 0, 1], [0, 1, 1, 1], [0, 0, 0, 0], [0.5, 0.25, 0, 0]])
+
+
+@pytest.mark.parametrize(
+    ("place", "factors"),
+    [
+        (None, [[1, 2, 3, 6]] * 4),
+        ("column", [[1, 2, 3, 6]] * 4),
+        ("positives", [[1, 1, 1, 6], [1, 2, 3, 6], [1, 1, 1, 1], [1, 1.25, 1, 1]]),
+        ("row", [[7 / 2] * 4, [11 / 3] * 4, [1] * 4, [(0.5 * 1 + 0.25 * 2) / 0.75] * 4]),
+    ],
+)
+def test_places_of_a_multi_label_task(place: Place | None, factors: list[list[float]]) -> None:
+    loss = BCE(COUNTS["multi"], weights=replace(FOUR, place=place))
+    torch.testing.assert_close(loss.weigh(TERMS, LABELS), torch.tensor(factors) * TERMS)
+    if place == "row":
+        torch.testing.assert_close(loss.weigh(TERMS[:, 1], LABELS), torch.tensor(factors)[:, 1] * 10)
+
+
+@pytest.mark.parametrize("place", [None, "row"])
+def test_a_single_label_task_weighs_rows_by_their_true_class(place: Place | None) -> None:
+    loss = CrossEntropy(COUNTS["single"], weights=replace(FOUR, place=place))
+    target, factors = torch.tensor([0, 3, 1, 2]), torch.tensor([1.0, 6, 2, 3])
+    torch.testing.assert_close(loss.weigh(TERMS[:, 1], target), 10 * factors)
+    torch.testing.assert_close(loss.weigh(TERMS, target), factors[:, None] * TERMS)
+
+
+@pytest.mark.parametrize("place", ["column", "positives"])
+def test_a_single_label_task_has_no_columns(place: Place) -> None:
+    with pytest.raises(ValueError, match=rf"weights.place: '{place}' is for multi-label tasks; a single-label loss"):
+        CrossEntropy(COUNTS["single"], weights=replace(FOUR, place=place))
+
+
+def test_without_weights_nothing_is_weighed() -> None:
+    assert BCE(COUNTS["multi"]).weigh(TERMS, LABELS) is TERMS
+    assert BCE(COUNTS["multi"]).class_weights() is None
+
+
+@pytest.mark.parametrize("kind", [BCE, Focal])
+@pytest.mark.parametrize("place", ["row", "column", "positives"])
+def test_the_place_reaches_the_loss(kind: type[BCE | Focal], place: Place) -> None:
+    logits, target = batch("multi")
+    loss, plain = kind(COUNTS["multi"], weights=replace(FOUR, place=place)), kind(ClassCounts.multi([1], 1))
+    terms = plain(logits.reshape(-1, 1), target.reshape(-1, 1)).reshape(5, 4)
+    torch.testing.assert_close(loss(logits, target), loss.weigh(terms, target).mean(1))
+    assert loss(logits[1:2], 0 * target[1:2]).isfinite().all()
+
+
+def test_weights_have_the_precision_of_the_losses() -> None:
+    loss = BCE(COUNTS["multi"], weights=ClassWeighting("given", values=(1, 2, 3, 3)))
+    assert loss.weigh(TERMS.double(), LABELS.double()).dtype == torch.float64
+    assert loss.weigh(TERMS, LABELS).dtype == torch.float32
+
+
+# --- from which epoch they apply
+
+WEIGHED = [(name, kind) for name, kind in KINDS if "weights" in inspect.signature(LOSSES[name]).parameters]
+
+
+def deferred(name: str, kind: LabelKind, **options: object) -> Loss:
+    """Build a loss whose weights begin at epoch 3."""
+    weights = ClassWeighting("effective", beta=0.999, from_epoch=3)
+    return LOSSES[name](COUNTS[kind], weights=weights, **options).eval()
+
+
+@pytest.mark.parametrize(("name", "kind"), WEIGHED)
+def test_deferred_weights_are_none_and_then_all(name: str, kind: LabelKind) -> None:
+    logits, target = batch(kind)
+    loss, plain = deferred(name, kind), LOSSES[name](COUNTS[kind]).eval()
+    always = LOSSES[name](COUNTS[kind], weights=ClassWeighting("effective", beta=0.999)).eval()
+    without, with_weights = plain(logits, target), always(logits, target)
+    assert not torch.allclose(without, with_weights)
+    for epoch in (None, 0, 5, 2, 3, 199, 0):  # before any epoch, and in any order
+        if epoch is not None:
+            loss.schedule(epoch)
+        begun = epoch is not None and epoch >= 3
+        torch.testing.assert_close(loss(logits, target), with_weights if begun else without, rtol=0, atol=0)
+        weights, expected = loss.class_weights(), always.class_weights()
+        assert weights is not None
+        assert expected is not None
+        assert weights.dtype == torch.float64
+        assert weights.tolist() == (expected.tolist() if begun else [1.0] * 4)
+
+
+@pytest.mark.parametrize("name", ["cross_entropy", "ldam"])
+def test_a_mean_over_deferred_weights_is_the_mean_over_samples(name: str) -> None:
+    logits, target = batch("single")
+    loss, plain = deferred(name, "single", reduction="weighted_mean"), LOSSES[name](COUNTS["single"])
+    torch.testing.assert_close(gradient(loss, logits, target), gradient(plain, logits, target))
+
+
+def test_a_restart_finds_the_epoch_by_itself() -> None:
+    weights = ClassWeighting("effective", beta=0.999, from_epoch=3)
+    loss, other = LDAM(COUNTS["single"], weights=weights), LDAM(ClassCounts.single([1] * 4), weights=weights)
+    loss.schedule(4)
+    other.load_state_dict(loss.state_dict())
+    other.schedule(4)
+    logits, target = batch("single")
+    torch.testing.assert_close(other(logits, target), loss(logits, target), rtol=0, atol=0)
+
+
+def test_weights_from_the_first_epoch_need_no_schedule() -> None:
+    assert not CrossEntropy(COUNTS["single"], weights=FOUR).deferred
+    assert CrossEntropy(COUNTS["single"], weights=replace(FOUR, from_epoch=1)).deferred

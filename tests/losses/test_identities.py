@@ -156,4 +156,26 @@ def test_difficulty_without_exponent_or_validation_is_cross_entropy() -> None:
 
 
 def test_the_table_names_the_losses() -> None:
-    assert set(LOSSES) == {"cross_entropy", "bce", "focal", "cb_cross_entropy", "cb_focal", "cdb_ce"}
+    assert set(LOSSES) == {
+        "cross_entropy",
+        "bce",
+        "focal",
+        "cb_cross_entropy",
+        "cb_focal",
+        "cdb_ce",
+        "cdb_bce",
+        "ldam",
+        "balanced_softmax",
+        "logit_adjustment",
+        "vs",
+        "asl",
+        "distribution_balanced",
+        "zlpr",
+        "two_way",
+        "ghm",
+        "eql",
+        "eql_softmax",
+        "eql_v2",
+        "equalized_focal",
+        "seesaw",
+    }

@@ -13,9 +13,11 @@ from pydantic import TypeAdapter, ValidationError
 
 from hoi_train.losses import LOSSES, Loss
 from hoi_train.losses.cross_entropy import CrossEntropy
+from hoi_train.losses.equalization import EQL, EQLSoftmax
+from hoi_train.losses.seesaw import Seesaw
 from hoi_train.losses.weights import ClassWeighting
 from hoi_train.records import ClassCounts, LabelKind
-from tests.losses.loss_cases import COUNTS, KINDS, batch, gradient, make, validation
+from tests.losses.loss_cases import ACROSS_SAMPLES, COUNTS, KINDS, batch, gradient, make, validation
 
 every_loss = pytest.mark.parametrize(("name", "kind"), KINDS)
 single_label = pytest.mark.parametrize("name", [name for name, kind in KINDS if kind == "single"])
@@ -35,6 +37,8 @@ def test_shape_and_type(name: str, kind: LabelKind, dtype: torch.dtype) -> None:
 @every_loss
 def test_gradient_and_its_gradient(name: str, kind: LabelKind) -> None:
     loss, (logits, target) = make(name, kind), batch(kind, num_samples=3)
+    if isinstance(loss, Seesaw):
+        loss.q = 0.0  # the compensation is made from the logits and yet a constant in the gradient, as published
     logits.requires_grad_()
     assert torch.autograd.gradcheck(lambda z: loss(z, target), logits)
     assert torch.autograd.gradcheck(lambda z: loss.reduce(loss(z, target), target), logits)
@@ -86,6 +90,8 @@ def test_the_precision_of_the_target_does_not_matter(name: str) -> None:
 
 @every_loss
 def test_one_sample_is_its_row_of_the_batch(name: str, kind: LabelKind) -> None:
+    if name in ACROSS_SAMPLES:
+        pytest.skip("a row's loss depends on its batch")
     loss, (logits, target) = make(name, kind), batch(kind)
     rows = torch.cat([loss(logits[i : i + 1], target[i : i + 1]) for i in range(5)])
     torch.testing.assert_close(rows, loss(logits, target), rtol=1e-12, atol=0)
@@ -112,7 +118,8 @@ def test_a_row_without_labels_still_teaches(name: str) -> None:
     loss, (logits, target) = make(name, "multi"), batch("multi")
     assert (target[1] == 0).all()
     assert loss(logits, target)[1] > 0
-    assert (gradient(loss, logits, target)[1] > 0).all()
+    taught = (target > 0).any(0) if name in ACROSS_SAMPLES else slice(None)  # a class needs a positive to compare with
+    assert (gradient(loss, logits, target)[1, taught] > 0).all()
 
 
 @every_loss
@@ -132,7 +139,9 @@ def test_not_a_number_is_not_hidden(name: str, kind: LabelKind) -> None:
     for column in range(4):
         broken = logits.clone()
         broken[2, column] = torch.nan
-        assert loss(broken, target).isnan().tolist() == [False, False, True, False, False]
+        found = loss(broken, target).isnan().tolist()
+        assert found[2]
+        assert sum(found) == 1 or name in ACROSS_SAMPLES
         assert loss.reduce(loss(broken, target), target).isnan()
 
 
@@ -174,7 +183,7 @@ def test_a_task_of_the_other_kind_is_refused(name: str) -> None:
 def test_state_survives_a_restart(name: str, kind: LabelKind) -> None:
     loss, (logits, target) = make(name, kind), batch(kind)
     other = ClassCounts((1, 1, 1, 1), 4, kind)
-    restarted = LOSSES[name](other)
+    restarted = LOSSES[name](other).eval()
     restarted.load_state_dict(loss.state_dict())
     torch.testing.assert_close(restarted(logits, target), loss(logits, target), rtol=0, atol=0)
     for each in (loss, restarted):
@@ -219,6 +228,37 @@ def test_hyper_parameters_are_typed_documented_and_have_defaults(name: str) -> N
         ("cross_entropy", "reduction", "sum"),
         ("cross_entropy", "weights", {"scheme": "inverse", "power": 2}),
         ("bce", "weights", {"scheme": "effective", "beta": 1.0}),
+        ("ghm", "bins", 0),
+        ("ghm", "momentum", 1.0),
+        ("ghm", "formula", "mmdet"),
+        ("eql", "threshold", 1.5),
+        ("eql", "gamma", -0.1),
+        ("eql", "draw", "row"),
+        ("eql_softmax", "gamma", 1.1),
+        ("eql_v2", "gamma", 0.0),
+        ("eql_v2", "alpha", -1.0),
+        ("equalized_focal", "gamma", 0.0),
+        ("equalized_focal", "alpha", 1.1),
+        ("ldam", "max_margin", 0.0),
+        ("ldam", "scale", 0.0),
+        ("ldam", "count_floor", 0),
+        ("ldam", "reduction", "sum"),
+        ("logit_adjustment", "tau", -1.0),
+        ("vs", "gamma", -0.1),
+        ("vs", "tau", -0.1),
+        ("asl", "gamma_neg", -1.0),
+        ("asl", "clip", 1.0),
+        ("asl", "eps", -1e-8),
+        ("asl", "reduction", "weighted_mean"),
+        ("distribution_balanced", "neg_scale", 0.0),
+        ("distribution_balanced", "kappa", -0.1),
+        ("two_way", "temperature_pos", 0.0),
+        ("cdb_bce", "difficulty", "precision"),
+        ("cdb_bce", "smoothing", -1.0),
+        ("cdb_bce", "from_epoch", -1),
+        ("cdb_ce", "momentum", 1.0),
+        ("seesaw", "p", -0.1),
+        ("seesaw", "eps", 0.0),
     ],
 )
 def test_hyper_parameters_out_of_range_are_refused(name: str, key: str, value: object) -> None:
@@ -275,10 +315,12 @@ def test_losses_and_gradients_are_finite_and_losses_not_negative(
 @given(cases(), st.randoms(use_true_random=False))
 def test_the_order_of_classes_does_not_matter(case: tuple[Loss, torch.Tensor, torch.Tensor, list[int]], random) -> None:  # type: ignore[no-untyped-def]
     loss, logits, target, positives = case
+    if isinstance(loss, EQL | EQLSoftmax):
+        loss.eval()  # the draws of one order are not those of another
     order = list(range(len(positives)))
     random.shuffle(order)
     shuffled = [positives[i] for i in order]
     samples = sum(positives) if loss.kind == "single" else 2 * 10**6
-    other = type(loss)(ClassCounts(tuple(shuffled), samples, loss.kind))
+    other = type(loss)(ClassCounts(tuple(shuffled), samples, loss.kind)).train(loss.training)
     moved = torch.tensor(order).argsort()[target] if loss.kind == "single" else target[:, order]
     torch.testing.assert_close(other(logits[:, order], moved), loss(logits, target), rtol=1e-6, atol=1e-9)

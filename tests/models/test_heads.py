@@ -8,7 +8,7 @@ import typing
 import pytest
 import torch
 
-from hoi_train.models.heads import HEADS, LinearHead
+from hoi_train.models.heads import HEADS, CosineHead, LinearHead
 
 
 @pytest.mark.parametrize("name", HEADS)
@@ -48,3 +48,63 @@ def test_dropout_acts_in_training_only() -> None:
     assert head(features).item() != 1000.0
     assert head(features).item() == pytest.approx(1000, rel=0.15)
     assert head.eval()(features).item() == 1000.0
+
+
+@pytest.mark.parametrize("scale", [1.0, 16.0])
+def test_cosines_by_hand(scale: float) -> None:
+    head = CosineHead(2, 3, scale=scale)
+    with torch.no_grad():
+        head.weight.copy_(torch.tensor([[2.0, 0.0], [0.0, 0.5], [-3.0, -3.0]]))
+    found = head(torch.tensor([[3.0, 4.0], [0.0, 1e-3]])) / scale
+    wanted = torch.tensor([[0.6, 0.8, -0.7 * 2**0.5], [0.0, 1.0, -(0.5**0.5)]])
+    torch.testing.assert_close(found, wanted)
+
+
+def test_lengths_have_no_say() -> None:
+    torch.manual_seed(0)
+    head, features = CosineHead(16, 5), torch.randn(8, 16)
+    before = head(features)
+    assert before.abs().max() < 1
+    with torch.no_grad():
+        head.weight.mul_(torch.tensor([[1e-3], [1.0], [7.0], [1e3], [1e6]]))
+    torch.testing.assert_close(head(1e4 * features), before)
+
+
+def test_vectors_start_on_the_unit_sphere() -> None:
+    torch.manual_seed(0)
+    weight = CosineHead(64, 500).weight
+    torch.testing.assert_close(weight.norm(dim=1), torch.ones(500))
+    assert weight.mean(0).norm().item() == pytest.approx(500**-0.5, rel=0.2)  # no direction is preferred
+
+
+def test_features_of_zeros_have_no_direction_and_a_finite_gradient() -> None:
+    head, features = CosineHead(4, 3), torch.zeros(2, 4, requires_grad=True)
+    logits = head(features)
+    assert (logits == 0).all()
+    logits.sum().backward()
+    assert features.grad is not None
+    assert features.grad.abs().max() < 10
+    assert head.weight.grad is not None
+    assert (head.weight.grad == 0).all()
+
+
+def test_cosines_are_computed_in_float32_under_autocast() -> None:
+    torch.manual_seed(0)
+    head, features = CosineHead(64, 5), torch.randn(8, 64)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        logits = head(features)
+    torch.testing.assert_close(logits, head(features), rtol=0, atol=0)
+
+
+def test_gradient_of_cosines() -> None:
+    head = CosineHead(4, 3, scale=30.0).double()
+    features = torch.randn(5, 4, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(head, features)
+
+
+def test_dropout_of_the_cosine_head_acts_in_training_only() -> None:
+    torch.manual_seed(0)
+    head, features = CosineHead(100, 3, dropout=0.5), torch.rand(1, 100)
+    assert not torch.equal(head(features), head(features))
+    head.eval()
+    assert torch.equal(head(features), head(features))

@@ -1,0 +1,101 @@
+"""Asymmetric loss: easy negatives fade faster than easy positives, the easiest at once."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Literal
+
+from annotated_types import Ge, Lt
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+from hoi_train.losses.base import Loss
+from hoi_train.losses.weights import ClassWeighting
+from hoi_train.records import ClassCounts
+
+
+class ASL(Loss):
+    r"""Focus on hard samples, on hard negatives more: a focal loss with two exponents and a margin for negatives.
+
+    With ``p = sigmoid(z)`` and ``p_m = max(p - clip, 0)``:
+    ``loss_i = sum_c w_c (t_ic (1 - p_ic)^gamma_pos (-log p_ic) + (1 - t_ic) p_m^gamma_neg (-log(1 - p_m)))``.
+    Source: Ridnik et al., ICCV 2021, and the authors' ``src/loss_functions/losses.py``.
+
+    **The reduction is a SUM over the batch, not a mean.** The authors' code sums over samples and classes and trains
+    with Adam, which does not mind a factor. Next to a mean over N x C the gradient is N x C times as large: with SGD,
+    or with clipped gradients, set the learning rate anew or choose ``reduction: mean``. Each of several processes
+    sums over its part of the batch, and the parts are averaged.
+
+    Differences of the released code:
+
+    - It takes logarithms of ``max(p, 1e-8)``: a positive with z < -18.4 then costs 18.4 whatever its logit, **and
+      gets no gradient** (with ``clip: 0``, a negative with z > 18.4 likewise). ``eps: 1e-8`` brings that back; by
+      default it is 0, the paper's formula, and every wrong positive can learn.
+    - Its ``AsymmetricLoss`` treats the focusing factors as constants in the gradient (``detach_modulator``), its
+      ``AsymmetricLossOptimized`` does not, as the formula says; the values are the same.
+
+    What is meant in the paper stays: a negative with ``p <= clip`` costs nothing and has no gradient. One with p near
+    1 costs at most ``-log(clip)`` and has nearly none, since such labels are probably wrong.
+
+    Args:
+        class_counts: of the training split, multi-label; only their number C is used.
+        gamma_neg: >= 0; how fast easy negatives fade.
+        gamma_pos: >= 0; how fast easy positives fade. 0 in the authors' training script, 1 in the class's defaults.
+        clip: 0 <= clip < 1, probability up to which a negative is ignored; 0 is none.
+        eps: 0 <= eps < 1, smallest probability whose logarithm is taken; see above.
+        detach_modulator: treat the focusing factors as constants in the gradient.
+        weights: weight of each class, on the positives and negatives of its column; all 1 if not given.
+        reduction: ``sum`` over the batch, or ``mean`` over samples; both of sums over classes.
+
+    >>> import torch
+    >>> loss = ASL(ClassCounts.multi([6, 1], num_samples=9))
+    >>> loss(torch.tensor([[0.0, -3.0], [0.0, 0.0]]), torch.tensor([[1.0, 0.0], [1.0, 0.0]]))
+    tensor([0.6931, 0.7177])
+    """
+
+    labels = frozenset({"multi"})
+
+    def __init__(
+        self,
+        class_counts: ClassCounts,
+        *,
+        gamma_neg: Annotated[float, Ge(0)] = 4.0,
+        gamma_pos: Annotated[float, Ge(0)] = 0.0,
+        clip: Annotated[float, Ge(0), Lt(1)] = 0.05,
+        eps: Annotated[float, Ge(0), Lt(1)] = 0.0,
+        detach_modulator: bool = False,
+        weights: ClassWeighting | None = None,
+        reduction: Literal["sum", "mean"] = "sum",
+    ) -> None:
+        super().__init__(class_counts, weights)
+        self.gamma_neg = gamma_neg
+        self.gamma_pos = gamma_pos
+        self.clip = clip
+        self.lowest_log = math.log(eps) if eps > 0 else -math.inf
+        self.detach_modulator = detach_modulator
+        self.reduction = reduction
+
+    def per_sample(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Return the sum over classes of the weighted terms, ``[N]``."""
+        positive = self._term(logsigmoid(logits), logsigmoid(-logits), self.gamma_pos)
+        terms = target * positive + (1 - target) * self._negative(logits)
+        return self.weigh(terms, target).sum(1)
+
+    def reduce(self, losses: Tensor, target: Tensor) -> Tensor:
+        """Return the sum over samples (the authors'), or their mean."""
+        return losses.sum() if self.reduction == "sum" else super().reduce(losses, target)
+
+    def _negative(self, logits: Tensor) -> Tensor:
+        if self.clip == 0:
+            return self._term(logsigmoid(-logits), logsigmoid(logits), self.gamma_neg)
+        p = logits.sigmoid()
+        ignored = p <= self.clip  # false for nan, which stays
+        # Where a negative is ignored any number will do: 0 has no logarithm, and nan times 0 in the gradient is nan.
+        right = (logits.neg().sigmoid() + self.clip).clamp(max=1).masked_fill(ignored, 0.5)
+        wrong = (p - self.clip).masked_fill(ignored, 0.5)
+        return self._term(right.log(), wrong.log(), self.gamma_neg).masked_fill(ignored, 0.0)
+
+    def _term(self, log_right: Tensor, log_wrong: Tensor, gamma: float) -> Tensor:
+        """Return ``-(1 - q)^gamma log q`` from ``log q`` and ``log(1 - q)``."""
+        modulator = (gamma * log_wrong).exp()
+        return -(modulator.detach() if self.detach_modulator else modulator) * log_right.clamp(min=self.lowest_log)

@@ -1,0 +1,137 @@
+"""Equalization losses: rare classes are spared the discouragement by the samples of all others."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import torch
+from annotated_types import Ge, Le
+from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+from hoi_train.losses.base import Loss
+from hoi_train.losses.cross_entropy import CrossEntropy
+from hoi_train.losses.sigmoid import multi_hot, over_classes
+from hoi_train.losses.weights import ClassWeighting
+from hoi_train.records import ClassCounts
+
+Draw = Literal["none", "batch", "element"]
+UnitInterval = Annotated[float, Ge(0), Le(1)]
+
+
+class EQL(Loss):
+    r"""Drop the negative terms of rare classes: ``loss_i = sum_c w_ic BCE(z_ic, t_ic)``.
+
+    ``w_ic = 1 - E_i T_c (1 - t_ic)`` with ``T_c = 1`` for classes whose share of the training samples is below the
+    threshold, else 0, and E_i as ``draw`` says. Positives and the negatives of frequent classes keep weight 1.
+    Source: Tan et al., CVPR 2020, equalization loss.
+
+    - ``draw: none``: E_i is 1 for rows with a class and 0 for rows without, the paper's background, which then are
+      the only negatives of rare classes (``projects/EQL/eql/fast_rcnn.py``). The default of multi-label tasks.
+    - ``draw: batch``: E_i is moreover 0 for a whole batch with probability ``1 - gamma``, as in the CDB code
+      (``EGTEA/losses/eql_loss.py``). The default of single-label tasks: without background rows and without draws,
+      rare classes would have no negatives at all, and their scores would only rise.
+    - ``draw: element``: each row and class draws for itself, as in ``EQLSoftmax``.
+
+    Evaluation does not draw but takes the mean, gamma. With several processes each draws for its part of a batch.
+    The sum over classes is the paper's; multi-label tasks have the mean, as with all losses here.
+
+    Args:
+        class_counts: of the training split.
+        threshold: lambda in 0..1; a class below this share of the training samples is rare. The CDB code has 0.03
+            for 19 classes, the paper 0.00177 for 1230; it must be chosen for every data set.
+        gamma: probability in 0..1 that the negatives of rare classes are dropped, if drawn; 0.95 in the CDB code.
+        draw: ``none``, ``batch`` or ``element``; if not given, by the kind of labels.
+        weights: weight of each class: of rows by their true class (single-label) or of columns (multi-label).
+
+    >>> loss = EQL(ClassCounts.multi([90, 1], num_samples=100))
+    >>> loss(torch.zeros(2, 2), torch.tensor([[1.0, 0.0], [0.0, 0.0]])) / torch.log(torch.tensor(2.0))
+    tensor([0.5000, 1.0000])
+    """
+
+    labels = frozenset({"single", "multi"})
+    rare: Tensor
+
+    def __init__(
+        self,
+        class_counts: ClassCounts,
+        *,
+        threshold: UnitInterval = 0.03,
+        gamma: UnitInterval = 0.95,
+        draw: Draw | None = None,
+        weights: ClassWeighting | None = None,
+    ) -> None:
+        super().__init__(class_counts, weights)
+        self.gamma = gamma
+        self.draw: Draw = draw or ("none" if self.kind == "multi" else "batch")
+        self.register_buffer("rare", _rare(class_counts, threshold))
+
+    def per_sample(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Return the sum (single-label) or the mean (multi-label) over classes of the terms kept, ``[N]``."""
+        labels = multi_hot(target, logits)
+        kept = 1 - self._excluded(labels) * self.rare * (1 - labels)
+        terms = kept * binary_cross_entropy_with_logits(logits, labels, reduction="none")
+        return over_classes(self.weigh(terms, target), target)
+
+    def _excluded(self, labels: Tensor) -> Tensor:
+        """Return E, ``[N, 1]`` or ``[N, C]``."""
+        foreground = (labels > 0).any(1, keepdim=True).to(labels.dtype)
+        if self.draw == "none":
+            return foreground
+        size = labels.shape if self.draw == "element" else torch.Size([1, 1])
+        return foreground * _draw(self.gamma, size, labels, self.training)
+
+
+class EQLSoftmax(CrossEntropy):
+    r"""Leave rare classes out of the softmax of other classes' samples: ``loss_i = -log p_i``.
+
+    ``p_i = exp(z_iy) / sum_c w_ic exp(z_ic)`` and ``w_ic = 1 - beta_ic T_c`` for ``c != y_i``, 1 for the true class,
+    with ``T_c = 1`` for rare classes, else 0, and ``beta_ic`` 1 with probability gamma, else 0, drawn for each row
+    and class. Source: Tan et al., CVPR 2020, softmax equalization loss, and the authors' text in issue 9 of
+    ``tztztztztz/eql.detectron2``, where a class is rare up to a number of samples instead of below a share.
+
+    A class left out is minus infinity to the softmax; the naive product under the logarithm gives nan. Evaluation
+    does not draw but takes the mean ``w = 1 - gamma T``.
+
+    Args:
+        class_counts: of the training split, single-label.
+        threshold: lambda in 0..1; a class below this share of the training samples is rare. The paper has 0.005 for
+            CIFAR-100-LT; it must be chosen for every data set.
+        gamma: probability in 0..1 that a rare class is left out; the paper has 0.9.
+        weights: weight of rows by their true class; all 1 if not given.
+
+    >>> loss = EQLSoftmax(ClassCounts.single([600, 399, 1]), gamma=1.0)
+    >>> loss(torch.zeros(2, 3), torch.tensor([0, 2])).exp()  # the rare class is no rival to the frequent ones
+    tensor([2., 3.])
+    """
+
+    rare: Tensor
+
+    def __init__(
+        self,
+        class_counts: ClassCounts,
+        *,
+        threshold: UnitInterval = 0.005,
+        gamma: UnitInterval = 0.9,
+        weights: ClassWeighting | None = None,
+    ) -> None:
+        super().__init__(class_counts, weights=weights)
+        self.gamma = gamma
+        self.register_buffer("rare", _rare(class_counts, threshold))
+
+    def per_sample(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Return the cross-entropy of each row over the classes kept, ``[N]``."""
+        others = 1 - multi_hot(target, logits)
+        kept = 1 - _draw(self.gamma, logits.shape, logits, self.training) * self.rare * others
+        return super().per_sample(logits + kept.log(), target)
+
+
+def _rare(class_counts: ClassCounts, threshold: float) -> Tensor:
+    return class_counts.tensor() / max(class_counts.num_samples, 1) < threshold
+
+
+def _draw(gamma: float, size: torch.Size, like: Tensor, training: bool) -> Tensor:
+    """Return 1 with probability gamma, else 0, for each element; in evaluation its mean."""
+    if not training:
+        return torch.full(size, gamma, dtype=like.dtype, device=like.device)
+    return (torch.rand(size, dtype=like.dtype, device=like.device) < gamma).to(like.dtype)

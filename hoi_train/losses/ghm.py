@@ -1,0 +1,158 @@
+"""Gradient harmonizing mechanism: samples count less where many others have a gradient of the same size."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import torch
+from annotated_types import Ge, Gt, Lt
+from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+from hoi_train.losses.base import Loss
+from hoi_train.losses.ranks import sum_over_ranks
+from hoi_train.losses.sigmoid import multi_hot
+from hoi_train.losses.weights import ClassWeighting
+from hoi_train.records import ClassCounts
+
+Formula = Literal["paper", "released"]
+Bins = Annotated[int, Ge(1)]
+Momentum = Annotated[float, Ge(0), Lt(1)]
+
+
+class GradientDensity(nn.Module):
+    r"""Count gradient norms in ``bins`` equal regions of 0..1 and weigh each by the inverse of its region's density.
+
+    For the R_j of all N norms of a batch, over all ranks, that fall into region j of M, and their moving average
+    ``S_j = momentum S_j + (1 - momentum) R_j``: ``weight = N / (S_j M)``. Even norms all have weight 1.
+    Source: Li et al., AAAI 2019, unit region approximation and exponential moving average.
+
+    The paper leaves the start open; here ``S_j`` is divided by ``1 - momentum^t`` in step t, so that it is a mean of
+    counts from the first step on. The official code (``mmdet/models/losses/ghm_loss.py``), ``formula: released``,
+    does not: its first weights are ``1 / (1 - momentum)`` times too large. It also divides by the number of regions
+    that are not empty instead of M, and leaves S_j of an empty region as it is, however long ago it was filled.
+
+    In evaluation nothing is counted: the weights are those of the training so far (1 before it), with the mean
+    number of norms a batch for N, and a region without samples weighs as its first sample would.
+
+    Args:
+        bins: M >= 1.
+        momentum: 0 <= momentum < 1; at 0 only the batch itself counts.
+        formula: ``paper`` or ``released``.
+
+    >>> GradientDensity(bins=2, momentum=0.0)(torch.tensor([0.1, 0.2, 0.3, 0.9]))
+    tensor([0.6667, 0.6667, 0.6667, 2.0000])
+    """
+
+    mean_counts: Tensor
+    mass: Tensor
+
+    def __init__(self, *, bins: Bins = 30, momentum: Momentum = 0.75, formula: Formula = "paper") -> None:
+        super().__init__()
+        self.bins = bins
+        self.momentum = momentum
+        self.formula = formula
+        self.register_buffer("mean_counts", torch.zeros(bins))
+        self.register_buffer("mass", torch.zeros(()))
+
+    def forward(self, norms: Tensor) -> Tensor:
+        """Return the weight of each norm, of the same shape and without a gradient; nan norms are not counted."""
+        norms = norms.detach().contiguous()
+        # The official edges are rounded to float32; the last bin takes all from its lower edge on.
+        edges = torch.arange(1, self.bins, device=norms.device).float() / self.bins
+        index = torch.bucketize(norms, edges.to(norms.dtype), right=True)
+        if not self.training:
+            return self._weights(self._density()).to(norms.dtype)[index]
+        counted = torch.where(norms.isnan(), self.bins, index).flatten()
+        counts = torch.bincount(counted, minlength=self.bins + 1)[: self.bins]
+        counts = sum_over_ranks(counts).to(self.mean_counts.dtype)
+        self._learn(counts)
+        return self._weights(counts).to(norms.dtype)[index]
+
+    def _learn(self, counts: Tensor) -> None:
+        moved = self.momentum * self.mean_counts + (1 - self.momentum) * counts
+        keep = (counts == 0) & (self.formula == "released")
+        self.mean_counts.copy_(torch.where(keep, self.mean_counts, moved))
+        self.mass.copy_(self.momentum * self.mass + (1 - self.momentum))
+
+    def _density(self) -> Tensor:
+        """Return S_j, ``[bins]``."""
+        if self.formula == "released":
+            return self.mean_counts
+        return self.mean_counts / self.mass.clamp(min=1 - self.momentum)  # the mass is 0 before the first step
+
+    def _weights(self, counts: Tensor) -> Tensor:
+        """Return the weight of each region, ``[bins]``, for R_j, or what stands for it in evaluation."""
+        total = counts.sum()
+        regions = (counts > 0).sum() if self.formula == "released" else self.bins
+        # One sample makes S_j at least 1 - momentum; only regions without any are below.
+        weights = total / (self._density().clamp(min=1 - self.momentum) * regions)
+        return torch.where(total > 0, weights, 1.0)
+
+
+class GHM(Loss):
+    r"""Weigh binary cross-entropy by the density of its gradients, GHM-C: ``loss_i = mean_c beta_ic BCE(z_ic, t_ic)``.
+
+    The gradient norm is ``g_ic = |sigmoid(z_ic) - t_ic|``, and ``beta_ic`` the inverse density of all N x C norms of
+    the batch around it (``GradientDensity``): the many easy negatives count less, and so do the outliers, which
+    ordinary training never gets right. Source: Li et al., AAAI 2019, GHM-C loss.
+
+    Multi-label natively. Single-label tasks are trained as the paper's detection is, with sigmoid scores and one-hot
+    labels; there is no softmax form. The mean is over classes in both, as in the official code. The official class's
+    own defaults are 10 bins and momentum 0; its configurations have the paper's 30 and 0.75.
+
+    Args:
+        class_counts: of the training split; only their number C is used.
+        bins: number of regions of the gradient norm, >= 1.
+        momentum: 0 <= momentum < 1, of the moving average of the counts.
+        formula: ``paper``, or ``released`` for the official code's; see ``GradientDensity`` for the differences.
+        weights: weight of each class: of rows by their true class (single-label) or of columns (multi-label).
+
+    >>> loss = GHM(ClassCounts.multi([6, 1], num_samples=9), bins=2, momentum=0.0)
+    >>> loss(torch.tensor([[4.0, -4.0]]), torch.tensor([[1.0, 0.0]]))  # all in one of two regions: half of BCE
+    tensor([0.0091])
+    """
+
+    labels = frozenset({"single", "multi"})
+
+    def __init__(
+        self,
+        class_counts: ClassCounts,
+        *,
+        bins: Bins = 30,
+        momentum: Momentum = 0.75,
+        formula: Formula = "paper",
+        weights: ClassWeighting | None = None,
+    ) -> None:
+        super().__init__(class_counts, weights)
+        self.density = GradientDensity(bins=bins, momentum=momentum, formula=formula)
+
+    def per_sample(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Return the mean over classes of the weighted terms, ``[N]``; in training, count their gradients first."""
+        labels = multi_hot(target, logits)
+        norms = (logits.sigmoid() - labels).abs()
+        terms = self.density(norms) * binary_cross_entropy_with_logits(logits, labels, reduction="none")
+        return self.weigh(terms, target).mean(1)
+
+
+def ghm_r(prediction: Tensor, target: Tensor, density: GradientDensity, mu: Annotated[float, Gt(0)] = 0.02) -> Tensor:
+    """Return the authentic smooth L1 distance weighed by the density of its gradients, GHM-R, of the same shape.
+
+    ``ASL1 = sqrt(d^2 + mu^2) - mu`` for ``d = prediction - target``, gradient norm ``|d| / sqrt(d^2 + mu^2)``. For
+    box regression beside a classification; its scalar is the mean over the coordinates that count, which are the ones
+    to give. Source: Li et al., AAAI 2019, GHM-R loss; the official configuration has 10 bins and momentum 0.7.
+
+    Args:
+        prediction: floating, any shape.
+        target: of the same shape.
+        density: of the gradient norms; it keeps what it has learnt, so it belongs to the module that trains.
+        mu: > 0; where the loss turns from quadratic to linear.
+
+    >>> ghm_r(torch.tensor([0.0, 1.0]), torch.zeros(2), GradientDensity(bins=10, momentum=0.7))
+    tensor([0.0000, 0.1960])
+    """
+    difference = prediction - target
+    root = torch.hypot(difference, torch.full_like(difference, mu))
+    weights: Tensor = density(difference.abs() / root)
+    # (root - mu) without the cancellation that leaves no digits of small differences
+    return weights * difference * (difference / (root + mu))

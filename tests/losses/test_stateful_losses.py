@@ -1,0 +1,148 @@
+"""Losses that learn from batches: in training and evaluation, across restarts, on two ranks."""
+
+from __future__ import annotations
+
+import copy
+from datetime import timedelta
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.multiprocessing.spawn import spawn
+from torch.nn.functional import one_hot
+
+from hoi_train.losses import LOSSES, Loss
+from hoi_train.losses.weights import ClassWeighting
+from hoi_train.records import ClassCounts, LabelKind
+from tests.losses.loss_cases import COUNTS, KINDS, SINGLE, batch, gradient, training
+
+STATEFUL = [(n, kind) for n, kind in KINDS if n in {"ghm", "eql_v2", "equalized_focal", "seesaw"}]
+every_stateful_loss = pytest.mark.parametrize(("name", "kind"), STATEFUL)
+
+
+def state(loss: Loss) -> dict[str, Tensor]:
+    return {key: value.clone() for key, value in loss.state_dict().items()}
+
+
+@every_stateful_loss
+def test_training_changes_the_state_and_evaluation_does_not(name: str, kind: LabelKind) -> None:
+    loss = LOSSES[name](COUNTS[kind])
+    fresh = state(loss)
+    loss.eval()(*batch(kind))
+    torch.testing.assert_close(state(loss), fresh, rtol=0, atol=0)
+    loss.train()(*batch(kind))
+    learnt = state(loss)
+    assert any(not torch.equal(learnt[key], fresh[key]) for key in fresh)
+    loss.eval()(*batch(kind, seed=1))
+    torch.testing.assert_close(state(loss), learnt, rtol=0, atol=0)
+
+
+@every_stateful_loss
+def test_evaluation_depends_on_what_was_learnt(name: str, kind: LabelKind) -> None:
+    fresh, trained = LOSSES[name](COUNTS[kind]), LOSSES[name](COUNTS[kind])
+    for logits, target in training(kind):
+        trained(logits, target)
+    assert not torch.allclose(fresh.eval()(*batch(kind)), trained.eval()(*batch(kind)))
+
+
+@every_stateful_loss
+@pytest.mark.parametrize("step", range(4))
+def test_a_restart_at_any_step_is_bit_identical(name: str, kind: LabelKind, step: int) -> None:
+    uninterrupted, restarted = LOSSES[name](COUNTS[kind]), LOSSES[name](COUNTS[kind])
+    for number, (logits, target) in enumerate(training(kind)):
+        if number == step:
+            restarted = LOSSES[name](COUNTS[kind])
+            restarted.load_state_dict(copy.deepcopy(uninterrupted.state_dict()))
+        each = [(loss(logits, target), gradient(loss, logits, target)) for loss in (uninterrupted, restarted)]
+        if number >= step:
+            torch.testing.assert_close(each[0], each[1], rtol=0, atol=0)
+            torch.testing.assert_close(state(uninterrupted), state(restarted), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(("name", "kind"), [each for each in STATEFUL if each[0] != "seesaw"])  # learns from labels
+def test_a_broken_row_teaches_nothing(name: str, kind: LabelKind) -> None:
+    loss, sound = LOSSES[name](COUNTS[kind]), LOSSES[name](COUNTS[kind])
+    logits, target = batch(kind)
+    logits[2] = torch.nan
+    assert loss(logits, target).isnan().tolist() == [False, False, True, False, False]
+    keep = torch.arange(5) != 2
+    sound(logits[keep], target[keep])
+    torch.testing.assert_close(state(loss), state(sound), rtol=0, atol=0)
+
+
+@every_stateful_loss
+def test_the_order_of_classes_does_not_matter_in_training(name: str, kind: LabelKind) -> None:
+    order = [2, 0, 3, 1]
+    counts = COUNTS[kind]
+    moved = ClassCounts(tuple(counts.positives[i] for i in order), counts.num_samples, kind)
+    loss, other = LOSSES[name](counts), LOSSES[name](moved)
+    for logits, target in training(kind):
+        target_moved = torch.tensor(order).argsort()[target] if kind == "single" else target[:, order]
+        torch.testing.assert_close(other(logits[:, order], target_moved), loss(logits, target), rtol=1e-6, atol=0)
+
+
+@every_stateful_loss
+def test_extreme_batches_leave_a_finite_state(name: str, kind: LabelKind) -> None:
+    loss = LOSSES[name](COUNTS[kind])
+    labels = one_hot(torch.tensor([0, 0, 0]), 4).double()
+    for logits in (torch.full((3, 4), 1e4), torch.full((3, 4), -1e4), torch.zeros(3, 4)):
+        for target in (torch.zeros(3, dtype=torch.int64),) if kind == "single" else (labels, torch.zeros(3, 4)):
+            for _ in range(3):
+                assert loss(logits, target).isfinite().all()
+            assert gradient(loss, logits, target).isfinite().all()
+    loss(torch.zeros(0, 4), target[:0])
+    assert all(value.isfinite().all() for value in state(loss).values())
+    assert loss.eval()(*batch(kind)).isfinite().all()
+
+
+@pytest.mark.parametrize("name", ["ghm", "eql", "eql_v2", "equalized_focal", "eql_softmax", "seesaw"])
+def test_class_weights_come_on_top_and_change_no_state(name: str) -> None:
+    weights = ClassWeighting("effective", beta=0.9999, from_epoch=160)
+    plain, weighed = LOSSES[name](SINGLE).eval(), LOSSES[name](SINGLE, weights=weights).eval()  # type: ignore[call-arg]
+    logits, target = batch("single")
+    for epoch, factor in ((0, torch.ones(4)), (160, weights.of(SINGLE))):
+        weighed.schedule(epoch)
+        torch.testing.assert_close(weighed(logits, target), factor.float().double()[target] * plain(logits, target))
+    trained, other = plain.train(), weighed.train()
+    for each in (trained, other):
+        torch.manual_seed(0)
+        each(logits, target)
+    learnt = {key: value for key, value in state(other).items() if key != "weights"}
+    torch.testing.assert_close(learnt, state(trained), rtol=0, atol=0)
+
+
+def one_rank(rank: int, folder: str) -> None:
+    store = f"file://{folder}/store"
+    dist.init_process_group("gloo", store, rank=rank, world_size=2, timeout=timedelta(seconds=60))
+    torch.set_num_threads(1)
+    results = {}
+    for name, kind in STATEFUL:
+        loss, means = LOSSES[name](COUNTS[kind]), []
+        for logits, target in training(kind):
+            losses = loss(logits[rank::2], target[rank::2])
+            means.append(loss.reduce(losses, target[rank::2]))
+        results[f"{name} {kind}"] = (torch.stack(means), state(loss))
+    torch.save(results, f"{folder}/rank{rank}.pt")
+    dist.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, tuple[Tensor, dict[str, Tensor]]]]:
+    folder = tmp_path_factory.mktemp("ranks")
+    spawn(one_rank, args=(str(folder),), nprocs=2)
+    return [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(2)]
+
+
+@every_stateful_loss
+def test_two_ranks_are_one_process_with_the_doubled_batch(
+    ranks: list[dict[str, tuple[Tensor, dict[str, Tensor]]]], name: str, kind: LabelKind
+) -> None:
+    alone, means = LOSSES[name](COUNTS[kind]), []
+    for logits, target in training(kind):
+        means.append(alone.reduce(alone(logits, target), target))
+    (first, first_state), (second, second_state) = (rank[f"{name} {kind}"] for rank in ranks)
+    torch.testing.assert_close(first_state, second_state, rtol=0, atol=0)
+    exact = name in {"ghm", "seesaw"}  # counts; sums of gradients depend on their order
+    torch.testing.assert_close(first_state, state(alone), rtol=0 if exact else 1e-6, atol=0 if exact else 1e-12)
+    torch.testing.assert_close((first + second) / 2, torch.stack(means), rtol=1e-12 if exact else 1e-5, atol=0)
