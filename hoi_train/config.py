@@ -1,7 +1,8 @@
 """The run configuration: YAML to a strict, typed, frozen record.
 
 The sections that name a table's entry (loss, backbone, optimizer …) have schemas made from the constructors'
-signatures; see ``schema.py``. A file may begin with ``extends: other.yaml`` and then states only what differs.
+signatures; see ``schema.py``. A file may begin with ``extends: other.yaml`` and then states only what differs;
+``null`` takes a key of the other file out.
 """
 
 from __future__ import annotations
@@ -258,14 +259,14 @@ def _read(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
 
 
 def _merge(base: Any, change: Any) -> dict[str, Any]:
-    """Lay ``change`` over ``base``; a mapping that names another entry replaces the old one whole."""
+    """Lay ``change`` over ``base``; a mapping that names another entry replaces the old one whole, null takes out."""
     merged = dict(base)
     for key, value in change.items():
         old = merged.get(key, {})
         merge = isinstance(old, Mapping) and isinstance(value, Mapping)
         merge = merge and value.get("name", old.get("name")) == old.get("name")
         merged[key] = _merge(old, value) if merge else value
-    return merged
+    return {key: value for key, value in merged.items() if value is not None}
 
 
 def _apply(raw: dict[str, Any], override: str) -> None:
