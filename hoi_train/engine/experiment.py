@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 
@@ -68,6 +69,10 @@ def assemble(config: RunConfig, *, rank: int = 0, world_size: int = 1) -> Experi
     def make_loader(split: Split, rows: Tensor, batch_size: int) -> ClipLoader:
         return ClipLoader(datasets[split].select(rows), batch_size, **parts)
 
+    def make_head(task: str, num_features: int) -> nn.Module:
+        head: nn.Module = build(config.tasks[task].head, HEADS, num_features, tasks[task].num_classes)
+        return head
+
     context = Context(
         tasks=tasks,
         counts={name: manifest.split("train").counts(name) for name in tasks},
@@ -78,8 +83,10 @@ def assemble(config: RunConfig, *, rank: int = 0, world_size: int = 1) -> Experi
         world_size=world_size,
         sampling=build(config.data.sampling, SAMPLING),
         make_loader=make_loader,
+        make_head=make_head,
     )
-    method: Fit = build(config.method, METHODS, context)
+    with _refusals_of(config.method.name):
+        method: Fit = build(config.method, METHODS, context)
     model, report = _model(config, tasks, method)
     objective = Objective(
         {name: make_loss(config, manifest, name) for name in tasks},
@@ -111,11 +118,21 @@ def _model(config: RunConfig, tasks: Mapping[str, Task], method: Fit) -> tuple[R
     torch.manual_seed(seed_of(config.seed, "initial weights"))
     heads = {name: partial(build, config.tasks[name].head, HEADS) for name in tasks}
     model = build_recognizer(build(config.model.backbone, BACKBONES), tasks, heads, config.model.preprocessing)
-    method.adapt(model)
+    with _refusals_of(config.method.name):
+        method.adapt(model)
     report = load_weights(model, config.model.weights) if config.model.weights else None
     if config.training.channels_last:
         model = model.to(memory_format=torch.channels_last_3d)
     return model, report
+
+
+@contextmanager
+def _refusals_of(method: str) -> Iterator[None]:
+    """Say as the user's fault what a method raises that does not fit the run."""
+    try:
+        yield
+    except ValueError as error:
+        raise ConfigError(f"method.{method}: {error}") from None
 
 
 def _datasets(config: RunConfig, manifest: Manifest, tasks: Mapping[str, Task]) -> dict[Split, ClipDataset]:

@@ -96,7 +96,7 @@ class Loop:
         self.average = self._new_average()
         self.cursor, self.best = Cursor(), Best()
         self._window: list[tuple[tuple[str, ...], Tensor]] = []
-        self._throughput = Throughput()
+        self._throughput, self._headed = Throughput(), False
         self._saved_at = time.monotonic()
 
     @property
@@ -227,7 +227,7 @@ class Loop:
         def losses(logits: Targets, targets: Targets) -> Tensor:
             return mixed(lambda these: self.objective.samples(logits, these), targets)
 
-        return Step(objective, losses, self.objective.samples, self.network, lr, self._place)
+        return Step(objective, losses, self.objective.samples, self.network, lr, self._place, self.fabric.autocast)
 
     def _refuse_update(self, norm: float) -> None:
         self.optimizer.zero_grad(set_to_none=True)
@@ -267,7 +267,8 @@ class Loop:
         return bool(self.fabric.all_reduce(said, reduce_op="sum"))
 
     def _record_validation(self, stats: EpochStats) -> None:
-        self.console.print(epoch_table(stats))
+        self.console.print(epoch_table(stats, heading=not self._headed))
+        self._headed = True
         self.run.record({"event": "evaluation", "step": self.cursor.step, **stats.to_json()})
         for task in stats.tasks:
             weights = self.objective.loss(task).class_weights()

@@ -54,8 +54,16 @@ class Objective(nn.Module):
         return total * torch.where(sound.all(), 1.0, torch.nan), sound
 
     def samples(self, logits: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> Tensor:
-        """Return each sample's loss before any reduction, ``sum_k weight_k loss_k``, ``[N]``."""
-        return self._sum(self._losses(logits, targets))
+        """Return each sample's loss before any reduction, ``sum_k weight_k loss_k``, ``[N]``.
+
+        As evaluation sees it: no loss learns from it, and nothing is drawn.
+        """
+        was_training = self.training
+        self.eval()
+        try:
+            return self._sum(self._losses(logits, targets))
+        finally:
+            self.train(was_training)
 
     def _losses(self, logits: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {task: self.loss(task)(values, targets[task]) for task, values in logits.items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -44,6 +45,8 @@ class Context:
         world_size: number of ranks.
         sampling: the configured rule.
         make_loader: from a split, positions in it (int64) and a batch size, a loader of those clips for this rank.
+        make_head: from a task's name and a number of features, a new head as configured; its starting values are drawn
+            from torch's global generator.
     """
 
     tasks: Mapping[str, Task]
@@ -55,6 +58,7 @@ class Context:
     world_size: int
     sampling: ClassBalanced
     make_loader: Callable[[Split, Tensor, int], ClipLoader]
+    make_head: Callable[[str, int], nn.Module]
 
 
 @dataclass(frozen=True)
@@ -77,11 +81,12 @@ class Step:
     Args:
         objective: the scalar to minimise; a batch whose loss is not finite is found by it.
         losses: of this batch, from logits and targets by task, each sample's loss before any reduction, ``[N]``,
-            summed over tasks.
+            summed over tasks; as evaluation sees it, no loss learns from it.
         plain_losses: the same for clips of another batch, which were not mixed.
         network: the model without what ranks and compilation wrap around it.
         lr: learning rate of this step.
         place: puts a batch where the network is.
+        autocast: the precision in which the loop's model, unlike ``network``, computes of itself.
     """
 
     objective: ObjectiveFunction
@@ -90,6 +95,7 @@ class Step:
     network: Recognizer
     lr: float
     place: Callable[[ClipBatch], ClipBatch]
+    autocast: Callable[[], AbstractContextManager[object]] = nullcontext
 
 
 class Fit:

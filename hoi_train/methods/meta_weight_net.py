@@ -1,0 +1,141 @@
+"""Meta-Weight-Net: a small network learns, from a balanced set, how much a clip of a given loss should count."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+import torch
+from annotated_types import Ge, Gt
+from torch import Tensor, nn, optim
+from torch.nn.functional import logsigmoid
+
+from hoi_train.engine.randomness import seed_of
+from hoi_train.methods.fit import Context, Step
+from hoi_train.methods.lookahead import (
+    inner_products,
+    losses_at,
+    mean_gradient,
+    of_all_ranks,
+    of_this_rank,
+    pull_back,
+    trained,
+)
+from hoi_train.methods.meta_set import Clips, MetaSplit, MetaWeighted
+from hoi_train.records import ClipBatch
+
+Form = Literal["class_imbalance", "label_noise"]
+
+
+class MetaWeightNet(MetaWeighted):
+    r"""Weigh each clip by ``V(l_i)``, a network of one number that a balanced meta batch teaches in every step.
+
+    With ``V = sigmoid(linear(relu(linear(l))))``, ``S = sum_i w_i l_i`` and ``L`` the mean loss of the meta batch::
+
+        theta' = theta - lr grad S(theta),   V learns from dL(theta') / dV,   loss = S with the new V
+
+    Source: Shu et al., "Meta-Weight-Net: Learning an Explicit Mapping For Sample Weighting", NeurIPS 2019, equations 3
+    to 5. ``lr`` is the step's own learning rate; the inner step knows neither momentum nor weight decay. The authors
+    have released two programs, which differ in all that ``form`` sets:
+
+    - ``class_imbalance`` (``Meta-weight-net_class-imbalance``): ``w_i = V(l_i) / sum_j V(l_j)`` over the batch, and the
+      inner gradient goes through the input of V and the sum too. V learns by SGD, learning rate 1e-5, Nesterov
+      momentum 0.9, weight decay 5e-4. The default.
+    - ``label_noise`` (``meta-weight-net``): ``w_i = V(l_i) / N``, the input of V is a constant. V learns by Adam,
+      learning rate 1e-3, weight decay 1e-4. Weights below 1 make the steps of the network smaller.
+
+    Either way ``theta'`` moves along ``sum_i c_i grad l_i`` with ``c = dS/dl``, a function of the losses and V alone,
+    and ``dL/dV = -lr sum_i <grad l_i, grad L(theta')> dc_i/dV``: the gradient of a gradient is needed of V only, and
+    one pass of forward differentiation gives the inner products (``lookahead``). The programs take it of the whole
+    network; results are equal up to rounding.
+
+    V sees losses as they are, so a loss of another scale (``zlpr``, ``asl``) meets another V. It is kept in float32 on
+    the CPU, the same on all ranks, and learns from their joint batch; with ``training.accumulate`` from each part.
+
+    Args:
+        context: the run.
+        per_class: clips of each class in the meta set; 10 in the authors' CIFAR program.
+        split: where they come from: ``val`` is disjoint from training, but then validation is not from what trains;
+            ``train`` overlaps with training.
+        task: whose classes the meta set balances; the run's first task if not given.
+        meta_batch_size: clips of a meta batch and rank; that of training if not given.
+        form: which released program.
+        hidden: units of V's hidden layer.
+        lr: learning rate of V; that of the form if not given.
+
+    Raises:
+        ValueError: the meta set cannot be made.
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        *,
+        per_class: Clips = 10,
+        split: MetaSplit = "val",
+        task: str | None = None,
+        meta_batch_size: Clips | None = None,
+        form: Form = "class_imbalance",
+        hidden: Annotated[int, Ge(1)] = 100,
+        lr: Annotated[float, Gt(0)] | None = None,
+    ) -> None:
+        super().__init__(context, per_class=per_class, split=split, task=task, meta_batch_size=meta_batch_size)
+        self.form = form
+        with torch.random.fork_rng([]):
+            torch.manual_seed(seed_of(context.seed, "meta weight net"))
+            self.net = nn.Sequential(nn.Linear(1, hidden), nn.ReLU(), nn.Linear(hidden, 1))  # and a sigmoid
+        parameters = self.net.parameters()
+        self.optimizer: optim.Optimizer = (
+            optim.SGD(parameters, lr=lr or 1e-5, momentum=0.9, nesterov=True, weight_decay=5e-4)
+            if form == "class_imbalance"
+            else optim.Adam(parameters, lr=lr or 1e-3, weight_decay=1e-4)
+        )
+
+    def weights(self, batch: ClipBatch, meta: ClipBatch, step: Step) -> Tensor:
+        """Teach V and return this rank's weights, ``[N]``, by the new V."""
+        now, at = trained(step.network), losses_at(step, batch, step.losses)
+        mine, gradient = pull_back(at, now, step)
+        losses = of_all_ranks(mine).to(next(self.net.parameters()))
+        inner = gradient(of_this_rank(self.coefficients(losses).detach()))
+        ahead = {name: value - step.lr * inner[name] for name, value in now.items()}
+        direction = mean_gradient(losses_at(step, meta, step.plain_losses), ahead, step)
+        self.learn(losses, of_all_ranks(inner_products(at, now, direction)).to(losses), step.lr)
+        with torch.no_grad():
+            return of_this_rank(self.weigh(losses)).to(mine)
+
+    def weigh(self, losses: Tensor) -> Tensor:
+        """Return ``w``, ``[N]``, of the losses of all ranks, ``[N]``."""
+        scores: Tensor = self.net(losses[:, None])[:, 0]
+        if self.form == "label_noise":
+            return scores.sigmoid() / len(losses)
+        # sigmoid(s_i) / sum_j sigmoid(s_j), also where all of them round to 0, and without the gradient of a small sum.
+        return logsigmoid(scores).softmax(0)
+
+    def coefficients(self, losses: Tensor) -> Tensor:
+        """Return ``c = dS/dl``, ``[N]``, with a graph to V."""
+        if self.form == "label_noise":
+            return self.weigh(losses)
+        inputs = losses.detach().requires_grad_()
+        (found,) = torch.autograd.grad((self.weigh(inputs) * inputs).sum(), inputs, create_graph=True)
+        return found
+
+    def learn(self, losses: Tensor, products: Tensor, lr: float) -> None:
+        """Make one step of V's optimizer.
+
+        Args:
+            losses: ``[N]``, of all ranks.
+            products: ``<grad l_i, grad L(theta')>`` of each.
+            lr: of the inner step.
+        """
+        self.optimizer.zero_grad()
+        (-lr * (products * self.coefficients(losses)).sum()).backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return V and the state of its optimizer."""
+        return {"net": self.net.state_dict(), "optimizer": self.optimizer.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore ``state_dict``."""
+        self.net.load_state_dict(state["net"])
+        self.optimizer.load_state_dict(state["optimizer"])
