@@ -1,7 +1,23 @@
-"""Training procedures that need more than a loss: one file each, one line in the table."""
+"""Training procedures that need more than a loss: one file each, one line in the table.
 
+Joint training, which two-stage methods are compared with, is ``fit`` with any loss and any ``data.sampling``.
+"""
+
+from hoi_train.methods.adjusted import NCM, PostHocLogitAdjustment, TauNorm
+from hoi_train.methods.decoupled import CRT, LWS
 from hoi_train.methods.fit import Fit
+from hoi_train.methods.learning_to_reweight import LearningToReweight
+from hoi_train.methods.meta_weight_net import MetaWeightNet
+from hoi_train.methods.oltr import OLTR
 
 METHODS: dict[str, type[Fit]] = {
     "fit": Fit,
+    "crt": CRT,
+    "lws": LWS,
+    "tau_norm": TauNorm,
+    "ncm": NCM,
+    "post_hoc_logit_adjustment": PostHocLogitAdjustment,
+    "oltr": OLTR,
+    "l2rw": LearningToReweight,
+    "mwn": MetaWeightNet,
 }

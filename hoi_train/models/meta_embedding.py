@@ -1,0 +1,114 @@
+"""The classifier of OLTR: features infused with what a memory of class centroids has to say."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+from hoi_train.models.nearest_mean import squared_distances
+
+
+class CosineNorm(nn.Module):
+    r"""Compute ``scale |x| / (1 + |x|) cos(x, w_c)``: a cosine that short features cannot make sure.
+
+    Source: Liu et al., CVPR 2019, section 3 and the authors' ``models/CosNormClassifier.py``.
+
+    Args:
+        num_features: features F of a sample.
+        num_classes: classes C of the task.
+        scale: largest logit; the authors have 16.
+
+    Shapes:
+        features floating ``[N, F]``; result ``[N, C]``, 0 for features of zeros.
+
+    >>> classifier = CosineNorm(4, 2)
+    >>> classifier(3 * normalize(classifier.weight.detach()))[0, 0].item()
+    12.0
+    """
+
+    def __init__(self, num_features: int, num_classes: int, *, scale: float = 16.0) -> None:
+        super().__init__()
+        self.scale = scale
+        self.weight = nn.Parameter(torch.empty(num_classes, num_features))
+        nn.init.uniform_(self.weight, -(num_features**-0.5), num_features**-0.5)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return the logits ``[N, C]`` of the features ``[N, F]``."""
+        squashed = features / (1 + torch.linalg.vector_norm(features, dim=1, keepdim=True))
+        cosines: Tensor = squashed @ normalize(self.weight, dim=1).T
+        return self.scale * cosines
+
+
+class MetaEmbedding(nn.Module):
+    r"""Infuse features with a memory of class centroids; before ``remember``, be the head that is wrapped.
+
+    With features ``x`` and centroids ``m_c``: memory ``v = sum_c softmax(h(x))_c m_c``, selector
+    ``e = tanh(W x + b)``, reach ``g = reach / min_c |x - m_c|``, and logits ``CosineNorm(g (x + e * v))``. The wrapped
+    head ``h``, which the first stage has trained as a classifier, says which centroids to ask (the authors copy its
+    weights). The classification loss does not move the centroids; their own loss does
+    (``hoi_train.methods.oltr.centroid_loss``).
+    Source: Liu et al., CVPR 2019, section 3 and the authors' ``models/MetaEmbeddingClassifier.py``, whose reach is
+    infinite for a feature on a centroid; here distances below 1e-6 count as 1e-6.
+
+    Args:
+        head: maps ``[N, F]`` to ``[N, C]``.
+        num_features: features F of a sample.
+        num_classes: classes C of the task.
+        reach: the authors have 10.
+        scale: of the classifier's logits.
+
+    Shapes:
+        features floating ``[N, F]``; result ``[N, C]``.
+
+    >>> head = MetaEmbedding(nn.Linear(4, 2), 4, 2)
+    >>> head.remember(torch.eye(2, 4))
+    >>> head(torch.ones(3, 4)).shape
+    torch.Size([3, 2])
+    """
+
+    remembers: Tensor
+
+    def __init__(
+        self, head: nn.Module, num_features: int, num_classes: int, *, reach: float = 10.0, scale: float = 16.0
+    ) -> None:
+        super().__init__()
+        self.head, self.reach = head, reach
+        self.selector = nn.Linear(num_features, num_features)
+        self.classifier = CosineNorm(num_features, num_classes, scale=scale)
+        self.centroids = nn.Parameter(torch.zeros(num_classes, num_features))
+        self.register_buffer("remembers", torch.tensor(False))  # a checkpoint says itself which stage it is of
+        self._features: Tensor | None = None
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return the logits ``[N, C]`` of the features ``[N, F]``."""
+        queries: Tensor = self.head(features)
+        if not self.remembers:
+            return queries
+        with torch.autocast(features.device.type, enabled=False):  # distances and cosines need float32
+            features, queries = features.to(self.centroids.dtype), queries.to(self.centroids.dtype)
+            if self.training and torch.is_grad_enabled():
+                self._features = features
+            logits: Tensor = self.classifier(self.embed(features, queries))
+            return logits
+
+    def embed(self, features: Tensor, queries: Tensor) -> Tensor:
+        """Return the meta-embedding ``[N, F]`` of features ``[N, F]`` with the wrapped head's logits ``[N, C]``."""
+        nearest = squared_distances(features, self.centroids.detach()).amin(1, keepdim=True).clamp(min=1e-12).sqrt()
+        return self.reach / nearest * (features + self.infused(features, queries))
+
+    def infused(self, features: Tensor, queries: Tensor) -> Tensor:
+        """Return what the memory adds to each feature, ``e * v``, ``[N, F]``."""
+        selector: Tensor = self.selector(features).tanh()
+        return selector * (queries.softmax(1) @ self.centroids.detach())
+
+    def remember(self, centroids: Tensor) -> None:
+        """Begin to use the memory, with these centroids ``[C, F]``."""
+        with torch.no_grad():
+            self.centroids.copy_(centroids)
+        self.remembers.fill_(True)
+
+    def take_features(self) -> Tensor | None:
+        """Return the features of the last training batch that used the memory, once."""
+        features, self._features = self._features, None
+        return features
