@@ -141,10 +141,9 @@ def _check(arguments: argparse.Namespace) -> int:
     if not config.data.manifest.is_file():
         print(f"{arguments.config}: sound; {config.data.manifest} is not there, so tasks and classes are not checked")
         return 0
-    from hoi_train.data.manifest import read_manifest
-    from hoi_train.engine.tasks import check_tasks
+    from hoi_train.engine.experiment import check
 
-    check_tasks(config, read_manifest(config.data.manifest, config.data.root))
+    check(config)
     print(f"{arguments.config}: sound, and it fits {config.data.manifest}")
     return 0
 

@@ -101,7 +101,10 @@ def latest(folder: Path) -> Checkpoint | None:
 
 
 def best(folder: Path, mode: Literal["max", "min"] = "max") -> Checkpoint | None:
-    """Return the checkpoint of the best metric (the earliest of equals) whose files verify, or ``None``."""
+    """Return the checkpoint of the best metric (the earliest of equals) whose files verify, or ``None``.
+
+    Only those of the last stage count: a method's result is what its last stage makes.
+    """
     measured = []
     for path in _newest_first(folder):
         try:
@@ -110,8 +113,9 @@ def best(folder: Path, mode: Literal["max", "min"] = "max") -> Checkpoint | None
             _log.warning("damaged checkpoint passed over: %s", error)
             continue
         if found.metric is not None:
-            measured.append((-found.metric if mode == "max" else found.metric, found.cursor["step"], path))
-    for *_, path in sorted(measured, key=lambda entry: entry[:2]):
+            metric = -found.metric if mode == "max" else found.metric
+            measured.append((-found.cursor["stage"], metric, found.cursor["step"], path))
+    for *_, path in sorted(measured, key=lambda entry: entry[:3]):
         try:
             return verify(path)
         except CheckpointError as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -14,7 +14,7 @@ from hoi_train.config import ConfigError, RunConfig
 from hoi_train.data.class_sampling import SAMPLING
 from hoi_train.data.dataset import ClipDataset
 from hoi_train.data.loader import ClipLoader
-from hoi_train.data.manifest import Manifest, read_manifest
+from hoi_train.data.manifest import read_manifest
 from hoi_train.data.mixing import MIXING, Mixing
 from hoi_train.data.transforms import TRANSFORMS
 from hoi_train.engine.optim import OPTIMIZERS, SCHEDULES, Schedule
@@ -49,25 +49,62 @@ class Experiment:
     make_optimizer: Callable[[nn.Module], optim.Optimizer]
     schedule: Schedule
     monitor: str
-    weights_report: LoadReport | None
+    weights_report: LoadReport | None = None
+
+
+@dataclass(frozen=True)
+class Material:
+    """The clips of a run, as its other parts need them.
+
+    Args:
+        tasks: by name.
+        counts: of each split, by task.
+        labels: of each split that has clips, by task: int64 ``[N]`` class ids or bool ``[N, C]``.
+        loaders: of each split that has clips.
+        make_loader: as in ``Context``.
+    """
+
+    tasks: Mapping[str, Task]
+    counts: Mapping[Split, Mapping[str, ClassCounts]]
+    labels: Mapping[Split, Mapping[str, Tensor]]
+    loaders: Mapping[Split, ClipLoader]
+    make_loader: Callable[[Split, Tensor, int], ClipLoader]
 
 
 def assemble(config: RunConfig, *, rank: int = 0, world_size: int = 1) -> Experiment:
-    """Build the parts of a run.
+    """Build the parts of a run from its manifest.
 
     Raises:
         ConfigError: configuration and data do not fit.
         ManifestError: the manifest has bad rows.
         WeightsError: the starting weights cannot be loaded.
     """
-    manifest = read_manifest(config.data.manifest, config.data.root)
-    check_tasks(config, manifest)
-    tasks = {name: manifest.tasks[name] for name in config.tasks}
-    datasets = _datasets(config, manifest, tasks)
-    parts = {"rank": rank, "world_size": world_size, "workers": config.data.workers}
+    material = _material(config, rank, world_size)
+    experiment = compose(config, material, partial(_network, config, material.tasks), world_size=world_size)
+    report = load_weights(experiment.model, config.model.weights) if config.model.weights else None
+    if config.training.channels_last:
+        experiment.model.to(memory_format=torch.channels_last_3d)
+    return replace(experiment, weights_report=report)
 
-    def make_loader(split: Split, rows: Tensor, batch_size: int) -> ClipLoader:
-        return ClipLoader(datasets[split].select(rows), batch_size, **parts)
+
+def check(config: RunConfig) -> None:
+    """Find what ``assemble`` would refuse, without the cost of a network's weights; raises as it does."""
+    material = _material(config, 0, 1)
+    with torch.device("meta"):
+        network = _network(config, material.tasks)
+    compose(config, material, lambda: network)
+
+
+def compose(
+    config: RunConfig, material: Material, make_model: Callable[[], Recognizer], *, world_size: int = 1
+) -> Experiment:
+    """Build the parts of a run from its clips and what makes its network.
+
+    Raises:
+        ConfigError: loss, method, groups and clips do not fit one another.
+    """
+    tasks, counts = material.tasks, {name: material.counts["train"][name] for name in material.tasks}
+    by_split = {name: {split: of[name] for split, of in material.counts.items()} for name in tasks}
 
     def make_head(task: str, num_features: int) -> nn.Module:
         head: nn.Module = build(config.tasks[task].head, HEADS, num_features, tasks[task].num_classes)
@@ -75,38 +112,39 @@ def assemble(config: RunConfig, *, rank: int = 0, world_size: int = 1) -> Experi
 
     context = Context(
         tasks=tasks,
-        counts={name: manifest.split("train").counts(name) for name in tasks},
-        labels={split: {name: data.clips.labels(name) for name in tasks} for split, data in datasets.items()},
+        counts=counts,
+        labels=material.labels,
         epochs=config.training.epochs,
         batch_size=config.training.batch_size,
         seed=config.seed,
         world_size=world_size,
         sampling=build(config.data.sampling, SAMPLING),
-        make_loader=make_loader,
+        make_loader=material.make_loader,
         make_head=make_head,
     )
-    with _refusals_of(config.method.name):
+    with _refusals_of(f"method.{config.method.name}"):
         method: Fit = build(config.method, METHODS, context)
-    model, report = _model(config, tasks, method)
-    objective = Objective(
-        {name: make_loss(config, manifest, name) for name in tasks},
-        {name: task.weight for name, task in config.tasks.items()},
-    )
+    torch.manual_seed(seed_of(config.seed, "initial weights"))
+    model = make_model()
+    with _refusals_of(f"method.{config.method.name}"):
+        method.adapt(model)
+    with _refusals_of(config.run_dir.name):
+        losses = {name: make_loss(config, name, by_split[name]) for name in tasks}
+        groups = {name: make_groups(config, task, by_split[name]) for name, task in tasks.items()}
     first = next(iter(tasks.values()))
     experiment = Experiment(
         config=config,
         tasks=tasks,
-        counts=context.counts,
-        groups={name: make_groups(config, manifest, name) for name in tasks},
-        loaders={split: ClipLoader(data, context.batch_size, **parts) for split, data in datasets.items()},
+        counts=counts,
+        groups=groups,
+        loaders=material.loaders,
         model=model,
-        objective=objective,
+        objective=Objective(losses, {name: task.weight for name, task in config.tasks.items()}),
         method=method,
         mixing=build(config.data.mixing, MIXING),
         make_optimizer=partial(build, config.optimizer, OPTIMIZERS),
         schedule=build(config.schedule, SCHEDULES),
         monitor=config.checkpoints.monitor or f"{first.name}/{'recall_macro' if first.labels == 'single' else 'map'}",
-        weights_report=report,
     )
     _check_validation(experiment)
     if len(method.stages()) > 1 and config.training.patience is not None:
@@ -114,37 +152,40 @@ def assemble(config: RunConfig, *, rank: int = 0, world_size: int = 1) -> Experi
     return experiment
 
 
-def _model(config: RunConfig, tasks: Mapping[str, Task], method: Fit) -> tuple[Recognizer, LoadReport | None]:
-    torch.manual_seed(seed_of(config.seed, "initial weights"))
+def _network(config: RunConfig, tasks: Mapping[str, Task]) -> Recognizer:
     heads = {name: partial(build, config.tasks[name].head, HEADS) for name in tasks}
-    model = build_recognizer(build(config.model.backbone, BACKBONES), tasks, heads, config.model.preprocessing)
-    with _refusals_of(config.method.name):
-        method.adapt(model)
-    report = load_weights(model, config.model.weights) if config.model.weights else None
-    if config.training.channels_last:
-        model = model.to(memory_format=torch.channels_last_3d)
-    return model, report
+    return build_recognizer(build(config.model.backbone, BACKBONES), tasks, heads, config.model.preprocessing)
 
 
 @contextmanager
-def _refusals_of(method: str) -> Iterator[None]:
-    """Say as the user's fault what a method raises that does not fit the run."""
+def _refusals_of(part: str) -> Iterator[None]:
+    """Say as the user's fault what a part raises that does not fit the run."""
     try:
         yield
     except ValueError as error:
-        raise ConfigError(f"method.{method}: {error}") from None
+        raise ConfigError(f"{part}: {error}") from None
 
 
-def _datasets(config: RunConfig, manifest: Manifest, tasks: Mapping[str, Task]) -> dict[Split, ClipDataset]:
-    """Return the clips of each split that has some."""
-    data = config.data
+def _material(config: RunConfig, rank: int, world_size: int) -> Material:
+    """Read the manifest; raises ``ConfigError`` or ``ManifestError`` if it is not sound or does not fit."""
+    manifest = read_manifest(config.data.manifest, config.data.root)
+    check_tasks(config, manifest)
+    tasks, data = {name: manifest.tasks[name] for name in config.tasks}, config.data
     transforms = build(data.train, TRANSFORMS), build(data.evaluation, TRANSFORMS)
     views = {split: manifest.split(split) for split in SPLITS}
-    return {
+    datasets: dict[Split, ClipDataset] = {
         split: ClipDataset(clips, tasks, transforms, num_frames=data.num_frames, seed=config.seed, reader=data.reader)
         for split, clips in views.items()
         if len(clips)
     }
+    loader = partial(ClipLoader, rank=rank, world_size=world_size, workers=data.workers)
+    return Material(
+        tasks=tasks,
+        counts={split: {name: clips.counts(name) for name in tasks} for split, clips in views.items()},
+        labels={split: {name: clips.clips.labels(name) for name in tasks} for split, clips in datasets.items()},
+        loaders={split: loader(clips, config.training.batch_size) for split, clips in datasets.items()},
+        make_loader=lambda split, rows, size: loader(datasets[split].select(rows), size),
+    )
 
 
 def _check_validation(experiment: Experiment) -> None:

@@ -160,6 +160,8 @@ class Loop:
         self.objective.schedule(epoch)
         if begins:
             self._set_up()
+            about = {"step": self.cursor.step, "epoch": epoch, "stage": stage}
+            self.run.record({"event": "stage", **about, **method.describe()})
 
     def _features(self, split: Split) -> Features:
         return extract(self.fabric, self.network, self.experiment.loaders[split].evaluation())

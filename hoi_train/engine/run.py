@@ -16,7 +16,7 @@ from __future__ import annotations
 import os
 import platform
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -70,8 +70,11 @@ class Run:
         self.record({"event": "checkpoint", "step": cursor["step"], "path": saved.name})
 
 
+RunMaker = Callable[[RunConfig, Signals, tuple[EventLog | WandbTracker, ...], str], Run]
+
+
 @contextmanager
-def open_run(config: RunConfig, *, writer: bool) -> Iterator[Run]:
+def open_run(config: RunConfig, *, writer: bool, make: RunMaker = Run) -> Iterator[Run]:
     """Open a run directory, new or to be resumed; a process that writes holds its lock.
 
     Raises:
@@ -92,7 +95,13 @@ def open_run(config: RunConfig, *, writer: bool) -> Iterator[Run]:
             trackers = (EventLog(folder / EVENTS_FILE), _wandb(config, wandb_id))
             for tracker in trackers:
                 stack.callback(tracker.close)
-        yield Run(config, signals, trackers, wandb_id)
+        yield make(config, signals, trackers, wandb_id)
+
+
+def finished(config: RunConfig) -> bool:
+    """Return whether the run is at its end; raises ``ConfigError`` if its directory has another configuration."""
+    _check_same(config, config.run_dir)
+    return has_recorded(config.run_dir, "end")
 
 
 def read_run(folder: Path) -> RunConfig:

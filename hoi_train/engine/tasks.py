@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from hoi_train.config import ConfigError, RunConfig
 from hoi_train.data.manifest import Manifest
 from hoi_train.losses import LOSSES
 from hoi_train.losses.base import Loss
 from hoi_train.metrics import scalar_names
 from hoi_train.metrics.groups import GROUP_RULES, Groups
-from hoi_train.records import ClassCounts, nearest
+from hoi_train.records import SPLITS, ClassCounts, Split, Task, nearest
 from hoi_train.schema import build
 
 
@@ -30,14 +32,14 @@ def check_tasks(config: RunConfig, manifest: Manifest) -> None:
             problems.append(f"tasks.{name}: labels human-object pairs; a run trains tasks of whole clips")
             continue
         try:
-            wanted, head = make_loss(config, manifest, name).head, config.tasks[name].head.name
+            wanted, head = make_loss(config, name, counts_by_split(manifest, name)).head, config.tasks[name].head.name
             if wanted not in (None, head):
                 loss = config.loss_of(name).name
                 problems.append(f"tasks.{name}.head: loss {loss!r} needs the head {wanted!r}, got {head!r}")
         except ValueError as error:
             problems.append(f"tasks.{name}.loss: {error}")
         try:
-            make_groups(config, manifest, name)
+            make_groups(config, manifest.tasks[name], counts_by_split(manifest, name))
         except ValueError as error:
             problems.append(f"tasks.{name}.groups: {error}")
     counted = getattr(config.data.sampling, "task", None)
@@ -60,21 +62,27 @@ def measured_names(config: RunConfig, manifest: Manifest) -> list[str]:
     return [
         f"{name}/{scalar}"
         for name in config.tasks
-        for scalar in scalar_names(manifest.tasks[name], make_groups(config, manifest, name))
+        for task in (manifest.tasks[name],)
+        for scalar in scalar_names(task, make_groups(config, task, counts_by_split(manifest, name)))
     ]
 
 
-def make_loss(config: RunConfig, manifest: Manifest, task: str) -> Loss:
+def counts_by_split(manifest: Manifest, task: str) -> dict[Split, ClassCounts]:
+    """Return the class counts of a task in every split."""
+    return {split: manifest.split(split).counts(task) for split in SPLITS}
+
+
+def make_loss(config: RunConfig, task: str, counts: Mapping[Split, ClassCounts]) -> Loss:
     """Build a task's loss from the class counts of the training split; raises ``ValueError`` if it does not fit."""
-    loss: Loss = build(config.loss_of(task), LOSSES, manifest.split("train").counts(task))
+    loss: Loss = build(config.loss_of(task), LOSSES, counts["train"])
     return loss
 
 
-def make_groups(config: RunConfig, manifest: Manifest, task: str) -> Groups:
+def make_groups(config: RunConfig, task: Task, counts: Mapping[Split, ClassCounts]) -> Groups:
     """Divide a task's classes by its rule; raises ``ValueError`` if the rule does not fit."""
-    rule = build(config.tasks[task].groups, GROUP_RULES)
-    splits = [manifest.split(split).counts(task) for split in rule.count_splits]
+    rule = build(config.tasks[task.name].groups, GROUP_RULES)
+    splits = [counts[split] for split in rule.count_splits if split in counts]
     positives = [sum(counts) for counts in zip(*(split.positives for split in splits), strict=True)]
-    total = ClassCounts(tuple(positives), sum(split.num_samples for split in splits), manifest.tasks[task].labels)
-    groups: Groups = rule(total, manifest.tasks[task].classes)
+    total = ClassCounts(tuple(positives), sum(split.num_samples for split in splits), task.labels)
+    groups: Groups = rule(total, task.classes)
     return groups

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,17 @@ from hoi_train.engine import checkpoint
 from hoi_train.engine.evaluation import evaluate
 from hoi_train.engine.experiment import Experiment, assemble
 from hoi_train.engine.loop import Loop, Stopped
-from hoi_train.engine.run import CHECKPOINTS, Run, chosen_checkpoint, has_recorded, open_run, read_run, versions
+from hoi_train.engine.run import (
+    CHECKPOINTS,
+    Run,
+    RunMaker,
+    chosen_checkpoint,
+    finished,
+    has_recorded,
+    open_run,
+    read_run,
+    versions,
+)
 from hoi_train.records import EpochStats, Split
 from hoi_train.reports.tables import class_table, epoch_table
 
@@ -35,19 +45,32 @@ def launch(config: Training) -> Fabric:
     return fabric
 
 
-def train(config: RunConfig) -> int:
+def train(
+    config: RunConfig,
+    *,
+    assemble: Callable[..., Experiment] = assemble,
+    make_run: RunMaker = Run,
+    quiet: bool = False,
+) -> int:
     """Train a run from wherever its directory stands, test its best checkpoint and return the exit code.
+
+    Args:
+        config: the run's configuration.
+        assemble: from it, ``rank`` and ``world_size`` the parts of the run.
+        make_run: what the open run directory is.
+        quiet: print nothing.
 
     Returns:
         0 when the run is at its end; 143 or 130 when SIGTERM or SIGINT stopped it with its state saved.
     """
     fabric = launch(config.training)
-    console = Console(quiet=fabric.global_rank > 0)
-    with open_run(config, writer=fabric.global_rank == 0) as run:
-        if has_recorded(run.folder, "end"):
-            console.print(f"{run.folder} is finished; see: hoi-train compare {run.folder}", soft_wrap=True)
-            return 0
-        experiment = assemble(config, rank=fabric.global_rank, world_size=fabric.world_size)
+    console = Console(quiet=quiet or fabric.global_rank > 0)
+    if finished(config):
+        console.print(f"{config.run_dir} is finished; see: hoi-train compare {config.run_dir}", soft_wrap=True)
+        return 0
+    # Before the run directory: a configuration that is refused leaves nothing behind.
+    experiment = assemble(config, rank=fabric.global_rank, world_size=fabric.world_size)
+    with open_run(config, writer=fabric.global_rank == 0, make=make_run) as run:
         loop = Loop(experiment, fabric, run, console)
         _begin(loop, run, experiment, console)
         try:

@@ -5,7 +5,6 @@ The last epoch of the run trains nothing: it sets the classifier and is validate
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal, cast
 
@@ -20,8 +19,6 @@ from hoi_train.models.heads import LinearHead
 from hoi_train.models.nearest_mean import Distance, FeatureKind, NearestMean
 from hoi_train.models.recognizer import Recognizer
 from hoi_train.records import Split, Task
-
-_log = logging.getLogger(__name__)
 
 SWEEP = tuple(step / 10 for step in range(21))
 """The values of tau that the authors try."""
@@ -69,7 +66,8 @@ class TauNorm(Adjusted):
     Vectors of frequent classes are longer. ``tau = 0`` only drops the bias; at 1 all vectors have length 1.
     Source: Kang et al., ICLR 2020, section 4 and the released ``tau_norm.py``, which tries the values 0, 0.1 … 2 on
     the split it is given; the rule of choice is not in the code. Here it is the mean recall over classes on the
-    validation split, and the smallest of equals. Each task has its own tau, kept in the checkpoint's ``method.pt``.
+    validation split, and the smallest of equals. Each task has its own tau, kept in the checkpoint and in the log's
+    event ``stage``.
 
     For single-label tasks. A factor per class changes neither a multi-label task's average precision, which ranks
     samples within a class, nor, once the bias is gone, the sign of a logit: its heads stay as they were trained.
@@ -107,7 +105,10 @@ class TauNorm(Adjusted):
             else:
                 self.chosen[name] = best_tau(linear.weight, validation.features, validation.targets[name], task)
             normalise(linear, self.chosen[name])
-            _log.info("tau_norm: tau of task %s is %s", name, self.chosen[name])
+
+    def describe(self) -> dict[str, Any]:
+        """Return the tau of each task, once chosen."""
+        return {"tau": dict(self.chosen)} if self.chosen else {}
 
     def state_dict(self) -> dict[str, Any]:
         """Return the tau of each task."""

@@ -105,6 +105,7 @@ class Fit:
 
         adapt(model)                                   once, when the model is built and before weights are loaded
         begin_stage(stage, model, features)            once a stage; recorded in the checkpoint's cursor
+        describe()                                     then; recorded as the event ``stage``
         schedule(epoch, model)                         each epoch, after model.train(); idempotent (freezing)
         sampler(epoch)                                 each epoch; the clips to draw
         begin_epoch(epoch, batch, num_batches)         each epoch, and when a run is resumed within one
@@ -128,6 +129,10 @@ class Fit:
 
     def begin_stage(self, stage: int, model: Recognizer, features: Callable[[Split], Features]) -> None:
         """Prepare the model for a stage, for example initialise a head anew from features. Called once a stage."""
+
+    def describe(self) -> dict[str, Any]:
+        """Return what the method has chosen for the stage just begun, as plain values for the run's record."""
+        return {}
 
     def schedule(self, epoch: int, model: Recognizer) -> None:
         """Set what depends on the epoch, for example which parameters train. May be called again."""

@@ -125,4 +125,4 @@ def _parse(path: Path, number: int, line: bytes) -> dict[str, Any]:
 def _address(index: int, row: Mapping[str, Any]) -> tuple[Any, ...]:
     """What a row is about. Starts, resumes and ends are all kept, so their place in the file is part of it."""
     about = tuple(row.get(key) for key in ("event", "step", "epoch", "split", "task"))
-    return about if row.get("event") in ("train", "evaluation", "weights", "checkpoint") else (*about, index)
+    return about if row.get("event") in ("train", "evaluation", "weights", "checkpoint", "stage") else (*about, index)

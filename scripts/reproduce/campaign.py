@@ -12,24 +12,13 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from lightning_fabric import Fabric
-from rich.console import Console
-from torch import Tensor, nn
+from torch import nn
 
-from hoi_train.config import ConfigError, Mixing, RunConfig, Sampling
-from hoi_train.data.class_sampling import SAMPLING
-from hoi_train.data.mixing import MIXING
-from hoi_train.engine import train as engine
-from hoi_train.engine.experiment import Experiment
-from hoi_train.engine.loop import Loop, Stopped
-from hoi_train.engine.optim import OPTIMIZERS, SCHEDULES
-from hoi_train.engine.randomness import seed_of
-from hoi_train.engine.run import Run, has_recorded, open_run
-from hoi_train.losses import LOSSES
-from hoi_train.losses.objective import Objective
+from hoi_train.config import Mixing, RunConfig, Sampling
+from hoi_train.engine.experiment import Experiment, Material, compose
+from hoi_train.engine.run import Run
+from hoi_train.engine.train import train
 from hoi_train.methods import METHODS
-from hoi_train.methods.fit import Context, Fit
-from hoi_train.metrics.groups import GROUP_RULES
 from hoi_train.models.heads import HEADS
 from hoi_train.models.preprocessing import Preprocessing
 from hoi_train.models.recognizer import Recognizer
@@ -89,16 +78,12 @@ class SparingRun(Run):
 
     The log keeps one training step of each epoch beside all evaluations. Where the last weights are tested, an epoch's
     end is saved only every ``checkpoints.every_minutes``, and at the end of the run; where the best are, always.
-
-    Args:
-        opened: the run directory as the library opens it.
-        tested: as in ``ImageConfig``.
-        epochs: of the whole run.
     """
 
-    def __init__(self, opened: Run, tested: Literal["last", "best"], epochs: int) -> None:
-        super().__init__(opened.config, opened.signals, opened.trackers, opened.wandb_id)
-        self.tested, self.epochs = tested, epochs
+    config: ImageConfig
+
+    def __init__(self, config: RunConfig, *parts: Any) -> None:
+        super().__init__(config, *parts)
         self._saved_at, self._logged_epoch = time.monotonic(), -1
 
     def record(self, record: Mapping[str, Any]) -> None:
@@ -111,10 +96,10 @@ class SparingRun(Run):
 
     def save(self, state: Mapping[str, Any], cursor: Mapping[str, int], metric: float) -> None:
         """Save a state if it is due; where the last weights are tested, none is better than another."""
-        within_epoch, over = cursor["batch"] > 0, cursor["epoch"] == self.epochs
+        within_epoch, over = cursor["batch"] > 0, cursor["epoch"] == self.config.training.epochs
         waited = time.monotonic() - self._saved_at > 60 * self.config.checkpoints.every_minutes
-        if self.tested == "best" or within_epoch or over or waited or self.stop_requested:
-            super().save(state, cursor, metric if self.tested == "best" else math.nan)
+        if self.config.tested == "best" or within_epoch or over or waited or self.stop_requested:
+            super().save(state, cursor, metric if self.config.tested == "best" else math.nan)
             self._saved_at = time.monotonic()
 
 
@@ -186,74 +171,31 @@ def train_images(planned: Planned, task: Task) -> int:
     Returns:
         0 when the run is at its end; 143 or 130 when SIGTERM or SIGINT stopped it with its state saved.
     """
-    config, console = planned.config, Console(quiet=True)
-    with open_run(config, writer=True) as opened:
-        if has_recorded(opened.folder, "end"):
-            return 0
-        fabric: Fabric = engine.launch(config.training)
-        run = SparingRun(opened, config.tested, config.training.epochs)
-        experiment = assemble_images(config, task, planned.make_splits())
-        loop = Loop(experiment, fabric, run, console)
-        engine._begin(loop, run, experiment, console)
-        try:
-            loop.fit()
-        except Stopped:
-            return run.signals.exit_code
-        engine._finish(loop, run, experiment, fabric, console)
-    return 0
+
+    def assemble(config: ImageConfig, **_: int) -> Experiment:
+        return assemble_images(config, task, planned.make_splits())
+
+    return train(planned.config, assemble=assemble, make_run=SparingRun, quiet=True)
 
 
 def assemble_images(config: ImageConfig, task: Task, splits: Mapping[Split, Images]) -> Experiment:
     """Build the parts of a run on images; raises ``ConfigError`` if loss or method do not fit."""
-    try:
-        return _assembled(config, task, splits)
-    except ValueError as error:
-        raise ConfigError(f"{config.run_dir.name}: {error}") from None
-
-
-def _assembled(config: ImageConfig, task: Task, splits: Mapping[Split, Images]) -> Experiment:
     name, batch_size = task.name, config.training.batch_size
-    present = torch.bincount(splits["train"].labels, minlength=task.num_classes)
-    counts = ClassCounts.single(present.tolist())
     loader = partial(ImageLoader, task=name, crop_and_flip=config.data.crop_and_flip)
 
-    def make_loader(split: Split, rows: Tensor, size: int) -> ImageLoader:
-        return loader(splits[split].select(rows), size)
+    def counts(images: Images) -> dict[str, ClassCounts]:
+        return {name: ClassCounts.single(torch.bincount(images.labels, minlength=task.num_classes).tolist())}
 
-    def make_head(_: str, num_features: int) -> nn.Module:
-        head: nn.Module = build(config.tasks[name].head, HEADS, num_features, task.num_classes)
-        return head
+    def make_model() -> Recognizer:
+        backbone = build(config.model.backbone, NETWORKS)
+        head: nn.Module = build(config.tasks[name].head, HEADS, backbone.num_features, task.num_classes)
+        return Recognizer(backbone, {name: head}, NORMALISATION[config.model.preprocessing])
 
-    context = Context(
+    material = Material(
         tasks={name: task},
-        counts={name: counts},
+        counts={split: counts(images) for split, images in splits.items()},
         labels={split: {name: images.labels} for split, images in splits.items()},
-        epochs=config.training.epochs,
-        batch_size=batch_size,
-        seed=config.seed,
-        world_size=1,
-        sampling=build(config.data.sampling, SAMPLING),
-        make_loader=make_loader,
-        make_head=make_head,
-    )
-    method: Fit = build(config.method, METHODS, context)
-    torch.manual_seed(seed_of(config.seed, "initial weights"))
-    backbone = build(config.model.backbone, NETWORKS)
-    head = make_head(name, backbone.num_features)
-    model = Recognizer(backbone, {name: head}, NORMALISATION[config.model.preprocessing])
-    method.adapt(model)
-    return Experiment(
-        config=config,
-        tasks=context.tasks,
-        counts=context.counts,
-        groups={name: build(config.tasks[name].groups, GROUP_RULES)(counts, task.classes)},
         loaders={split: loader(images, batch_size) for split, images in splits.items()},
-        model=model,
-        objective=Objective({name: build(config.loss_of(name), LOSSES, counts)}),
-        method=method,
-        mixing=build(config.data.mixing, MIXING),
-        make_optimizer=partial(build, config.optimizer, OPTIMIZERS),
-        schedule=build(config.schedule, SCHEDULES),
-        monitor=config.checkpoints.monitor or f"{name}/recall_macro",
-        weights_report=None,
+        make_loader=lambda split, rows, size: loader(splits[split].select(rows), size),
     )
+    return compose(config, material, make_model)

@@ -186,6 +186,17 @@ def test_best_is_by_metric_the_earliest_of_equals_nan_is_none(tmp_path: Path) ->
     assert step_of(checkpoint.best(tmp_path, mode="min")) == 5
 
 
+def test_best_is_of_the_last_stage_that_was_measured(tmp_path: Path) -> None:
+    for step, (stage, metric) in enumerate([(0, 0.9), (1, None), (1, 0.5), (1, 0.6)]):
+        extra = {"metric": metric, "run_id": "r1"}
+        checkpoint.save(tmp_path, PAYLOADS, cursor(step) | {"stage": stage}, extra)
+        found = checkpoint.best(tmp_path)
+        assert found is not None
+        assert found.metric == (0.9, 0.9, 0.5, 0.6)[step]
+    checkpoint.prune(tmp_path, keep=2)
+    assert names(tmp_path) == ["step_00000002", "step_00000003"]
+
+
 def test_a_damaged_best_gives_way_to_the_next(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     for step, metric in enumerate((0.5, 0.9, 0.7)):
         save(tmp_path, step, metric)
