@@ -5,8 +5,9 @@
     python scripts/compare_losses.py --task verb --only cross_entropy ldam_drw
 
 Needs the demo set (``hoi-data demo --out data/demo --clips 660``). All runs are ``configs/demo/ce.yaml`` or
-``configs/demo/noun_bce.yaml`` with the overrides below and nothing tuned. Each job trains in one process with one
-thread. Finished runs are not repeated, so an interrupted campaign goes on; the table tells how many seeds each row has.
+``configs/demo/noun_bce.yaml`` with the overrides below, or the method's own configuration, and nothing tuned. Each
+job trains in one process with one thread. Finished runs are not repeated, so an interrupted campaign goes on; the
+table tells how many seeds each row has.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from hoi_train.reports.tables import rows
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIGS = {"verb": "ce.yaml", "noun": "noun_bce.yaml"}
-PRIOR = "tasks.verb.head.prior=0.125"  # one of eight verbs, for losses on sigmoid scores
+PRIOR = "tasks.verb.head={name: linear, prior: 0.125}"  # one of eight verbs, for losses on sigmoid scores
 DEFERRED = "{scheme: effective, beta: 0.9999, from_epoch: 16}"  # of 20, as 160 of 200
 
 VERB: dict[str, Sequence[str]] = {
@@ -57,14 +58,14 @@ VERB: dict[str, Sequence[str]] = {
     "progressive sampling": ["data.sampling=progressive"],
     "mixup": ["data.mixing=mixup"],
     "cutmix": ["data.mixing=cutmix"],
-    "crt": ["method=crt"],
-    "lws": ["method=lws"],
-    "tau_norm": ["method=tau_norm"],
-    "ncm": ["method=ncm"],
-    "logit adjustment, post hoc": ["method=post_hoc_logit_adjustment"],
-    "oltr": ["method=oltr"],
-    "l2rw": ["method=l2rw"],
-    "mwn": ["method=mwn"],
+    "crt": ["crt.yaml"],
+    "lws": ["lws.yaml"],
+    "tau_norm": ["tau_norm.yaml"],
+    "ncm": ["ncm.yaml"],
+    "logit adjustment, post hoc": ["logit_adjustment_post_hoc.yaml"],
+    "oltr": ["oltr.yaml"],
+    "l2rw": ["l2rw.yaml"],
+    "mwn": ["mwn.yaml"],
 }
 NOUN: dict[str, Sequence[str]] = {
     "bce": ["loss=bce"],
@@ -112,6 +113,13 @@ def main() -> int:
     return 1 if failed else 0
 
 
+def arguments_of(task: str, name: str) -> tuple[Path, list[str]]:
+    """Return the configuration of a row and what it overrides."""
+    overrides = list(VARIANTS[task][name])
+    file = overrides.pop(0) if overrides[0].endswith(".yaml") else CONFIGS[task]
+    return ROOT / "configs/demo" / file, overrides
+
+
 def run_folder(task: str, name: str, seed: int, runs: Path) -> Path:
     """Return the run directory of one row and seed."""
     word = "".join(letter if letter.isalnum() else "_" for letter in name)
@@ -141,9 +149,10 @@ def _train(task: str, names: Sequence[str], seeds: Sequence[int], runs: Path, jo
 
     def train(job: tuple[str, int]) -> tuple[Path, int]:
         folder = run_folder(task, *job, runs)
-        command = [sys.executable, str(ROOT / "scripts/train.py"), str(ROOT / "configs/demo" / CONFIGS[task])]
-        command += [*VARIANTS[task][job[0]], f"name={folder.name.rpartition('-')[0]}", f"seed={job[1]}"]
-        command += [f"runs={runs}", "wandb.mode=disabled", "data.workers=0"]
+        config, overrides = arguments_of(task, job[0])
+        command = [sys.executable, str(ROOT / "scripts/train.py"), str(config), *overrides]
+        command += [f"name={folder.name.rpartition('-')[0]}", f"seed={job[1]}", f"runs={runs}"]
+        command += ["wandb.mode=disabled", "data.workers=0"]
         with folder.with_suffix(".log").open("w") as log:
             return folder, subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, check=False).returncode
 
