@@ -80,7 +80,11 @@ def assemble(config: RunConfig, *, rank: int = 0, world_size: int = 1) -> Experi
         WeightsError: the starting weights cannot be loaded.
     """
     material = _material(config, rank, world_size)
-    experiment = compose(config, material, partial(_network, config, material.tasks), world_size=world_size)
+
+    def make_model() -> Recognizer:
+        return _network(config, material.tasks, build(config.model.backbone, BACKBONES))
+
+    experiment = compose(config, material, make_model, world_size=world_size)
     report = load_weights(experiment.model, config.model.weights) if config.model.weights else None
     if config.training.channels_last:
         experiment.model.to(memory_format=torch.channels_last_3d)
@@ -88,11 +92,11 @@ def assemble(config: RunConfig, *, rank: int = 0, world_size: int = 1) -> Experi
 
 
 def check(config: RunConfig) -> None:
-    """Find what ``assemble`` would refuse, without the cost of a network's weights; raises as it does."""
+    """Find what ``assemble`` would refuse, without building the backbone; raises as it does."""
     material = _material(config, 0, 1)
-    with torch.device("meta"):
-        network = _network(config, material.tasks)
-    compose(config, material, lambda: network)
+    stand_in = nn.Identity()
+    stand_in.num_features = 1  # type: ignore[assignment]
+    compose(config, material, lambda: _network(config, material.tasks, stand_in))
 
 
 def compose(
@@ -152,9 +156,9 @@ def compose(
     return experiment
 
 
-def _network(config: RunConfig, tasks: Mapping[str, Task]) -> Recognizer:
+def _network(config: RunConfig, tasks: Mapping[str, Task], backbone: nn.Module) -> Recognizer:
     heads = {name: partial(build, config.tasks[name].head, HEADS) for name in tasks}
-    return build_recognizer(build(config.model.backbone, BACKBONES), tasks, heads, config.model.preprocessing)
+    return build_recognizer(backbone, tasks, heads, config.model.preprocessing)
 
 
 @contextmanager
