@@ -23,7 +23,7 @@ class CosineNorm(nn.Module):
         features floating ``[N, F]``; result ``[N, C]``, 0 for features of zeros.
 
     >>> classifier = CosineNorm(4, 2)
-    >>> classifier(3 * normalize(classifier.weight.detach()))[0, 0].item()
+    >>> round(classifier(3 * normalize(classifier.weight.detach()))[0, 0].item(), 4)
     12.0
     """
 
