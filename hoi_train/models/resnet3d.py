@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 
 Block = Literal["basic", "bottleneck"]
@@ -77,9 +78,24 @@ class ResNet3d(nn.Module):
         return features
 
 
+class _StemConv(nn.Conv3d):
+    """The first convolution, in float32 where torch's bfloat16 one destroys memory.
+
+    With 4 frames on a CPU the backward pass of a 7x7x7 convolution in bfloat16 writes beyond its buffers and ends the
+    process ("free(): invalid next size"; torch 2.14.1 with avx512_bf16; 1 to 3, 5 to 8 and 10 frames are right).
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return the convolution of ``[N, 3, T, H, W]``."""
+        if input.device.type == "cpu" and input.shape[2] == 4 and torch.is_autocast_enabled("cpu"):
+            with torch.autocast("cpu", enabled=False):
+                return super().forward(input.float())
+        return super().forward(input)
+
+
 def _stem(channels: int) -> nn.Sequential:
     layers: OrderedDict[str, nn.Module] = OrderedDict(
-        conv=nn.Conv3d(3, channels, kernel_size=7, stride=(1, 2, 2), padding=3, bias=False),
+        conv=_StemConv(3, channels, kernel_size=7, stride=(1, 2, 2), padding=3, bias=False),
         norm=nn.BatchNorm3d(channels),
         act=ReLU(),
         pool=nn.MaxPool3d(kernel_size=3, stride=2, padding=1),

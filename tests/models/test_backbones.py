@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import os
+import subprocess
+import sys
 import typing
 
 import pytest
@@ -112,3 +115,21 @@ def test_tiny_network_learns_the_order_of_time() -> None:
         optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < 0.2 < losses[0], losses
+
+
+BFLOAT16_STEPS = """
+import torch
+from hoi_train.models.backbones import BACKBONES
+
+backbone = BACKBONES["tiny_resnext3d"]().train()
+for frames in (4, 8, 4, 4):
+    with torch.autocast("cpu", torch.bfloat16):
+        features = backbone(torch.randn(4, 3, frames, 32, 32))
+    features.float().mean().backward()
+"""
+
+
+def test_bfloat16_leaves_memory_alone() -> None:
+    # Of its own process: where torch writes beyond a buffer, it is the process that ends.
+    environment = {**os.environ, "MALLOC_CHECK_": "3", "OMP_NUM_THREADS": "1"}
+    subprocess.run([sys.executable, "-c", BFLOAT16_STEPS], check=True, env=environment, timeout=120)
