@@ -374,7 +374,7 @@ os.kill(worker, 9)
 
 def test_forked_data_workers_do_not_delay_the_end(tmp_path: Path) -> None:
     output, _ = script(tmp_path, "offline", 15, FORK).communicate(timeout=20)
-    assert float(output) < 10
+    assert float(output.splitlines()[-1]) < 10  # from Python 3.12 on a warning about the fork comes first
 
 
 def test_settings_can_become_a_schema() -> None:
