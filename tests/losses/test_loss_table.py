@@ -278,9 +278,8 @@ def test_weights_are_reachable_from_a_configuration(name: str, kind: LabelKind) 
 
 
 @st.composite
-def cases(draw: st.DrawFn) -> tuple[Loss, torch.Tensor, torch.Tensor, list[int]]:
-    """Draw any loss for any class counts, and any logits up to ±1e4 with any targets."""
-    name, kind = draw(st.sampled_from(KINDS))
+def cases(draw: st.DrawFn, name: str, kind: LabelKind) -> tuple[Loss, torch.Tensor, torch.Tensor, list[int]]:
+    """Draw a loss for any class counts, and any logits up to ±1e4 with any targets."""
     num_classes, num_samples = draw(st.integers(1, 5)), draw(st.integers(1, 4))
     positives = draw(st.lists(st.integers(0, 10**6), min_size=num_classes, max_size=num_classes))
     number = st.floats(-1e4, 1e4)
@@ -299,22 +298,24 @@ def cases(draw: st.DrawFn) -> tuple[Loss, torch.Tensor, torch.Tensor, list[int]]
     return loss, logits, target, positives
 
 
-@settings(max_examples=50, deadline=None)
-@given(cases())
+@every_loss
+@settings(max_examples=200, deadline=None)
+@given(st.data())
 def test_losses_and_gradients_are_finite_and_losses_not_negative(
-    case: tuple[Loss, torch.Tensor, torch.Tensor, list[int]],
+    name: str, kind: LabelKind, data: st.DataObject
 ) -> None:
-    loss, logits, target, _ = case
+    loss, logits, target, _ = data.draw(cases(name, kind))
     losses = loss(logits, target)
     assert losses.isfinite().all()
     assert (losses >= 0).all()
     assert gradient(loss, logits, target).isfinite().all()
 
 
-@settings(max_examples=50, deadline=None)
-@given(cases(), st.randoms(use_true_random=False))
-def test_the_order_of_classes_does_not_matter(case: tuple[Loss, torch.Tensor, torch.Tensor, list[int]], random) -> None:  # type: ignore[no-untyped-def]
-    loss, logits, target, positives = case
+@every_loss
+@settings(max_examples=200, deadline=None)
+@given(st.data(), st.randoms(use_true_random=False))
+def test_the_order_of_classes_does_not_matter(name: str, kind: LabelKind, data: st.DataObject, random) -> None:  # type: ignore[no-untyped-def]
+    loss, logits, target, positives = data.draw(cases(name, kind))
     if isinstance(loss, EQL | EQLSoftmax):
         loss.eval()  # the draws of one order are not those of another
     order = list(range(len(positives)))
