@@ -135,6 +135,11 @@ class Loop:
     def _stage(self, epoch: int) -> int:
         return bisect_right(self.stages, epoch) - 1
 
+    def _span(self) -> tuple[int, int]:
+        """Return the epochs at which the current stage begins and ends."""
+        begin, end, *_ = (*self.stages[self.cursor.stage :], self.config.epochs)
+        return begin, end
+
     def _set_up(self) -> None:
         """Wrap the network for its ranks and make a new optimizer, for what trains now."""
         self.model: Any = None  # lets go of the hooks that an earlier wrapper has on the parameters
@@ -183,8 +188,8 @@ class Loop:
 
     def _update(self, batches: Iterator[ClipBatch], size: int, moment: float) -> dict[str, float]:
         """Make one step of the optimizer from ``size`` batches and return what is worth recording."""
-        clip_norm, (first, *later) = self.config.clip_norm, (*self.stages[self.cursor.stage :], self.config.epochs)
-        factor = self.experiment.schedule.factor(moment - first, later[0] - first)
+        clip_norm, (begin, end) = self.config.clip_norm, self._span()
+        factor = self.experiment.schedule.factor(moment - begin, end - begin)
         lr = set_learning_rate(self.optimizer, self.base_lr, factor)
         torch.manual_seed(seed_of(self.experiment.config.seed, "step", self.cursor.step, self.fabric.global_rank))
         total = 0.0
@@ -234,11 +239,11 @@ class Loop:
     def _refuse_update(self, norm: float) -> None:
         self.optimizer.zero_grad(set_to_none=True)
         mine = [ids[i] for ids, sound in self._window for i in (~sound).nonzero().flatten().tolist()]
-        clips = mine
+        clips = list(dict.fromkeys(mine))  # a mixed clip is asked twice
         if dist.is_available() and dist.is_initialized():
             everyones: list[list[str]] = [[] for _ in range(dist.get_world_size())]
             dist.all_gather_object(everyones, mine)
-            clips = [clip for ids in everyones for clip in ids]
+            clips = list(dict.fromkeys(clip for ids in everyones for clip in ids))
         cause = f"the loss of these clips is: {', '.join(clips[:10])}" if clips else f"the gradient's norm is {norm}"
         raise NonFiniteError(
             f"step {self.cursor.step}: not a finite number, so the weights were left as they were; {cause}. "
