@@ -78,16 +78,18 @@ class ResNet3d(nn.Module):
         return features
 
 
-class _StemConv(nn.Conv3d):
-    """The first convolution, in float32 where torch's bfloat16 one destroys memory.
+class _Conv3d(nn.Conv3d):
+    """A convolution that computes in float32 where torch's bfloat16 one on a CPU is wrong.
 
-    With 4 frames on a CPU the backward pass of a 7x7x7 convolution in bfloat16 writes beyond its buffers and ends the
-    process ("free(): invalid next size"; torch 2.14.1 with avx512_bf16; 1 to 3, 5 to 8 and 10 frames are right).
+    With no more frames, rows or columns than the padded kernel has, oneDNN's kernels for AVX-512 return wrong gradients
+    of the weights, 75 % off and more, or write beyond their buffers and end the process (torch 2.14.1; seen with 3×3×3
+    and 2 frames, with 5×5×5 and 2 to 4, with 7×7×7 and 1 to 7, and with 7×7×7 and 2 rows).
     """
 
     def forward(self, input: Tensor) -> Tensor:
-        """Return the convolution of ``[N, 3, T, H, W]``."""
-        if input.device.type == "cpu" and input.shape[2] == 4 and torch.is_autocast_enabled("cpu"):
+        """Return the convolution of ``[N, C, T, H, W]``."""
+        small = any(size <= kernel for size, kernel in zip(input.shape[2:], self.kernel_size, strict=True))
+        if small and input.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
             with torch.autocast("cpu", enabled=False):
                 return super().forward(input.float())
         return super().forward(input)
@@ -95,7 +97,7 @@ class _StemConv(nn.Conv3d):
 
 def _stem(channels: int) -> nn.Sequential:
     layers: OrderedDict[str, nn.Module] = OrderedDict(
-        conv=_StemConv(3, channels, kernel_size=7, stride=(1, 2, 2), padding=3, bias=False),
+        conv=_Conv3d(3, channels, kernel_size=7, stride=(1, 2, 2), padding=3, bias=False),
         norm=nn.BatchNorm3d(channels),
         act=ReLU(),
         pool=nn.MaxPool3d(kernel_size=3, stride=2, padding=1),
@@ -117,6 +119,7 @@ def _stage(stage: Stage, dim_in: int, block: Block, stride: int) -> nn.Module:
         dim_inner=stage.inner,
         dim_out=stage.out,
         bottleneck=_basic_branch if basic else create_bottleneck_block,
+        conv_b=_Conv3d,
         conv_a_kernel_size=three if basic else one,
         conv_a_stride=strides if basic else one,
         conv_a_padding=one if basic else (0, 0, 0),
@@ -143,10 +146,10 @@ def _basic_branch(
 ) -> nn.Sequential:
     """Build the two convolutions of a basic block where ``create_res_stage`` asks for a bottleneck."""
     layers: OrderedDict[str, nn.Module] = OrderedDict(
-        conv_a=nn.Conv3d(dim_in, dim_inner, conv_a_kernel_size, conv_a_stride, conv_a_padding, bias=False),
+        conv_a=_Conv3d(dim_in, dim_inner, conv_a_kernel_size, conv_a_stride, conv_a_padding, bias=False),
         norm_a=nn.BatchNorm3d(dim_inner),
         act_a=ReLU(),
-        conv_b=nn.Conv3d(dim_inner, dim_out, conv_b_kernel_size, padding=conv_b_padding, bias=False),
+        conv_b=_Conv3d(dim_inner, dim_out, conv_b_kernel_size, padding=conv_b_padding, bias=False),
         norm_b=nn.BatchNorm3d(dim_out),
     )
     return nn.Sequential(layers)
