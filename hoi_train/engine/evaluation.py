@@ -9,6 +9,7 @@ import torch.distributed as dist
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
+from hoi_train.engine.ranks import distributed
 from hoi_train.losses.base import Loss
 from hoi_train.losses.objective import Objective
 from hoi_train.metrics import task_stats
@@ -98,6 +99,6 @@ def _check_finite(logits: Mapping[str, Tensor], indices: Tensor, split: Split) -
 
 def share_buffers(model: nn.Module) -> None:
     """Give every rank the buffers of rank 0 (running means of batch norms), so that all evaluate one network."""
-    if dist.is_available() and dist.is_initialized():
+    if distributed():
         for buffer in model.buffers():
             dist.broadcast(buffer, src=0)

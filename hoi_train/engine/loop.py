@@ -40,6 +40,7 @@ from hoi_train.engine.features import extract
 from hoi_train.engine.optim import set_learning_rate
 from hoi_train.engine.progress import EpochBar, Throughput
 from hoi_train.engine.randomness import seed_of
+from hoi_train.engine.ranks import distributed
 from hoi_train.engine.run import Run
 from hoi_train.methods.fit import Features, Step
 from hoi_train.records import ClipBatch, EpochStats, Split
@@ -240,7 +241,7 @@ class Loop:
         self.optimizer.zero_grad(set_to_none=True)
         mine = [ids[i] for ids, sound in self._window for i in (~sound).nonzero().flatten().tolist()]
         clips = list(dict.fromkeys(mine))  # a mixed clip is asked twice
-        if dist.is_available() and dist.is_initialized():
+        if distributed():
             everyones: list[list[str]] = [[] for _ in range(dist.get_world_size())]
             dist.all_gather_object(everyones, mine)
             clips = list(dict.fromkeys(clip for ids in everyones for clip in ids))
@@ -268,7 +269,7 @@ class Loop:
 
     def _anyone(self, flag: bool) -> bool:
         """Return whether any rank says so: all must take the same turn."""
-        if not (dist.is_available() and dist.is_initialized()):
+        if not distributed():
             return flag
         said = torch.tensor(float(flag), device=self.fabric.device)
         return bool(self.fabric.all_reduce(said, reduce_op="sum"))

@@ -9,8 +9,8 @@ from annotated_types import Ge, Gt, Lt
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
+from hoi_train.engine.ranks import sum_over_ranks
 from hoi_train.losses.base import Loss
-from hoi_train.losses.ranks import sum_over_ranks
 from hoi_train.losses.sigmoid import multi_hot
 from hoi_train.losses.weights import ClassWeighting
 from hoi_train.records import ClassCounts

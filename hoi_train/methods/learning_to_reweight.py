@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from hoi_train.losses.ranks import sum_over_ranks
+from hoi_train.engine.ranks import sum_over_ranks
 from hoi_train.methods.fit import Step
 from hoi_train.methods.lookahead import inner_products, losses_at, mean_gradient, trained
 from hoi_train.methods.meta_set import MetaWeighted

@@ -21,11 +21,10 @@ import warnings
 from collections.abc import Callable
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from torch.func import functional_call, jvp
 
-from hoi_train.losses.ranks import sum_over_ranks
+from hoi_train.engine.ranks import of_all_ranks, sum_over_ranks
 from hoi_train.methods.fit import LossesFunction, Step
 from hoi_train.records import ClipBatch
 
@@ -94,19 +93,3 @@ def inner_products(at: LossesAt, parameters: Parameters, direction: Parameters) 
         warnings.filterwarnings("ignore", message=r".*torch\.jit\.script", category=Warning)
         products: Tensor = jvp(at, (parameters,), (direction,))[1]
     return products
-
-
-def of_all_ranks(values: Tensor) -> Tensor:
-    """Return the values of all ranks, equally many on each, in their order."""
-    if not (dist.is_available() and dist.is_initialized()):
-        return values
-    parts = [torch.empty_like(values) for _ in range(dist.get_world_size())]
-    dist.all_gather(parts, values.contiguous())
-    return torch.cat(parts)
-
-
-def of_this_rank(values: Tensor) -> Tensor:
-    """Return this rank's part of what ``of_all_ranks`` has joined."""
-    if not (dist.is_available() and dist.is_initialized()):
-        return values
-    return values.chunk(dist.get_world_size())[dist.get_rank()]

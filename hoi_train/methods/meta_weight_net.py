@@ -11,13 +11,12 @@ from torch import Tensor, nn, optim
 from torch.nn.functional import logsigmoid
 
 from hoi_train.engine.randomness import seed_of
+from hoi_train.engine.ranks import of_all_ranks, of_this_rank
 from hoi_train.methods.fit import Context, Step
 from hoi_train.methods.lookahead import (
     inner_products,
     losses_at,
     mean_gradient,
-    of_all_ranks,
-    of_this_rank,
     pull_back,
     trained,
 )

@@ -10,7 +10,7 @@ from annotated_types import Ge
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
-from hoi_train.losses.ranks import sum_over_ranks
+from hoi_train.engine.ranks import sum_over_ranks
 from hoi_train.methods.adjusted import single_label_tasks
 from hoi_train.methods.decoupled import Rule, TwoStages
 from hoi_train.methods.fit import Context, Features, Step

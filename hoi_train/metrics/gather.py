@@ -6,6 +6,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from hoi_train.engine.ranks import distributed
+
 
 def gather(indices: Tensor, *columns: Tensor) -> tuple[Tensor, ...]:
     """Return the rows of all ranks, without duplicates, sorted by index: the same tensors on every rank.
@@ -44,7 +46,7 @@ def gather(indices: Tensor, *columns: Tensor) -> tuple[Tensor, ...]:
 
 
 def _all_ranks(shard: tuple[Tensor, ...]) -> list[tuple[Tensor, ...]]:
-    if not (dist.is_available() and dist.is_initialized()):
+    if not distributed():
         return [shard]
     shards: list[tuple[Tensor, ...]] = [()] * dist.get_world_size()
     # Objects carry their own shapes, so uneven shards need no padding, and NCCL takes them from the CPU.

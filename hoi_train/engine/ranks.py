@@ -1,0 +1,44 @@
+"""Tensors of all ranks, for the parts of a run that learn from whole global batches.
+
+Without a process group each function answers for this process alone; with one, every rank must call it equally often.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+def distributed() -> bool:
+    """Return whether this process is one of several ranks, or of a group of one."""
+    return dist.is_available() and dist.is_initialized()
+
+
+def sum_over_ranks(values: Tensor) -> Tensor:
+    """Return the sum of every rank's values.
+
+    >>> sum_over_ranks(torch.tensor([3, 1]))
+    tensor([3, 1])
+    """
+    if not distributed():
+        return values
+    total = values.clone()
+    dist.all_reduce(total)
+    return total
+
+
+def of_all_ranks(values: Tensor) -> Tensor:
+    """Return the values of all ranks, equally many on each, in their order."""
+    if not distributed():
+        return values
+    parts = [torch.empty_like(values) for _ in range(dist.get_world_size())]
+    dist.all_gather(parts, values.contiguous())
+    return torch.cat(parts)
+
+
+def of_this_rank(values: Tensor) -> Tensor:
+    """Return this rank's part of what ``of_all_ranks`` has joined."""
+    if not distributed():
+        return values
+    return values.chunk(dist.get_world_size())[dist.get_rank()]
