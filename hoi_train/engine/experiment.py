@@ -132,7 +132,10 @@ def compose(
     model = make_model()
     with _refusals_of(f"method.{config.method.name}"):
         method.adapt(model)
-    with _refusals_of(config.run_dir.name):
+    with _refusals_of("data.sampling"):
+        for epoch in method.stages():  # a rule that cannot draw says so now
+            method.sampler(epoch)
+    with _refusals_of("tasks"):
         losses = {name: make_loss(config, name, by_split[name]) for name in tasks}
         groups = {name: make_groups(config, task, by_split[name]) for name, task in tasks.items()}
     first = next(iter(tasks.values()))

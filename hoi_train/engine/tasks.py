@@ -31,15 +31,16 @@ def check_tasks(config: RunConfig, manifest: Manifest) -> None:
         if manifest.tasks[name].of == "pair":
             problems.append(f"tasks.{name}: labels human-object pairs; a run trains tasks of whole clips")
             continue
+        counts = counts_by_split(manifest, name)
         try:
-            wanted, head = make_loss(config, name, counts_by_split(manifest, name)).head, config.tasks[name].head.name
+            wanted, head = make_loss(config, name, counts).head, config.tasks[name].head.name
             if wanted not in (None, head):
                 loss = config.loss_of(name).name
                 problems.append(f"tasks.{name}.head: loss {loss!r} needs the head {wanted!r}, got {head!r}")
         except ValueError as error:
             problems.append(f"tasks.{name}.loss: {error}")
         try:
-            make_groups(config, manifest.tasks[name], counts_by_split(manifest, name))
+            make_groups(config, manifest.tasks[name], counts)
         except ValueError as error:
             problems.append(f"tasks.{name}.groups: {error}")
     counted = getattr(config.data.sampling, "task", None)
@@ -59,11 +60,12 @@ def check_tasks(config: RunConfig, manifest: Manifest) -> None:
 
 def measured_names(config: RunConfig, manifest: Manifest) -> list[str]:
     """Return the names of all averages that are measured after an epoch, such as ``verb/recall_macro``."""
+    tasks = [manifest.tasks[name] for name in config.tasks]
+    groups = [make_groups(config, task, counts_by_split(manifest, task.name)) for task in tasks]
     return [
-        f"{name}/{scalar}"
-        for name in config.tasks
-        for task in (manifest.tasks[name],)
-        for scalar in scalar_names(task, make_groups(config, task, counts_by_split(manifest, name)))
+        f"{task.name}/{scalar}"
+        for task, found in zip(tasks, groups, strict=True)
+        for scalar in scalar_names(task, found)
     ]
 
 

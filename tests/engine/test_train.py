@@ -9,11 +9,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 import torch
 import yaml
 
 from hoi_train.config import load_config
+from hoi_train.data.manifest import read_manifest, write_manifest
 from hoi_train.engine.experiment import assemble
 from hoi_train.tracking.events import read_events
 from tests.engine.processes import run, start
@@ -167,6 +169,23 @@ def test_what_does_not_fit_the_data_is_refused(
     config = make_config(tmp_path, manifest, **changes)
     assert run(["config", "check", str(config)], tmp_path / "log") == 2
     assert message.format(manifest=manifest) in (tmp_path / "log").read_text()
+
+
+def test_a_rule_that_has_nothing_to_draw_is_refused(manifest: Path, tmp_path: Path) -> None:
+    clips = read_manifest(manifest)
+    nothing = pa.array([[]] * len(clips), pa.list_(pa.int32()))
+    table = clips.table.set_column(clips.table.column_names.index("noun"), "noun", nothing)
+    unlabelled = write_manifest(tmp_path / "unlabelled.parquet", table, list(clips.tasks.values()), root=clips.root)
+    changes = {
+        "tasks": {"noun": {"groups": {"name": "top_k", "k": 1}}},
+        "data": {"sampling": "class_balanced"},
+        "loss": "bce",
+    }
+    raw = yaml.safe_load(make_config(tmp_path, unlabelled, **changes).read_text())
+    del raw["tasks"]["verb"]
+    (tmp_path / "small.yaml").write_text(yaml.safe_dump(raw))
+    assert run(["train", str(tmp_path / "small.yaml")], tmp_path / "log") == 2
+    assert "data.sampling: no clip of the training split carries a class" in (tmp_path / "log").read_text()
 
 
 def test_the_same_seed_makes_the_same_weights(manifest: Path, tmp_path: Path) -> None:
