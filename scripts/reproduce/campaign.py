@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -26,6 +28,7 @@ from hoi_train.records import ClassCounts, Split, Task, UserError, nearest
 from hoi_train.schema import Component, Strict, build, component
 from scripts.reproduce.images import ImageLoader, Images
 from scripts.reproduce.networks import NETWORKS
+from scripts.reproduce.results import Result
 
 NORMALISATION = {
     row.name: row
@@ -151,6 +154,39 @@ def part_of(text: str) -> tuple[int, int]:
     if not (part.isdecimal() and parts.isdecimal() and 1 <= int(part) <= int(parts)):
         raise argparse.ArgumentTypeError(f"must be like 1/2 and 2/2, got {text!r}")
     return int(part), int(parts)
+
+
+@dataclass(frozen=True)
+class Campaign:
+    """The runs of a table, and the table.
+
+    Args:
+        task: of all runs.
+        plan: the runs, those of the first split or seed first.
+        table: collects the results of the runs that are finished.
+        path: of the results, without a suffix.
+    """
+
+    task: Task
+    plan: Sequence[Planned]
+    table: Callable[[], Result]
+    path: Path
+
+
+def carry_out(make_campaign: Callable[[], Campaign], part: tuple[int, int]) -> int:
+    """Train what is not yet trained of a part, write and print the table and return the exit code of the script."""
+    try:
+        campaign = make_campaign()
+        code = train_all(campaign.plan, campaign.task, part)
+        if code:
+            return code
+        result = campaign.table()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    result.write(campaign.path)
+    print(result.markdown())
+    return 0
 
 
 def train_all(plan: Sequence[Planned], task: Task, part: tuple[int, int]) -> int:

@@ -55,7 +55,16 @@ from torch import Tensor
 from hoi_train.data.long_tail import exponential_counts
 from hoi_train.engine.randomness import generator
 from hoi_train.records import ClassList, Split, Task, UserError
-from scripts.reproduce.campaign import ImageConfig, Planned, Row, chosen_rows, image_config, part_of, train_all
+from scripts.reproduce.campaign import (
+    Campaign,
+    ImageConfig,
+    Planned,
+    Row,
+    carry_out,
+    chosen_rows,
+    image_config,
+    part_of,
+)
 from scripts.reproduce.images import Images
 from scripts.reproduce.results import Result, cell
 
@@ -285,26 +294,23 @@ def _rows(arguments: argparse.Namespace) -> dict[str, Row]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Train what is not yet trained, write the table and return the exit code."""
     arguments = _parser().parse_args(argv)
-    preset = arguments.preset
-    try:
-        rows = _rows(arguments)
-        plan = [
-            Planned(config, partial(make_splits, arguments.data, PRESETS[preset], imbalance, seed))
-            for seed in range(arguments.seed, arguments.seed + arguments.seeds)
-            for imbalance in arguments.imbalances
-            for row in rows.values()
-            for config in [make_config(arguments.out, preset, row, imbalance, arguments.epochs, seed)]
-        ]
-        code = train_all(plan, OBJECT, arguments.part)
-        if code:
-            return code
-        result = table_of(rows, arguments)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    result.write(arguments.out / f"table{arguments.table}_{preset}_epochs_{_epochs(arguments)}")
-    print(result.markdown())
-    return 0
+    return carry_out(lambda: make_campaign(arguments), arguments.part)
+
+
+def make_campaign(arguments: argparse.Namespace) -> Campaign:
+    """Plan the runs that the arguments ask for; raises ``UserError`` for rows that table or preset do not have."""
+    rows, preset = _rows(arguments), arguments.preset
+    plan = [
+        Planned(
+            make_config(arguments.out, preset, row, imbalance, arguments.epochs, seed),
+            partial(make_splits, arguments.data, PRESETS[preset], imbalance, seed),
+        )
+        for seed in range(arguments.seed, arguments.seed + arguments.seeds)
+        for imbalance in arguments.imbalances
+        for row in rows.values()
+    ]
+    path = arguments.out / f"table{arguments.table}_{preset}_epochs_{_epochs(arguments)}"
+    return Campaign(OBJECT, plan, partial(table_of, rows, arguments), path)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -43,7 +43,16 @@ from torch import Tensor
 
 from hoi_train.engine.randomness import generator
 from hoi_train.records import ClassList, Split, Task, UserError
-from scripts.reproduce.campaign import ImageConfig, Planned, Row, chosen_rows, image_config, part_of, train_all
+from scripts.reproduce.campaign import (
+    Campaign,
+    ImageConfig,
+    Planned,
+    Row,
+    carry_out,
+    chosen_rows,
+    image_config,
+    part_of,
+)
 from scripts.reproduce.images import Images
 from scripts.reproduce.results import Result, cell
 
@@ -197,26 +206,24 @@ def table_of(rows: Mapping[str, Row], arguments: argparse.Namespace) -> Result:
 def main(argv: Sequence[str] | None = None) -> int:
     """Train what is not yet trained, write the table and return the exit code."""
     arguments = _parser().parse_args(argv)
-    try:
-        rows = chosen_rows(TABLES[arguments.table], arguments.rows)
-        # Splits outermost: a campaign that is stopped has a table of fewer runs, not of fewer losses.
-        plan = [
-            Planned(config, partial(make_splits, arguments.data, ratio, seed))
-            for seed in range(arguments.seed, arguments.seed + arguments.splits)
-            for ratio in arguments.ratios
-            for row in rows.values()
-            for config in [make_config(arguments.out, row, ratio, arguments.steps, seed)]
-        ]
-        code = train_all(plan, DIGIT, arguments.part)
-        if code:
-            return code
-        result = table_of(rows, arguments)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    result.write(arguments.out / f"table{arguments.table}_steps_{arguments.steps}")
-    print(result.markdown())
-    return 0
+    return carry_out(lambda: make_campaign(arguments), arguments.part)
+
+
+def make_campaign(arguments: argparse.Namespace) -> Campaign:
+    """Plan the runs that the arguments ask for; raises ``UserError`` for a row that the table does not have."""
+    rows = chosen_rows(TABLES[arguments.table], arguments.rows)
+    # Splits outermost: a campaign that is stopped has a table of fewer runs, not of fewer losses.
+    plan = [
+        Planned(
+            make_config(arguments.out, row, ratio, arguments.steps, seed),
+            partial(make_splits, arguments.data, ratio, seed),
+        )
+        for seed in range(arguments.seed, arguments.seed + arguments.splits)
+        for ratio in arguments.ratios
+        for row in rows.values()
+    ]
+    path = arguments.out / f"table{arguments.table}_steps_{arguments.steps}"
+    return Campaign(DIGIT, plan, partial(table_of, rows, arguments), path)
 
 
 def _parser() -> argparse.ArgumentParser:
