@@ -2,7 +2,8 @@
 
 A batch is mixed with itself in another order. The loss of a mixed clip is the mixture of the losses that both targets
 give: ``share L(z, y_a) + (1 - share) L(z, y_b)``. For cross-entropy and BCE that equals the loss of mixed labels, and
-it needs nothing from a loss that knows hard labels only.
+it needs nothing from a loss that knows hard labels only, which torchvision's ``MixUp`` and ``CutMix`` rule out: they
+take class ids and give mixed labels. A loss that learns from batches learns from both targets.
 """
 
 from __future__ import annotations
