@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from data_tools.encoding import write_mp4
 from hoi_train.data.readers import READERS, check_reader, open_clip
 from hoi_train.data.readers.base import Reader
 from hoi_train.records import Clip, ClipError, UserError
@@ -189,6 +190,16 @@ def test_flipped_bits_that_the_decoder_marks_are_errors(tmp_path: Path) -> None:
     # The rest leaves a valid stream of another video, which only a checksum could tell.
     assert outcomes["marked"] >= 5
     assert outcomes["refused"] >= 1
+
+
+@decord
+@pytest.mark.parametrize("width", range(8, 102, 4))
+def test_decord_reads_narrow_videos(width: int, tmp_path: Path) -> None:
+    shades = np.random.default_rng(width).integers(0, 255, (3, 1, 1, 3)) + np.arange(width)[:, None]
+    write_mp4(tmp_path / "v.mp4", np.broadcast_to(shades % 256, (3, 32, width, 3)).astype(np.uint8), fps=8)
+    clip = clip_of(tmp_path / "v.mp4", seekable=True)
+    with open_clip(clip, "decord") as fast, open_clip(clip, "pyav") as exact:
+        assert np.abs(fast.read([0, 2]).astype(int) - exact.read([0, 2])).max() <= 2
 
 
 @decord
