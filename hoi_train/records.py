@@ -184,6 +184,45 @@ class PairAnnotation:
 
 
 @dataclass(frozen=True)
+class Track:
+    """Where one person or object is, frame by frame.
+
+    Args:
+        track_id: the ``person_id`` or ``object_id`` of its pairs; unique in the file.
+        start_frame: number of the first frame of the file that has a box, from 0.
+        boxes: floating ``[B, 4]``, B >= 1, ``(x0, y0, x1, y1)`` in pixels of the file's frame, ``x0 < x1``,
+            ``y0 < y1``; one for each frame from ``start_frame`` on.
+    """
+
+    track_id: int
+    start_frame: int
+    boxes: Tensor
+
+    def __post_init__(self) -> None:
+        if self.start_frame < 0:
+            raise ValueError(f"track {self.track_id}: start_frame must be at least 0, got {self.start_frame}")
+        if not (
+            self.boxes.ndim == 2 and self.boxes.shape[1] == 4 and len(self.boxes) and self.boxes.is_floating_point()
+        ):
+            raise ValueError(
+                f"track {self.track_id}: boxes must be floating [B >= 1, 4], got {self.boxes.dtype} {self.boxes.shape}"
+            )
+        if not (self.boxes.isfinite().all() and (self.boxes[:, :2] < self.boxes[:, 2:]).all()):
+            raise ValueError(f"track {self.track_id}: a box is not finite x0 < x1, y0 < y1")
+
+    def boxes_at(self, frames: Tensor) -> Tensor:
+        """Return the boxes at some frames of the file; before the first and after the last box, that box.
+
+        Args:
+            frames: int64 ``[T]``, numbers of frames from 0.
+
+        Returns:
+            ``[T, 4]``, of the type of ``boxes``.
+        """
+        return self.boxes[(frames - self.start_frame).clamp(0, len(self.boxes) - 1)]
+
+
+@dataclass(frozen=True)
 class Mixture:
     """How the clips of a batch were mixed with one another.
 
@@ -201,14 +240,14 @@ class Mixture:
         return self.share * function(targets) + (1 - self.share) * function(theirs)
 
 
-@dataclass(frozen=True)
+@dataclass  # Fabric, which passes it on to the model, does not take a frozen one
 class PairBatch:
     """The human-object pairs of the clips of a batch, M in all, any number a clip.
 
     Args:
         clips: int64 ``[M]``, position in the batch of each pair's clip.
         boxes: float32 ``[M, 2, T, 4]``, of the person and of the object in every frame, ``x0, y0, x1, y1`` in pixels of
-            the input; they may reach beyond it.
+            the input, cut to it; a box that the input does not show has no area.
         key_frames: int64 ``[M]``, which of the T frames the labels are of.
         objects: int64 ``[M]``, class of the object.
         indices: int64 ``[M]``, each pair's position among the pairs of its split.

@@ -7,6 +7,7 @@ A manifest is a ``.parquet``, ``.csv`` or ``.jsonl`` file with one row a clip, a
                "noun": {"labels": "multi", "classes": ["cup", "plate"]}}}
 
 ``root`` is the folder of the videos, absolute or relative to that file; a class's id is its position in ``classes``.
+``"object_classes": ["person", "cup"]`` beside them, if given, lists the classes that the objects of pairs may have.
 
 ========== ======== ======================================================================================
 column     needed   meaning
@@ -23,6 +24,8 @@ seekable   no       ``true`` if seeking in the file is known to be exact: the da
 fps        no       frames a second of a frame folder
 pairs      no       human-object pairs, a list of ``PairAnnotation``; its predicates are the labels of the
                     tasks with ``"of": "pair"``; not in csv
+tracks     no       where the persons and objects are, a list of ``Track``, its boxes as a list of lists; not in
+                    csv. Its ids are unique in the row, and a row that has tracks has those that its pairs name
 ========== ======== ======================================================================================
 """
 
@@ -40,11 +43,11 @@ import torch
 from torch import Tensor
 
 from hoi_train.data.manifest_checks import check
-from hoi_train.data.manifest_columns import RawTable, column_types, raw_from_rows, raw_from_table
+from hoi_train.data.manifest_columns import NOT_IN_CSV, RawTable, column_types, raw_from_rows, raw_from_table
 from hoi_train.data.manifest_io import FORMATS, SEPARATOR, read_raw, write_raw
 from hoi_train.data.manifest_tasks import DATASET_FILE, check_tasks, dataset_json, read_dataset
 from hoi_train.data.problems import ManifestError, Problem, Problems
-from hoi_train.records import SPLITS, ClassCounts, Clip, PairAnnotation, Split, Task, nearest
+from hoi_train.records import SPLITS, ClassCounts, ClassList, Clip, PairAnnotation, Split, Task, Track, nearest
 
 __all__ = ["Manifest", "ManifestError", "read_manifest", "write_manifest"]
 
@@ -58,16 +61,24 @@ class Manifest:
         tasks: by name, in the order of ``dataset.json``.
         table: one row a clip with all columns of the format; task columns hold class ids (int32, or ascending lists).
         warnings: what is allowed but looks wrong, a sentence each.
+        object_classes: classes of the objects of pairs, in the order of their ids; ``None`` if not listed.
     """
 
     def __init__(
-        self, path: Path, root: Path, tasks: Mapping[str, Task], table: pa.Table, warnings: tuple[str, ...] = ()
+        self,
+        path: Path,
+        root: Path,
+        tasks: Mapping[str, Task],
+        table: pa.Table,
+        warnings: tuple[str, ...] = (),
+        object_classes: ClassList | None = None,
     ) -> None:
         self.path = path
         self.root = root
         self.tasks = tasks
         self.table = table
         self.warnings = warnings
+        self.object_classes = object_classes
 
     def __len__(self) -> int:
         return int(self.table.num_rows)
@@ -97,11 +108,11 @@ class Manifest:
             table = self.table.slice(int(rows[0]), len(rows))
         else:
             table = self.table.take(pa.array(rows))
-        return Manifest(self.path, self.root, self.tasks, table, self.warnings)
+        return Manifest(self.path, self.root, self.tasks, table, self.warnings, self.object_classes)
 
     def clip(self, row: int) -> Clip:
         """Return the clip of a row, its path absolute."""
-        value = {name: self._value(name, row) for name in self.table.column_names if name != "pairs"}
+        value = {name: self._value(name, row) for name in self.table.column_names if name not in NOT_IN_CSV}
         labels = {
             name: tuple(value[name]) if task.labels == "multi" else value[name]
             for name, task in self.tasks.items()
@@ -135,6 +146,10 @@ class Manifest:
             for pair in self._value("pairs", row) or ()
         )
 
+    def tracks(self, row: int) -> tuple[Track, ...]:
+        """Return the tracks of a row, in the order of the file; empty if it has none. Boxes are float32."""
+        return tracks_of(self.table.column("tracks")[row].values)
+
     def labels(self, task: str) -> Tensor:
         """Return the labels of all rows for a task of clips: int64 ``[N]`` class ids, or bool ``[N, C]`` multi-hot."""
         described, column = self.tasks[task], self.table.column(task)
@@ -165,6 +180,16 @@ class Manifest:
         return self.table.column(column)[row].as_py()
 
 
+def tracks_of(tracks: Any) -> tuple[Track, ...]:
+    """Return the tracks in an Arrow array of them, or none for ``None``; boxes float32."""
+    if tracks is None or not len(tracks):
+        return ()
+    ids, starts, boxes = (pc.struct_field(tracks, name) for name in ("track_id", "start_frame", "boxes"))
+    corners = torch.from_numpy(np.array(pc.list_flatten(pc.list_flatten(boxes)), np.float32).reshape(-1, 4))
+    parts = torch.split(corners, pc.list_value_length(boxes).to_pylist())
+    return tuple(Track(*track) for track in zip(ids.to_pylist(), starts.to_pylist(), parts, strict=True))
+
+
 def read_manifest(path: Path, root: Path | None = None) -> Manifest:
     """Read and check a manifest and the ``dataset.json`` beside it.
 
@@ -182,20 +207,26 @@ def read_manifest(path: Path, root: Path | None = None) -> Manifest:
     _check_format(path)
     if not path.is_file():
         raise _refuse(path, "a folder, not a file" if path.is_dir() else "no such file")
-    named_root, tasks = read_dataset(path.parent)
+    named_root, tasks, object_classes = read_dataset(path.parent)
     problems = Problems()
     root = _folder(named_root if root is None else Path(root), path.parent / DATASET_FILE, problems)
     if path.suffix == ".csv":
         _check_separator(path, tasks.values(), problems)
     raw = read_raw(path, list(tasks.values()), problems)
-    table = check(raw, list(tasks.values()), root, problems)
+    table = check(raw, list(tasks.values()), root, problems, object_classes)
     problems.raise_if_any()
-    manifest = Manifest(path, root, tasks, table)
+    manifest = Manifest(path, root, tasks, table, object_classes=object_classes)
     manifest.warnings = tuple(_warnings(manifest))
     return manifest
 
 
-def write_manifest(path: Path, rows: Iterable[Mapping[str, Any]] | pa.Table, tasks: Sequence[Task], root: Path) -> Path:
+def write_manifest(
+    path: Path,
+    rows: Iterable[Mapping[str, Any]] | pa.Table,
+    tasks: Sequence[Task],
+    root: Path,
+    object_classes: ClassList | None = None,
+) -> Path:
     """Check rows and write them with their ``dataset.json``; both files appear whole or not at all.
 
     Args:
@@ -204,6 +235,7 @@ def write_manifest(path: Path, rows: Iterable[Mapping[str, Any]] | pa.Table, tas
             in a table also class ids as in ``Manifest.table``.
         tasks: what the task columns mean.
         root: folder of the videos; written relative if it lies in the manifest's folder.
+        object_classes: classes that the objects of pairs may have.
 
     Returns:
         ``path``.
@@ -213,21 +245,22 @@ def write_manifest(path: Path, rows: Iterable[Mapping[str, Any]] | pa.Table, tas
     """
     path = Path(path)
     _check_format(path)
-    check_tasks(tasks)
+    check_tasks(tasks, object_classes)
     problems = Problems()
     types = column_types(tasks)
     if isinstance(rows, pa.Table):
         raw = raw_from_table(path, _with_names(rows, tasks), types, problems)
     else:
         raw = raw_from_rows(path, enumerate(rows, 1), types, "row", problems)
-    check(raw, tasks, root.resolve(), problems)
+    check(raw, tasks, root.resolve(), problems, object_classes)
     if path.suffix == ".csv":
         _check_separator(path, tasks, problems)
-        if raw.columns["pairs"].null_count < len(raw):
-            problems.add(path, None, "column 'pairs' cannot be held by csv; use .parquet or .jsonl")
+        for name in NOT_IN_CSV:
+            if raw.columns[name].null_count < len(raw):
+                problems.add(path, None, f"column {name!r} cannot be held by csv; use .parquet or .jsonl")
     problems.raise_if_any()
     path.parent.mkdir(parents=True, exist_ok=True)
-    _replace_both(path, raw, dataset_json(root, path.parent, tasks))
+    _replace_both(path, raw, dataset_json(root, path.parent, tasks, object_classes))
     return path
 
 

@@ -14,15 +14,19 @@ from numpy.typing import NDArray
 
 from hoi_train.data.manifest_columns import RawTable
 from hoi_train.data.problems import Problems
-from hoi_train.records import SPLITS, Task, nearest
+from hoi_train.records import SPLITS, ClassList, Task, nearest
 
 Mask = NDArray[np.bool_]
 
 _CONTROL = "[\\x00-\\x1f\\x7f]"
 _UPWARDS = r"(^|/)\.\.(/|$)"
+_NO_TRACK = "a pair names a person_id or object_id that has no track; a row has all of them or no tracks"
+_NO_BOX = "is not [x0, y0, x1, y1] with x0 < x1, y0 < y1"
 
 
-def check(raw: RawTable, tasks: Sequence[Task], root: Path, problems: Problems) -> Any:
+def check(
+    raw: RawTable, tasks: Sequence[Task], root: Path, problems: Problems, object_classes: ClassList | None = None
+) -> Any:
     """Check every value and return the table with int-coded labels; its rows are sound only if nothing was noted."""
     checker = _Checker(raw, problems)
     if not len(raw):
@@ -34,7 +38,8 @@ def check(raw: RawTable, tasks: Sequence[Task], root: Path, problems: Problems) 
     checker.splits()
     checker.times()
     coded = {task.name: checker.labels(task) for task in tasks if task.of == "clip"}
-    checker.pairs([name for task in tasks if task.of == "pair" for name in task.classes])
+    checker.pairs([name for task in tasks if task.of == "pair" for name in task.classes], object_classes)
+    checker.tracks()
     columns = {name: coded.get(name, column) for name, column in raw.columns.items()}
     for name in ("split", "group"):
         columns[name] = columns[name].dictionary_encode()
@@ -184,42 +189,88 @@ class _Checker:
 
         self.note(column, rows, text)
 
-    def pairs(self, predicates: Sequence[str]) -> None:
+    def pairs(self, predicates: Sequence[str], object_classes: ClassList | None) -> None:
         column = self.raw.columns["pairs"]
         if column.null_count == len(column):
             return
         if not predicates:
             self.problems.add(self.raw.file, None, 'column \'pairs\' needs a task with "of": "pair" in dataset.json')
             return
-        flat, owners = pc.list_flatten(column), np.asarray(pc.list_parent_indices(column))
-        sound = ~_mask(flat.is_null())
-        for field in flat.type:
-            present = ~_mask(pc.struct_field(flat, field.name).is_null())
-            self.note_pairs(owners, sound & ~present, f"a pair lacks {field.name}")
-            sound &= present
-        self.note_pairs(owners, _mask(flat.is_null()), "a pair is null")
+        flat, owners, sound = self.records("pairs", "a pair")
         negative = _mask(pc.less(pc.struct_field(flat, "frame"), 0))
-        self.note_pairs(owners, sound & negative, "a pair has a negative frame")
+        self.note_owners("pairs", owners, sound & negative, "a pair has a negative frame")
         for name in ("person_box", "object_box"):
             bad = sound & ~_sound_boxes(pc.struct_field(flat, name))
-            self.note_pairs(owners, bad, f"{name} of a pair is not [x0, y0, x1, y1] with x0 < x1, y0 < y1")
+            self.note_owners("pairs", owners, bad, f"{name} of a pair {_NO_BOX}")
+        if object_classes is not None:
+            names = pc.struct_field(flat, "object_class")
+            unknown = sound & ~_mask(pc.is_in(names, pa.array(object_classes.names)))
+            self.note_entries("pairs: object_class", names, owners, unknown, object_classes.names)
         lists = pc.struct_field(flat, "predicates")
         names = pc.list_flatten(lists)
         unknown = ~_mask(pc.is_in(names, pa.array(predicates)))
         holders = owners[np.asarray(pc.list_parent_indices(lists))]
         self.note_entries("pairs", names, holders, unknown, predicates)
 
-    def note_pairs(self, owners: NDArray[np.int64], bad: Mask, text: str) -> None:
+    def tracks(self) -> None:
+        column = self.raw.columns["tracks"]
+        if column.null_count == len(column):
+            return
+        flat, owners, sound = self.records("tracks", "a track")
+        negative = _mask(pc.less(pc.struct_field(flat, "start_frame"), 0))
+        self.note_owners("tracks", owners, sound & negative, "a track has a negative start_frame")
+        lists = pc.struct_field(flat, "boxes")
+        empty = _mask(pc.equal(pc.list_value_length(lists), 0))
+        self.note_owners("tracks", owners, sound & empty, "a track has no boxes")
+        bad = ~_sound_boxes(pc.list_flatten(lists))
+        if bad.any():
+            holders = owners[np.asarray(pc.list_parent_indices(lists))]
+            self.note_owners("tracks", holders, bad, f"a box of a track {_NO_BOX}")
+        whole = ~np.isin(owners, owners[~sound])
+        self.track_ids(owners[whole], np.asarray(pc.fill_null(pc.struct_field(flat, "track_id"), 0))[whole])
+
+    def track_ids(self, rows: NDArray[np.int64], ids: NDArray[np.int64]) -> None:
+        """Note ids that occur twice in a row, and pairs of what has no track there."""
+        pairs = self.raw.columns["pairs"]
+        flat, owners = pc.list_flatten(pairs), np.asarray(pc.list_parent_indices(pairs))
+        named = [pc.struct_field(flat, name).drop_null() for name in ("person_id", "object_id")]
+        if any(len(of) < len(flat) for of in named):
+            return  # said already
+        different, codes = np.unique(np.concatenate([ids, *map(np.asarray, named)]), return_inverse=True)
+        places = np.concatenate([rows, owners, owners])
+        keys = places * len(different) + codes
+        tracked, first = np.unique(keys[: len(ids)], return_index=True)
+        twice = np.ones(len(ids), bool)
+        twice[first] = False
+        self.note_owners("tracks", rows, twice, "two tracks have the same track_id")
+        self.note_owners("tracks", places, ~np.isin(keys, tracked) & np.isin(places, rows), _NO_TRACK)
+
+    def records(self, column: str, one: str) -> tuple[Any, NDArray[np.int64], Mask]:
+        """Return the structs in the lists of a column, the row of each, and which are whole; note the others."""
+        values = self.raw.columns[column]
+        flat, owners = pc.list_flatten(values), np.asarray(pc.list_parent_indices(values))
+        sound = ~_mask(flat.is_null())
+        self.note_owners(column, owners, ~sound, f"{one} is null")
+        for field in flat.type:
+            present = ~_mask(pc.struct_field(flat, field.name).is_null())
+            self.note_owners(column, owners, sound & ~present, f"{one} lacks {field.name}")
+            sound &= present
+        return flat, owners, sound
+
+    def note_owners(self, column: str, owners: NDArray[np.int64], bad: Mask, text: str) -> None:
         rows = np.zeros(len(self.raw), bool)
         rows[owners[bad]] = True
-        self.note("pairs", rows, lambda row: text)
+        self.note(column, rows, lambda row: text)
 
 
 def _sound_boxes(boxes: Any) -> Mask:
     """Return which lists are four finite numbers x0 < x1, y0 < y1."""
-    sound = np.asarray(pc.fill_null(pc.list_value_length(boxes), 0)) == 4
-    corners = np.zeros((len(sound), 4))
-    four = boxes.filter(pa.array(sound))
-    corners[sound] = np.asarray(pc.fill_null(pc.list_flatten(four), np.nan)).reshape(-1, 4)
+    sound: Mask = np.asarray(pc.fill_null(pc.list_value_length(boxes), 0)) == 4
+    four = boxes if sound.all() else boxes.filter(pa.array(sound))
+    values = pc.list_flatten(four)
+    values = pc.fill_null(values, np.nan) if values.null_count else values
+    corners = np.asarray(values).reshape(-1, 4)
     ordered = (corners[:, 0] < corners[:, 2]) & (corners[:, 1] < corners[:, 3])
-    return np.asarray(sound & ordered & np.isfinite(corners).all(axis=1))
+    # what is ordered is no nan: of the rest only the outer corners can be infinite
+    sound[sound] = ordered & (corners[:, 0] > -np.inf) & (corners[:, 1] > -np.inf) & (corners[:, 2:] < np.inf).all(1)
+    return sound

@@ -34,6 +34,10 @@ PAIRS = pa.list_(
         ]
     )
 )
+# Tens of millions of boxes: half the memory of float64, and exact for whole pixels.
+_BOXES = pa.list_(pa.list_(pa.float32()))
+TRACKS = pa.list_(pa.struct([("track_id", pa.int64()), ("start_frame", pa.int64()), ("boxes", _BOXES)]))
+NOT_IN_CSV = {"pairs": PAIRS, "tracks": TRACKS}
 
 
 @dataclass
@@ -74,7 +78,7 @@ def column_types(tasks: Iterable[Task]) -> dict[str, Any]:
     for task in tasks:
         if task.of == "clip":
             types[task.name] = pa.string() if task.labels == "single" else pa.list_(pa.string())
-    return {**types, "pairs": PAIRS}
+    return {**types, **NOT_IN_CSV}
 
 
 def raw_from_table(file: Path, table: Any, types: Mapping[str, Any], problems: Problems) -> RawTable:
@@ -149,7 +153,9 @@ def note_columns(
 
 def whole(column: Any) -> Any:
     """Return a chunked array as one array."""
-    return column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    if isinstance(column, pa.ChunkedArray):
+        return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()  # which would copy the one
+    return column
 
 
 def _kind(type_: Any) -> str:
@@ -187,6 +193,7 @@ DESCRIBED = {
     "bool": "true or false",
     "list<item: string>": "a list of class names",
     str(PAIRS): f"a list of pairs, each with {', '.join(field.name for field in PAIRS.value_type)}",
+    str(TRACKS): f"a list of tracks, each with {', '.join(field.name for field in TRACKS.value_type)}",
 }
 _FITS: dict[str, tuple[frozenset[type], Callable[[Any], bool]]] = {
     "string": (frozenset({str, type(None)}), lambda value: isinstance(value, str)),
@@ -200,7 +207,7 @@ _FITS: dict[str, tuple[frozenset[type], Callable[[Any], bool]]] = {
 def _make_fit(values: list[Any], wanted: Any) -> list[int]:
     """Make values fit an Arrow type in place; what does not fit becomes ``None`` and its position is returned."""
     bad = []
-    exact, fits = _FITS.get(str(wanted), (frozenset({type(None)}), lambda value: _is_pairs(value, wanted)))
+    exact, fits = _FITS.get(str(wanted), (frozenset({type(None)}), lambda value: _is_records(value, wanted)))
     for position, value in enumerate(values):
         if type(value) in exact:
             continue
@@ -234,8 +241,8 @@ def _is_broken(value: Any) -> bool:
     return False
 
 
-def _is_pairs(value: Any, wanted: Any) -> bool:
-    if not isinstance(value, (list, tuple)) or not all(isinstance(pair, Mapping) for pair in value):
+def _is_records(value: Any, wanted: Any) -> bool:
+    if not isinstance(value, (list, tuple)) or not all(isinstance(entry, Mapping) for entry in value):
         return False
     try:
         pa.array([value], type=wanted)

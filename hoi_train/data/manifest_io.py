@@ -22,7 +22,7 @@ from pyarrow import parquet
 from hoi_train.data.manifest_columns import (
     BATCH,
     DESCRIBED,
-    PAIRS,
+    NOT_IN_CSV,
     RawTable,
     column_types,
     note_columns,
@@ -196,10 +196,10 @@ def _typed_csv(
     raw = RawTable(file, {}, numbers[kept], "line", {})
     for name, wanted in types.items():
         text = texts[name].filter(pa.array(kept)) if name in texts else pa.nulls(len(raw), pa.string())
-        if wanted == PAIRS:
+        if name in NOT_IN_CSV:
             if text.null_count < len(text):
-                problems.add(file, 1, "column 'pairs' cannot be held by csv; use .parquet or .jsonl")
-            raw.columns[name] = pa.nulls(len(raw), PAIRS)
+                problems.add(file, 1, f"column {name!r} cannot be held by csv; use .parquet or .jsonl")
+            raw.columns[name] = pa.nulls(len(raw), wanted)
         elif pa.types.is_list(wanted):
             cells = pc.split_pattern(pc.fill_null(text, ""), SEPARATOR)
             none = pa.array([[]], wanted)[0]

@@ -13,17 +13,17 @@ from hoi_train.records import ClassList, Task, nearest
 
 DATASET_FILE = "dataset.json"
 EXAMPLE = '{"root": ".", "tasks": {"verb": {"labels": "single", "classes": ["take", "put"]}}}'
-CLIP_COLUMNS = ("clip_id", "path", "start", "end", "split", "group", "num_frames", "seekable", "fps", "pairs")
+CLIP_COLUMNS = ("clip_id", "path", "start", "end", "split", "group", "num_frames", "seekable", "fps", "pairs", "tracks")
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 _TASK_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 
 
-def read_dataset(folder: Path) -> tuple[Path, dict[str, Task]]:
+def read_dataset(folder: Path) -> tuple[Path, dict[str, Task], ClassList | None]:
     """Read ``dataset.json`` in a folder.
 
     Returns:
-        The data root, not yet looked for, and the tasks by name, in the order of the file.
+        The data root, not yet looked for; the tasks by name, in the order of the file; the classes of the objects.
 
     Raises:
         ManifestError: with everything that is wrong in the file.
@@ -40,12 +40,12 @@ def read_dataset(folder: Path) -> tuple[Path, dict[str, Task]]:
         raise ManifestError((Problem(file, None, f"not JSON: {error}"),), 1) from None
     problems = Problems()
     checker = _Checker(file, problems)
-    root, tasks = checker.dataset(content)
+    root, tasks, object_classes = checker.dataset(content)
     problems.raise_if_any()
-    return folder / root, tasks
+    return folder / root, tasks, object_classes
 
 
-def dataset_json(root: Path, folder: Path, tasks: Sequence[Task]) -> str:
+def dataset_json(root: Path, folder: Path, tasks: Sequence[Task], object_classes: ClassList | None) -> str:
     """Return the text of ``dataset.json`` for a manifest in ``folder``; a root inside it is written relative."""
     root, folder = root.resolve(), folder.resolve()
     shown = root.relative_to(folder) if root.is_relative_to(folder) else root
@@ -53,14 +53,17 @@ def dataset_json(root: Path, folder: Path, tasks: Sequence[Task]) -> str:
     for task in tasks:
         of = {} if task.of == "clip" else {"of": task.of}
         described[task.name] = {"labels": task.labels, **of, "classes": list(task.classes)}
-    return json.dumps({"root": shown.as_posix(), "tasks": described}, indent=1, ensure_ascii=False) + "\n"
+    objects = {} if object_classes is None else {"object_classes": list(object_classes)}
+    return json.dumps({"root": shown.as_posix(), **objects, "tasks": described}, indent=1, ensure_ascii=False) + "\n"
 
 
-def check_tasks(tasks: Sequence[Task]) -> None:
-    """Raise ``ValueError`` on task names that a manifest cannot hold; for tasks made in a program."""
+def check_tasks(tasks: Sequence[Task], object_classes: ClassList | None) -> None:
+    """Raise ``ValueError`` on names that a manifest cannot hold; for tasks and classes made in a program."""
     names = [task.name for task in tasks]
     texts = [text for text in map(task_name_fault, names) if text]
     texts += [f"task {task.name!r}: {fault}" for task in tasks if (fault := class_names_fault(task.classes))]
+    if object_classes and (fault := class_names_fault(object_classes)):
+        texts.append(f"object_classes: {fault}")
     texts += [f"task {name!r} occurs twice" for name in sorted({name for name in names if names.count(name) > 1})]
     texts += [_PAIR_MULTI.format(task.name) for task in tasks if task.of == "pair" and task.labels != "multi"]
     if not names:
@@ -111,11 +114,11 @@ class _Checker:
             if key not in allowed:
                 self.note(f"{where}unknown key {key!r:.80}{nearest(key[:80], allowed)} (allowed: {', '.join(allowed)})")
 
-    def dataset(self, content: Any) -> tuple[str, dict[str, Task]]:
+    def dataset(self, content: Any) -> tuple[str, dict[str, Task], ClassList | None]:
         if not isinstance(content, dict):
             self.note(f"must hold an object such as {EXAMPLE}")
-            return ".", {}
-        self.keys("", content, ("root", "tasks"))
+            return ".", {}, None
+        self.keys("", content, ("root", "tasks", "object_classes"))
         root = content.get("root", ".")
         if not isinstance(root, str) or not root or "\0" in root:
             self.note(f"root must be the path of a folder, got {root!r}")
@@ -125,7 +128,8 @@ class _Checker:
             self.note(f"tasks must describe at least one task, for example {EXAMPLE}")
             described = {}
         tasks = {name: task for name, value in described.items() if (task := self.task(name, value)) is not None}
-        return root, tasks
+        objects = self.classes("object_classes", content["object_classes"]) if "object_classes" in content else None
+        return root, tasks, objects
 
     def task(self, name: str, came: Any) -> Task | None:
         before = self.problems.total
@@ -144,18 +148,18 @@ class _Checker:
             self.note(f'task {name!r}: of must be "clip" or "pair", got {of!r:.80}')
         elif of == "pair" and labels == "single":
             self.note(_PAIR_MULTI.format(name))
-        classes = self.classes(name, came.get("classes"))
+        classes = self.classes(f"task {name!r}: classes", came.get("classes"))
         return None if classes is None or self.problems.total > before else Task(name, classes, labels, of)
 
-    def classes(self, name: str, came: Any) -> ClassList | None:
+    def classes(self, where: str, came: Any) -> ClassList | None:
         if not isinstance(came, list) or not all(isinstance(entry, str) for entry in came):
-            self.note(f"task {name!r}: classes must be the list of class names in their order, got {came!r:.80}")
+            self.note(f"{where} must be the list of class names in their order, got {came!r:.80}")
             return None
         if fault := class_names_fault(came):
-            self.note(f"task {name!r}: {fault}")
+            self.note(f"{where}: {fault}")
             return None
         try:
             return ClassList(tuple(came))
         except ValueError as error:
-            self.note(f"task {name!r}: {error}")
+            self.note(f"{where}: {error}")
             return None
