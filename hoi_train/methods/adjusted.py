@@ -141,7 +141,7 @@ class NCM(Adjusted):
 
     def adapt(self, model: Recognizer) -> None:
         """Make room for the means."""
-        width = cast(int, model.backbone.num_features)
+        width = model.num_features
         for name, task in self.tasks.items():
             model.heads[name] = NearestMean(
                 model.heads[name], width, task.num_classes, features=self.features, distance=self.distance

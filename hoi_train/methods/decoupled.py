@@ -7,7 +7,7 @@ Source: Kang et al., "Decoupling Representation and Classifier for Long-Tailed R
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Annotated, Literal, cast
+from typing import Annotated, Literal
 
 import torch
 from annotated_types import Ge
@@ -98,7 +98,7 @@ class CRT(TwoStages):
 
     def begin_stage(self, stage: int, model: Recognizer, features: Callable[[Split], Features]) -> None:
         """Give the heads new starting values."""
-        width = cast(int, model.backbone.num_features)
+        width = model.num_features
         if stage == 1:
             for task, head in model.heads.items():
                 head.load_state_dict(self.context.make_head(task, width).state_dict())

@@ -97,6 +97,8 @@ class MetaWeighted(Fit):
         meta_batch_size: Clips | None = None,
     ) -> None:
         super().__init__(context)
+        if any(each.of == "pair" for each in context.tasks.values()):
+            raise ValueError("weighs whole clips, and these tasks are of pairs")
         self.meta_set = MetaSet(context, per_class=per_class, split=split, task=task, batch_size=meta_batch_size)
         self.meta: Iterator[ClipBatch] = iter(())
 

@@ -66,7 +66,7 @@ class OLTR(TwoStages):
 
     def adapt(self, model: Recognizer) -> None:
         """Put the meta-embedding around the heads."""
-        width = cast(int, model.backbone.num_features)
+        width = model.num_features
         for name, task in self.tasks.items():
             model.heads[name] = MetaEmbedding(model.heads[name], width, task.num_classes)
 

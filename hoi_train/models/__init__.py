@@ -1,1 +1,1 @@
-"""Backbones, heads and the recognizer that joins them."""
+"""Backbones, poolings, heads and the recognizer that joins them."""

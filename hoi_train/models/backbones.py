@@ -1,7 +1,13 @@
 """The backbones: a name for each, and builders whose keyword-only parameters are the hyper-parameters.
 
 The names with a depth are the published networks, and their published weights fit them; ``resnet3d``, ``resnext3d``
-and ``tiny_resnext3d`` take depth, cardinality and width as wanted.
+and ``tiny_resnext3d`` take depth, cardinality, width and strides as wanted.
+
+Strides are what each of the four stages divides height and width by, after the stem has divided them by 4; time is
+divided as published whatever they are. The published ``(1, 2, 2, 2)`` gives a map of S/32 × S/32. ``(1, 2, 2, 1)``
+gives S/16 × S/16, which tells boxes apart that would share a cell, for 1.05 to 1.2 times the operations of networks of
+full width, ``(1, 2, 1, 1)`` S/8 × S/8 for 1.9 to 2.5 times (16 frames of 112×112, 8 of 224×224). The parameters are the
+same, so published weights fit; only a first stride of 2 adds a projection to basic blocks.
 
 >>> backbone = BACKBONES["tiny_resnext3d"]()
 >>> backbone.num_features, sum(parameter.numel() for parameter in backbone.parameters())
@@ -11,7 +17,7 @@ and ``tiny_resnext3d`` take depth, cardinality and width as wanted.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Le
 
@@ -21,15 +27,24 @@ Depth = Annotated[int, Ge(1)]
 StageDepths = tuple[Depth, Depth, Depth, Depth]
 Cardinality = Annotated[int, Ge(1)]
 Width = Annotated[float, Gt(0), Le(8)]
+Stride = Literal[1, 2]
+Strides = tuple[Stride, Stride, Stride, Stride]
 
 
-def resnet3d(*, stage_depths: StageDepths = (3, 4, 6, 3), block: Block = "bottleneck", width: Width = 1.0) -> ResNet3d:
+def resnet3d(
+    *,
+    stage_depths: StageDepths = (3, 4, 6, 3),
+    block: Block = "bottleneck",
+    width: Width = 1.0,
+    strides: Strides = (1, 2, 2, 2),
+) -> ResNet3d:
     """Build a 3D-ResNet: 64, 128, 256, 512 channels inside the blocks, four times as many out of a bottleneck.
 
     Args:
         stage_depths: blocks of the four stages.
         block: ``"basic"`` (two convolutions) or ``"bottleneck"`` (three).
         width: factor on all channels.
+        strides: what the stages divide height and width by.
 
     Returns:
         The backbone; F = 2048 · width with bottlenecks, 512 · width with basic blocks.
@@ -39,12 +54,17 @@ def resnet3d(*, stage_depths: StageDepths = (3, 4, 6, 3), block: Block = "bottle
     """
     inner = _channels(64, width)
     expansion = 4 if block == "bottleneck" else 1
-    stages = [Stage(depth, size, expansion * size) for depth, size in zip(stage_depths, inner, strict=True)]
+    rows = zip(stage_depths, inner, strides, strict=True)
+    stages = [Stage(depth, size, expansion * size, stride) for depth, size, stride in rows]
     return ResNet3d(inner[0], block, stages)
 
 
 def resnext3d(
-    *, stage_depths: StageDepths = (3, 4, 23, 3), cardinality: Cardinality = 32, width: Width = 1.0
+    *,
+    stage_depths: StageDepths = (3, 4, 23, 3),
+    cardinality: Cardinality = 32,
+    width: Width = 1.0,
+    strides: Strides = (1, 2, 2, 2),
 ) -> ResNet3d:
     """Build a 3D-ResNeXt: 256, 512, 1024, 2048 channels out of the stages; groups of 4, 8, 16, 32 channels inside.
 
@@ -55,6 +75,7 @@ def resnext3d(
         stage_depths: bottlenecks of the four stages.
         cardinality: groups of the 3×3×3 convolutions.
         width: factor on all channels, those of a group included; at least 0.25.
+        strides: what the stages divide height and width by.
 
     Returns:
         The backbone; F = 2048 · width.
@@ -62,18 +83,18 @@ def resnext3d(
     Raises:
         ValueError: if the width leaves a group without channels.
     """
-    rows = zip(stage_depths, _channels(4, width), _channels(256, width), strict=True)
-    stages = [Stage(depth, cardinality * size, out, groups=cardinality) for depth, size, out in rows]
+    rows = zip(stage_depths, _channels(4, width), _channels(256, width), strides, strict=True)
+    stages = [Stage(depth, cardinality * size, out, stride, groups=cardinality) for depth, size, out, stride in rows]
     return ResNet3d(_channels(64, width)[0], "bottleneck", stages)
 
 
-def tiny_resnext3d(*, cardinality: Cardinality = 8, width: Width = 0.25) -> ResNet3d:
+def tiny_resnext3d(*, cardinality: Cardinality = 8, width: Width = 0.25, strides: Strides = (1, 2, 2, 2)) -> ResNet3d:
     """Build a 3D-ResNeXt of 2-2-2-2 bottlenecks that learns in minutes on two CPU cores, from 8 frames of 64×64.
 
     Time is halved as in the published networks. Halving it less often costs throughput and, measured on events that
     differ by nothing but their order, gains nothing: the convolutions see all 8 frames anyway.
     """
-    return resnext3d(stage_depths=(2, 2, 2, 2), cardinality=cardinality, width=width)
+    return resnext3d(stage_depths=(2, 2, 2, 2), cardinality=cardinality, width=width, strides=strides)
 
 
 def _channels(first: int, width: float) -> list[int]:

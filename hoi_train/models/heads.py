@@ -1,4 +1,4 @@
-"""The heads: from the pooled features of a sample to the logits of one task.
+"""The heads: from the pooled features of a sample, a clip or a pair, to the logits of one task.
 
 A head takes ``num_features`` and ``num_classes``; its keyword-only arguments are its hyper-parameters.
 """
@@ -11,7 +11,7 @@ from typing import Annotated
 import torch
 from annotated_types import Ge, Gt, Lt
 from torch import Tensor, nn
-from torch.nn.functional import linear
+from torch.nn.functional import linear, relu
 
 
 class LinearHead(nn.Module):
@@ -46,10 +46,7 @@ class LinearHead(nn.Module):
     ) -> None:
         super().__init__()
         self.dropout = nn.Dropout(dropout)
-        self.linear = nn.Linear(num_features, num_classes)
-        if prior is not None:
-            nn.init.normal_(self.linear.weight, std=0.01)
-            nn.init.constant_(self.linear.bias, -math.log((1 - prior) / prior))
+        self.linear = _classifier(num_features, num_classes, prior)
 
     def forward(self, features: Tensor) -> Tensor:
         """Return the logits ``[N, C]`` of the features ``[N, F]``."""
@@ -103,6 +100,114 @@ class CosineHead(nn.Module):
             return self.scale * cosines
 
 
+class MlpHead(nn.Module):
+    """Compute ``logits = W₂ · dropout(relu(W₁ · features + b₁)) + b₂``.
+
+    Both layers start as in ``torch.nn.Linear``, the second with a prior as that of ``LinearHead``. Draws come from
+    torch's global generator, which the caller seeds.
+
+    Args:
+        num_features: features F of a sample.
+        num_classes: classes C of the task.
+        hidden: width of the layer between.
+        dropout: probability of dropping one of its values in training.
+        prior: probability of every class at the start; ``None`` for the plain start.
+
+    Shapes:
+        features floating ``[N, F]``; result ``[N, C]``.
+
+    >>> MlpHead(512, 4, hidden=64)(torch.zeros(3, 512)).shape
+    torch.Size([3, 4])
+    """
+
+    def __init__(
+        self,
+        num_features: int,
+        num_classes: int,
+        *,
+        hidden: Annotated[int, Ge(1)] = 256,
+        dropout: Annotated[float, Ge(0), Lt(1)] = 0.0,
+        prior: Annotated[float, Gt(0), Lt(1)] | None = None,
+    ) -> None:
+        super().__init__()
+        self.hidden = nn.Linear(num_features, hidden)
+        self.dropout = nn.Dropout(dropout)
+        self.classifier = _classifier(hidden, num_classes, prior)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return the logits ``[N, C]`` of the features ``[N, F]``."""
+        logits: Tensor = self.classifier(self.dropout(relu(self.hidden(features))))
+        return logits
+
+
+class SplitHead(nn.Module):
+    """Two ``MlpHead`` side by side, each for a group of the classes, as for spatial relations and actions.
+
+    They share nothing but the features: what tells ``next_to`` from ``behind`` need not help ``hold`` from ``lift``.
+
+    Args:
+        num_features: features F of a sample.
+        num_classes: classes C of the task.
+        first: ids of the classes of the first group; the second group has the others.
+        hidden: width of the layer of each group.
+        dropout: probability of dropping one of its values in training.
+        prior: probability of every class at the start; ``None`` for the plain start.
+
+    Raises:
+        ValueError: if ``first`` has a number that is no class, has one twice, or leaves a group without classes.
+
+    Shapes:
+        features floating ``[N, F]``; result ``[N, C]``, columns in the order of the task's classes.
+
+    >>> SplitHead(512, 4, first=(1, 3))(torch.zeros(3, 512)).shape
+    torch.Size([3, 4])
+    """
+
+    columns: Tensor
+
+    def __init__(
+        self,
+        num_features: int,
+        num_classes: int,
+        *,
+        first: tuple[int, ...],
+        hidden: Annotated[int, Ge(1)] = 256,
+        dropout: Annotated[float, Ge(0), Lt(1)] = 0.0,
+        prior: Annotated[float, Gt(0), Lt(1)] | None = None,
+    ) -> None:
+        super().__init__()
+        second = _other_classes(first, num_classes)
+        self.first = MlpHead(num_features, len(first), hidden=hidden, dropout=dropout, prior=prior)
+        self.second = MlpHead(num_features, len(second), hidden=hidden, dropout=dropout, prior=prior)
+        # Not persistent: it follows from the configuration.
+        self.register_buffer("columns", torch.tensor([*first, *second]).argsort(), persistent=False)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return the logits ``[N, C]`` of the features ``[N, F]``."""
+        return torch.cat([self.first(features), self.second(features)], dim=1)[:, self.columns]
+
+
+def _other_classes(first: tuple[int, ...], num_classes: int) -> list[int]:
+    """Return the ids of the classes that are not in the first group; raises ``ValueError`` if that is no group."""
+    strangers = [number for number in first if not 0 <= number < num_classes]
+    if strangers:
+        raise ValueError(f"first: {strangers} are no class ids; those of the task are 0 to {num_classes - 1}")
+    if len(set(first)) < len(first):
+        raise ValueError(f"first: every class id once, got {list(first)}")
+    if not 0 < len(first) < num_classes:
+        raise ValueError(f"first: must have 1 to {num_classes - 1} of the {num_classes} classes, got {len(first)}")
+    return [number for number in range(num_classes) if number not in first]
+
+
+def _classifier(num_features: int, num_classes: int, prior: float | None) -> nn.Linear:
+    """Return a linear layer that starts as ``LinearHead`` says."""
+    layer = nn.Linear(num_features, num_classes)
+    if prior is not None:
+        nn.init.normal_(layer.weight, std=0.01)
+        nn.init.constant_(layer.bias, -math.log((1 - prior) / prior))
+    return layer
+
+
 def _unit(rows: Tensor) -> Tensor:
     """Scale rows to length 1; a row of zeros stays, and its gradient is that of a row of length 1."""
     length = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
@@ -112,4 +217,6 @@ def _unit(rows: Tensor) -> Tensor:
 HEADS: dict[str, type[nn.Module]] = {
     "linear": LinearHead,
     "cosine": CosineHead,
+    "mlp": MlpHead,
+    "split": SplitHead,
 }

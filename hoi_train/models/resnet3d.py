@@ -8,6 +8,8 @@ ImageNet?", CVPR 2018, https://github.com/kenshohara/3D-ResNets-PyTorch), shortc
     stages    four rows of residual blocks; each of the last three halves time, height and width
     features  [N, F, T/16, S/32, S/32], every quotient rounded up
 
+A stage may be told to leave height and width alone, for a finer map; its parameters stay the same.
+
 The published code pools with a window made for one input size; here pooling is left to the recognizer, so any
 number of frames and any side will do.
 """
@@ -37,12 +39,14 @@ class Stage:
         depth: number of blocks.
         inner: channels between the convolutions of a block.
         out: channels that leave a block.
+        stride: what height and width are divided by.
         groups: groups of the 3×3×3 convolution of a bottleneck: its cardinality.
     """
 
     depth: int
     inner: int
     out: int
+    stride: int
     groups: int = 1
 
 
@@ -55,7 +59,7 @@ class ResNet3d(nn.Module):
     Args:
         stem_channels: channels of the stem.
         block: ``"basic"`` (3×3×3, 3×3×3) or ``"bottleneck"`` (1×1×1, 3×3×3, 1×1×1).
-        stages: the stages in order; all but the first halve time, height and width.
+        stages: the stages in order; all but the first halve time.
 
     Attributes:
         num_features: channels F of the feature map.
@@ -68,7 +72,7 @@ class ResNet3d(nn.Module):
         self.stages = nn.Sequential()
         dim_in = stem_channels
         for index, stage in enumerate(stages):
-            self.stages.append(_stage(stage, dim_in, block, stride=1 if index == 0 else 2))
+            self.stages.append(_stage(stage, dim_in, block, time_stride=1 if index == 0 else 2))
             dim_in = stage.out
         self.apply(_initialise)
 
@@ -105,13 +109,13 @@ def _stem(channels: int) -> nn.Sequential:
     return nn.Sequential(layers)
 
 
-def _stage(stage: Stage, dim_in: int, block: Block, stride: int) -> nn.Module:
+def _stage(stage: Stage, dim_in: int, block: Block, time_stride: int) -> nn.Module:
     with warnings.catch_warnings():
         # fvcore, which pytorchvideo imports, calls torch.jit.script when imported; torch has deprecated that.
         warnings.filterwarnings("ignore", message=r".*torch\.jit\.script", category=Warning)
         from pytorchvideo.models.resnet import create_bottleneck_block, create_res_stage
 
-    one, three, strides = (1, 1, 1), (3, 3, 3), (stride, stride, stride)
+    one, three, strides = (1, 1, 1), (3, 3, 3), (time_stride, stage.stride, stage.stride)
     basic = block == "basic"
     result: nn.Module = create_res_stage(
         depth=stage.depth,

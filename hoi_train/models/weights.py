@@ -3,7 +3,8 @@
 Layouts read, after an outer dict's ``state_dict`` is taken and DataParallel's prefix ``module.`` is dropped:
     published  ``conv1.weight``, ``layer1.0.bn1.bias``, ``layer1.0.downsample.0.weight``, ``fc.weight``
                (https://github.com/kenshohara/3D-ResNets-PyTorch, 2018 and 2020)
-    own        ``backbone.stem.conv.weight``, ``heads.verb.linear.weight``: ``Recognizer.state_dict()``
+    own        ``backbone.stem.conv.weight``, ``pooling.joint.weight``, ``heads.verb.linear.weight``:
+               ``Recognizer.state_dict()``
 
 Files are read with ``weights_only=True``: a file that wants to run code is refused.
 """
@@ -79,7 +80,7 @@ class LoadReport:
 
 
 def load_weights(model: Recognizer, path: Path) -> LoadReport:
-    """Load a weights file into a model: the whole backbone, and every head that has the file's shape.
+    """Load a weights file into a model: the whole backbone, and what of pooling and heads has the file's shape.
 
     Args:
         model: changed in place; values are converted to its types and devices.
@@ -197,10 +198,10 @@ def _is_counter(key: str) -> bool:
 
 def _refuse_other_backbone(report: LoadReport, own: Mapping[str, Tensor]) -> None:
     """Raise unless the backbones agree in every tensor: half a backbone loaded would train, and badly."""
-    heads = ("heads.", "fc.")
-    missing = [key for key in report.missing if not key.startswith(heads)]
-    unexpected = [key for key in report.unexpected if not key.startswith(heads)]
-    mismatched = [row for row in report.mismatched if not row.key.startswith(heads)]
+    others = ("pooling.", "heads.", "fc.")
+    missing = [key for key in report.missing if not key.startswith(others)]
+    unexpected = [key for key in report.unexpected if not key.startswith(others)]
+    mismatched = [row for row in report.mismatched if not row.key.startswith(others)]
     if missing or unexpected or mismatched:
         fits = _backbone_that_fits(own)
         advice = f"it fits backbone {fits!r}" if fits else "it fits none of the backbones at their defaults"

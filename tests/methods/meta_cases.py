@@ -111,6 +111,7 @@ def network(norm: bool = False, dropout: float = 0.0) -> Recognizer:
     first = nn.Conv3d(3, 4, 3, stride=(1, 2, 2), padding=1)
     norms = [nn.BatchNorm3d(4)] if norm else []
     backbone = nn.Sequential(first, *norms, nn.Tanh(), nn.Conv3d(4, 6, 3, padding=1), nn.Softplus())
+    backbone.num_features = 6  # type: ignore[assignment]
     head = nn.Sequential(nn.Dropout(dropout), nn.Linear(6, NUM_CLASSES))
     return Recognizer(backbone, {"verb": head}, PREPROCESSING["kinetics_2020"]).double().train()
 

@@ -63,6 +63,26 @@ def test_any_input_size_gives_the_rounded_up_map(block: typing.Any, frames: int,
     assert features.shape == (1, backbone.num_features, -(-frames // 16), -(-side // 32), -(-side // 32))
 
 
+@pytest.mark.parametrize("build", [resnet3d, resnext3d, tiny_resnext3d])
+@pytest.mark.parametrize(
+    ("strides", "cells"), [((1, 2, 2, 1), (6, 8)), ((1, 2, 1, 1), (12, 16)), ((1, 1, 1, 1), (24, 32))]
+)
+def test_strides_make_the_map_finer_and_nothing_else(
+    build: typing.Any, strides: tuple[int, ...], cells: tuple[int, int]
+) -> None:
+    with torch.device("meta"):
+        published, backbone = build(), build(strides=strides)
+        features = backbone(torch.zeros(1, 3, 16, 96, 128))
+    assert features.shape == (1, backbone.num_features, 1, *cells)
+    shapes = [{key: value.shape for key, value in net.state_dict().items()} for net in (published, backbone)]
+    assert shapes[0] == shapes[1]
+
+
+def test_the_first_stage_divides_too_where_told() -> None:
+    backbone = resnet3d(stage_depths=(1, 1, 1, 1), block="basic", width=0.125, strides=(2, 2, 2, 2)).eval()
+    assert backbone(torch.zeros(1, 3, 16, 64, 128)).shape == (1, 64, 1, 1, 2)
+
+
 def test_cardinality_and_width_shape_the_groups() -> None:
     backbone = resnext3d(stage_depths=(1, 1, 1, 1), cardinality=4, width=0.5)
     grouped = [m for m in backbone.modules() if isinstance(m, nn.Conv3d) and m.groups > 1]

@@ -8,12 +8,14 @@ import typing
 import pytest
 import torch
 
-from hoi_train.models.heads import HEADS, CosineHead, LinearHead
+from hoi_train.models.heads import HEADS, CosineHead, LinearHead, MlpHead, SplitHead
+
+REQUIRED: dict[str, dict[str, typing.Any]] = {"split": {"first": (3, 0)}}
 
 
 @pytest.mark.parametrize("name", HEADS)
 def test_contract_of_every_head(name: str) -> None:
-    head = HEADS[name](16, 5)
+    head = HEADS[name](16, 5, **REQUIRED.get(name, {}))
     logits = head(torch.randn(3, 16))
     assert logits.shape == (3, 5)
     logits.sum().backward()
@@ -48,6 +50,51 @@ def test_dropout_acts_in_training_only() -> None:
     assert head(features).item() != 1000.0
     assert head(features).item() == pytest.approx(1000, rel=0.15)
     assert head.eval()(features).item() == 1000.0
+
+
+def test_mlp_by_hand() -> None:
+    head = MlpHead(2, 1, hidden=3, dropout=0.5).eval()
+    with torch.no_grad():
+        head.hidden.weight.copy_(torch.tensor([[1.0, 0.0], [0.0, -1.0], [2.0, 2.0]]))
+        head.hidden.bias.copy_(torch.tensor([0.0, 1.0, -1.0]))
+        head.classifier.weight.copy_(torch.tensor([[10.0, 100.0, 1000.0]]))
+        head.classifier.bias.fill_(0.5)
+    assert head(torch.tensor([[1.0, 2.0], [-1.0, 0.5]])).tolist() == [[5010.5], [50.5]]
+    assert not torch.equal(head.train()(torch.ones(9, 2)), head.eval()(torch.ones(9, 2)))
+
+
+@pytest.mark.parametrize("name", ["mlp", "split"])
+def test_prior_of_heads_with_a_hidden_layer(name: str) -> None:
+    torch.manual_seed(0)
+    head = HEADS[name](512, 50, hidden=128, prior=0.02, **REQUIRED.get(name, {}))
+    assert head(torch.rand(64, 512)).sigmoid().mean().item() == pytest.approx(0.02, rel=0.1)
+
+
+def test_columns_of_the_split_head_are_in_the_tasks_order_and_groups_share_nothing() -> None:
+    torch.manual_seed(0)
+    head, features = SplitHead(8, 5, first=(3, 0), hidden=4), torch.randn(6, 8)
+    logits = head(features)
+    torch.testing.assert_close(logits[:, [3, 0]], head.first(features))
+    torch.testing.assert_close(logits[:, [1, 2, 4]], head.second(features))
+    logits[:, [0, 3]].sum().backward()
+    assert all(p.grad is not None and not p.grad.any() for p in head.second.parameters())
+    assert all(p.grad is not None and p.grad.any() for p in head.first.classifier.parameters())
+    assert {key.split(".")[0] for key in head.state_dict()} == {"first", "second"}
+
+
+@pytest.mark.parametrize(
+    ("first", "message"),
+    [
+        ((0, 5), r"first: \[5\] are no class ids; those of the task are 0 to 4"),
+        ((-1, 7), r"first: \[-1, 7\] are no class ids"),
+        ((2, 1, 2), r"first: every class id once, got \[2, 1, 2\]"),
+        ((), r"first: must have 1 to 4 of the 5 classes, got 0"),
+        ((0, 1, 2, 3, 4), r"first: must have 1 to 4 of the 5 classes, got 5"),
+    ],
+)
+def test_what_is_no_group_of_classes_is_refused(first: tuple[int, ...], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        SplitHead(8, 5, first=first)
 
 
 @pytest.mark.parametrize("scale", [1.0, 16.0])

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from hoi_train.models.backbones import tiny_resnext3d
 from hoi_train.models.heads import HEADS
+from hoi_train.models.pooling import POOLING
 from hoi_train.models.recognizer import Recognizer, build_recognizer
-from hoi_train.records import ClassList, Task
+from hoi_train.records import ClassList, PairBatch, Task
 
 TASKS = {
     "verb": Task("verb", ClassList(("take", "put", "open")), "single"),
@@ -28,6 +29,28 @@ def build(**changes: Any) -> Recognizer:
         "preprocessing": "kinetics_2020",
     }
     return build_recognizer(**arguments | changes)
+
+
+PAIR_TASKS = {"contact": Task("contact", ClassList(("hold", "next_to", "watch")), "multi", of="pair")}
+
+
+def build_for_pairs(**changes: Any) -> Recognizer:
+    arguments: dict[str, Any] = {
+        "backbone": tiny_resnext3d(strides=(1, 2, 2, 1)),
+        "tasks": PAIR_TASKS,
+        "heads": {"contact": HEADS["linear"]},
+        "pooling": partial(POOLING["roi"], features=32),
+        "num_objects": 5,
+    }
+    return build(**arguments | changes)
+
+
+def pair_batch(clips: list[int], frames: int = 8, side: int = 64) -> PairBatch:
+    generator, m = torch.Generator().manual_seed(1), len(clips)
+    corners = side * torch.rand(m, 2, frames, 2, 2, generator=generator)
+    boxes = torch.cat([corners.amin(3), corners.amax(3)], dim=3)
+    rows, of = torch.arange(m), torch.tensor(clips, dtype=torch.int64)
+    return PairBatch(clips=of, boxes=boxes, key_frames=rows % frames, objects=rows % 5, indices=rows)
 
 
 def clip_batch(n: int = 2, frames: int = 8, side: int = 64) -> Tensor:
@@ -48,6 +71,45 @@ def test_gradient_reaches_every_parameter() -> None:
     model = build()
     sum(logits.square().mean() for logits in model(clip_batch()).values()).backward()
     assert [name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0] == []
+
+
+@pytest.mark.parametrize("along", ["key", "trajectory"])
+def test_logits_and_gradients_of_pairs(along: str) -> None:
+    model = build_for_pairs(pooling=partial(POOLING["roi"], features=32, along=along))
+    assert (model.num_features, model.heads["contact"].linear.in_features) == (32, 32)
+    video, pairs = clip_batch(), pair_batch([1, 1, 0])
+    assert model.features(video, pairs).shape == (3, 32)
+    logits = model(video=video, pairs=pairs)["contact"]
+    assert logits.shape == (3, 3)
+    logits.square().mean().backward()
+    assert [name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0] == []
+
+
+def test_a_batch_without_pairs_has_no_logits_and_leaves_the_network_alone() -> None:
+    model = build_for_pairs()
+    logits = model(clip_batch(), pair_batch([]))["contact"]
+    assert logits.shape == (0, 3)
+    logits.sum().backward()
+    assert [name for name, p in model.named_parameters() if p.grad is None or p.grad.any()] == []
+
+
+def test_only_the_pairs_of_a_changed_clip_change() -> None:
+    model, video, pairs = build_for_pairs().eval(), clip_batch(), pair_batch([0, 1, 0, 1])
+    other = torch.cat([video[:1], 255 - video[1:]])
+    before, after = model(video, pairs)["contact"], model(other, pairs)["contact"]
+    changed = (before - after).abs().amax(dim=1) > 1e-5
+    assert changed.tolist() == [False, True, False, True]
+
+
+def test_pairs_in_channels_last_and_bfloat16() -> None:
+    model, video, pairs = build_for_pairs().eval(), clip_batch(), pair_batch([0, 1, 1])
+    expected = model(video, pairs)["contact"]
+    model.to(memory_format=torch.channels_last_3d)
+    torch.testing.assert_close(model(video, pairs)["contact"], expected, rtol=1e-4, atol=1e-5)
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = model(video, pairs)["contact"]
+    assert logits.dtype == torch.bfloat16
+    torch.testing.assert_close(logits.float(), expected, rtol=0.1, atol=0.1)
 
 
 def test_loss_falls_on_one_batch_of_both_tasks() -> None:
@@ -97,6 +159,26 @@ def test_state_dict_names_are_those_that_checkpoints_keep() -> None:
     assert {key.split(".")[0] for key in keys} == {"backbone", "heads"}
 
 
+def test_state_dict_names_of_a_network_for_pairs() -> None:
+    keys = list(build_for_pairs().state_dict())
+    assert [key for key in keys if not key.startswith("backbone.")] == [
+        "pooling.geometry.weight",
+        "pooling.geometry.bias",
+        "pooling.objects.weight",
+        "pooling.joint.weight",
+        "pooling.joint.bias",
+        "heads.contact.linear.weight",
+        "heads.contact.linear.bias",
+    ]
+
+
+def test_pairs_are_asked_for_and_refused() -> None:
+    with pytest.raises(ValueError, match=r"the recognizer labels human-object pairs, but was given no pairs"):
+        build_for_pairs()(clip_batch())
+    with pytest.raises(ValueError, match=r"the recognizer labels whole clips, but was given pairs"):
+        build()(clip_batch(), pair_batch([0, 1]))
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -106,8 +188,18 @@ def test_state_dict_names_are_those_that_checkpoints_keep() -> None:
         ),
         ({"heads": {"verb": HEADS["linear"]}}, r"every task needs one head: tasks verb, noun; heads verb$"),
         (
+            {"tasks": PAIR_TASKS, "heads": {"contact": HEADS["linear"]}},
+            r"^contact labels human-object pairs, but the pooling gives features of whole clips; choose a pooling of "
+            r"human-object pairs: roi$",
+        ),
+        (
+            {"pooling": POOLING["roi"], "num_objects": 5},
+            r"^verb, noun labels whole clips, but the pooling gives features of human-object pairs; choose a pooling "
+            r"of whole clips: mean$",
+        ),
+        (
             {"tasks": TASKS | {"noun": Task("noun", ClassList(("on",)), "multi", of="pair")}},
-            r"labels whole clips, but noun labels human-object pairs",
+            r"labels whole clips or human-object pairs, not both: noun labels human-object pairs",
         ),
         (
             {"tasks": {"type": TASKS["verb"]}, "heads": {"type": HEADS["linear"]}},

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from hoi_train.models.backbones import BACKBONES, resnet3d, resnext3d, tiny_resnext3d
 from hoi_train.models.heads import LinearHead
+from hoi_train.models.pooling import PairPool
 from hoi_train.models.preprocessing import PREPROCESSING
 from hoi_train.models.recognizer import Recognizer
 from hoi_train.models.resnet3d import ResNet3d
@@ -179,6 +180,22 @@ def test_own_state_dict_round_trip(prefix: str, wrapped: bool, tmp_path: Path) -
     report = load_weights(target, tmp_path / "own.pth")
     assert str(report) == f"weights from {tmp_path / 'own.pth'}: {len(state)} tensors loaded"
     assert all(torch.equal(value, target.state_dict()[key]) for key, value in source.state_dict().items())
+
+
+def test_the_pooling_of_pairs_is_loaded_where_it_fits_and_starts_anew_where_not(tmp_path: Path) -> None:
+    def network(num_objects: int, pairs: bool = True) -> Recognizer:
+        backbone, pooling = tiny_resnext3d(strides=(1, 2, 2, 1)), PairPool(512, num_objects, features=8)
+        heads = {"contact": LinearHead(8, 2)}
+        return Recognizer(backbone, heads, PREPROCESSING["k3d_2018"], pooling if pairs else None)
+
+    names = [f"pooling.{name}" for name in PairPool(512, 1).state_dict()]
+    torch.save(network(3).state_dict(), tmp_path / "own.pth")
+    torch.save(network(3, pairs=False).state_dict(), tmp_path / "clips.pth")
+    assert not load_weights(network(3), tmp_path / "own.pth").missing
+    other = load_weights(network(4), tmp_path / "own.pth")
+    assert [row.key for row in other.mismatched] == ["pooling.objects.weight"]
+    assert list(load_weights(network(3), tmp_path / "clips.pth").missing) == names
+    assert list(load_weights(network(3, pairs=False), tmp_path / "own.pth").unexpected) == names
 
 
 def test_own_weights_go_to_the_heads_of_the_same_task_and_size(tmp_path: Path) -> None:

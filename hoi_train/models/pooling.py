@@ -1,0 +1,158 @@
+"""The pooling: from the feature map of a batch of clips to the features of what is labelled, clips or pairs.
+
+A pooling takes the channels of the map and the number of object classes; its keyword-only arguments are its
+hyper-parameters. Height and width of the map divide the input evenly, as its frames divide the window: map frame j of
+t is about the input's frames from ``j T / t`` up to ``(j + 1) T / t``.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal
+
+import torch
+from annotated_types import Ge, Lt
+from torch import Tensor, nn
+from torch.nn.functional import relu
+
+from hoi_train.models.pair_geometry import NUM_GEOMETRY, describe
+from hoi_train.models.regions import region_means
+from hoi_train.records import PairBatch
+
+WIDTH = 64  # of the layer over the geometry, and of the embedding of a class
+
+
+class Pooling(nn.Module):
+    """What every pooling states.
+
+    Attributes:
+        of: what a row of the result belongs to, a clip or a pair.
+        num_features: columns of the result.
+    """
+
+    of: ClassVar[Literal["clip", "pair"]]
+    num_features: int
+
+
+class MeanPool(Pooling):
+    """Average the map over time and space: the features of whole clips.
+
+    Args:
+        in_features: channels F of the map.
+        num_objects: not used.
+
+    >>> MeanPool(4)(torch.ones(2, 4, 1, 7, 7)).shape
+    torch.Size([2, 4])
+    """
+
+    of = "clip"
+
+    def __init__(self, in_features: int, num_objects: int = 0) -> None:
+        super().__init__()
+        self.num_features = in_features
+
+    def forward(self, feature_map: Tensor, *_of_pairs: Any) -> Tensor:
+        """Return the features ``[N, F]`` of the map ``[N, F, t, h, w]``."""
+        # The same as AdaptiveAvgPool3d(1), whose gradient is not deterministic on CUDA.
+        return feature_map.mean(dim=(2, 3, 4))
+
+
+class PairPool(Pooling):
+    """Join what the map shows at a pair's boxes, how the boxes lie and move, and the object's class.
+
+    ``features = dropout(relu(W [regions, relu(G geometry), embedding of the class] + b))``, where regions are the mean
+    of the map over the person's box, the object's and the one around both (see ``region_means``), and the geometry is
+    that of ``describe``. Boxes are cut to the input; one that lies wholly outside has a mean of zeros, also within the
+    average along a trajectory. Means and geometry are computed in float32 under autocast too: rounded to bfloat16, an
+    edge at pixel 200 may move by half a pixel. All draws come from torch's global generator, which the caller seeds.
+    On CUDA the gradient of the regions is summed in no fixed order, so that runs agree to rounding only.
+
+    Args:
+        in_features: channels F of the map.
+        num_objects: classes of objects.
+        along: ``key``: regions are those of the key frame, at the frame of the map it lies in; ``trajectory``: at
+            every frame of the map those of the middle of the input's frames it is about, averaged.
+        features: features D of a pair.
+        objects: whether the class of the object is given to the network.
+        dropout: probability of dropping a feature in training.
+
+    Raises:
+        ValueError: if classes of objects are wanted and there are none.
+
+    >>> boxes, first = torch.tensor([[0.0, 0, 50, 100], [25, 50, 75, 100]]).view(1, 2, 1, 4), torch.tensor([0])
+    >>> pairs = PairBatch(first, boxes, key_frames=first, objects=first, indices=first)
+    >>> PairPool(8, num_objects=78, features=16)(torch.rand(1, 8, 1, 7, 7), pairs, side=100, num_frames=1).shape
+    torch.Size([1, 16])
+    """
+
+    of = "pair"
+
+    def __init__(
+        self,
+        in_features: int,
+        num_objects: int,
+        *,
+        along: Literal["key", "trajectory"] = "key",
+        features: Annotated[int, Ge(1)] = 512,
+        objects: bool = True,
+        dropout: Annotated[float, Ge(0), Lt(1)] = 0.0,
+    ) -> None:
+        super().__init__()
+        if objects and num_objects < 1:
+            raise ValueError("the data name no classes of objects; set objects to false")
+        self.along, self.num_features = along, features
+        self.geometry = nn.Linear(NUM_GEOMETRY, WIDTH)
+        self.objects = nn.Embedding(num_objects, WIDTH) if objects else None
+        self.joint = nn.Linear(3 * in_features + (2 if objects else 1) * WIDTH, features)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, feature_map: Tensor, pairs: PairBatch, side: int, num_frames: int) -> Tensor:
+        """Return the features of the pairs.
+
+        Args:
+            feature_map: floating ``[N, F, t, h, w]``.
+            pairs: the M pairs of the N clips; none at all is fine.
+            side: of the input, in pixels.
+            num_frames: T, of the input and of the pairs' boxes.
+
+        Returns:
+            ``[M, D]``.
+
+        Raises:
+            ValueError: if the pairs have boxes of another number of frames.
+        """
+        if pairs.boxes.shape[2] != num_frames:
+            raise ValueError(f"the video has {num_frames} frames, the pairs have boxes of {pairs.boxes.shape[2]}")
+        with torch.autocast(feature_map.device.type, enabled=False):
+            precise = feature_map.to(torch.promote_types(feature_map.dtype, torch.float32))
+            geometry = describe(pairs.boxes, pairs.key_frames, side).to(self.geometry.weight.dtype)
+            parts = [self.regions(precise, pairs, side), relu(self.geometry(geometry))]
+            if self.objects is not None:
+                parts.append(self.objects(pairs.objects))
+        joint: Tensor = self.dropout(relu(self.joint(torch.cat(parts, dim=1))))
+        return joint
+
+    def regions(self, feature_map: Tensor, pairs: PairBatch, side: int) -> Tensor:
+        """Return the means over person, object and both, ``[M, 3F]``, of the map, float32 or better."""
+        num_features, t, height, width = feature_map.shape[1:]
+        frames, places = self._moments(pairs.key_frames, pairs.boxes.shape[2], t)
+        rows = torch.arange(len(pairs), device=frames.device)[:, None]
+        boxes = pairs.boxes[rows, :, frames]  # [M, r, 2, 4]
+        both = torch.cat([boxes[..., :2].amin(2), boxes[..., 2:].amax(2)], dim=-1)
+        cells = boxes.new_tensor([width, height, width, height]) / side
+        boxes = torch.cat([boxes, both[:, :, None]], dim=2).clamp(0, side) * cells  # [M, r, 3, 4]
+        numbers = (pairs.clips[:, None] * t + places)[..., None].expand(boxes.shape[:3])
+        means = region_means(feature_map.transpose(1, 2).flatten(0, 1), numbers.flatten(), boxes.flatten(0, 2))
+        return means.view(*boxes.shape[:3], num_features).mean(dim=1).flatten(1)
+
+    def _moments(self, key_frames: Tensor, num_frames: int, t: int) -> tuple[Tensor, Tensor]:
+        """Return the frames of the input and those of the map that each pair is looked at in, int64 ``[M, r]``."""
+        if self.along == "key":
+            return key_frames[:, None], key_frames[:, None] * t // num_frames
+        places = torch.arange(t, device=key_frames.device).expand(len(key_frames), t)
+        return (2 * places + 1) * num_frames // (2 * t), places
+
+
+POOLING: dict[str, type[Pooling]] = {
+    "mean": MeanPool,
+    "roi": PairPool,
+}
