@@ -12,7 +12,7 @@ Tasks of the manifest:
 - ``noun``, one or two a clip: the kind that the hand acts on, and the tray that it is taken from or put on. Objects
   that only stand about are not labelled.
 - ``predicate``, any number a pair of the hand and an object, distractors included, in every fourth frame, with boxes
-  in pixels; ``demo_pairs`` defines each.
+  in pixels; ``demo_pairs`` defines each. Hand and objects have tracks through all frames.
 
 The group of a clip is its actor, with skin and sleeve of his own; no actor is in two splits. Training counts follow
 ``n_c = n_max imbalance^(-c / (C - 1))``, c = 0 .. C - 1 (Cui et al., CVPR 2019, section 5); val and test are balanced.
@@ -37,7 +37,7 @@ from rich.progress import track
 
 from data_tools.demo_camera import Film, film
 from data_tools.demo_objects import NOUNS
-from data_tools.demo_pairs import PREDICATES, annotate
+from data_tools.demo_pairs import PREDICATES, annotate, follow
 from data_tools.demo_scene import REVERSED, VERBS, Actor, acted_on, play
 from data_tools.encoding import write_mp4
 from hoi_train.data.manifest import write_manifest
@@ -103,7 +103,7 @@ def make_demo(out: Path, *, clips: int = 300, imbalance: float = 50.0, size: int
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         made = pool.map(make, _plans(counts, seed))
         rows = list(track(made, "making clips", total=clips, console=console, disable=not console.is_terminal))
-    return write_manifest(out / "manifest.parquet", rows, TASKS, root=out)
+    return write_manifest(out / "manifest.parquet", rows, TASKS, root=out, object_classes=ClassList(NOUNS))
 
 
 def split_counts(clips: int, imbalance: float) -> Counts:
@@ -169,6 +169,7 @@ def _make(out: Path, plan: _Plan, actor: Actor, size: int) -> dict[str, Any]:
         "verb": plan.verb,
         "noun": list(nouns),
         "pairs": [asdict(pair) for pair in annotate(shot)],
+        "tracks": [{**asdict(path), "boxes": path.boxes.tolist()} for path in follow(shot)],
     }
 
 

@@ -16,10 +16,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
+import torch
 
 from data_tools.demo_camera import Film
 from data_tools.demo_shapes import Array
-from hoi_train.records import PairAnnotation
+from hoi_train.records import PairAnnotation, Track
 
 PREDICATES = ("next_to", "in_front_of", "above", "beneath", "toward", "away", "touch", "hold")
 NEAR = 0.15
@@ -39,6 +40,12 @@ def annotate(film: Film) -> list[PairAnnotation]:
                 names = tuple(name for name in PREDICATES if holds[name][frame])
                 pairs.append(PairAnnotation(frame, 0, number, person_box, object_box, thing.kind, names))
     return sorted(pairs, key=lambda pair: (pair.frame, pair.object_id))
+
+
+def follow(film: Film) -> list[Track]:
+    """Return where the hand (0) and the objects (from 1) are in every frame, also beyond the picture."""
+    boxes = [film.hand, *(thing.box for thing in film.tracks)]
+    return [Track(number, 0, torch.from_numpy(box.copy())) for number, box in enumerate(boxes)]
 
 
 def _relations(hand: Array, thing: Array) -> Mapping[str, Array]:

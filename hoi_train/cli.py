@@ -57,6 +57,9 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("run", type=Path, help="run directory")
     evaluate.add_argument("--split", choices=("train", "val", "test"), default="test")
     evaluate.add_argument("--checkpoint", choices=("best", "last"), default="best")
+    evaluate.add_argument(
+        "--fit-thresholds", action="store_true", help="choose each class's threshold on val and keep it in the run"
+    )
     evaluate.set_defaults(command=_evaluate)
 
     compare = commands.add_parser("compare", help="compare runs in a table and a plot")
@@ -99,7 +102,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
 
     from hoi_train.engine.train import evaluate_run
 
-    return evaluate_run(arguments.run, arguments.split, arguments.checkpoint, Console())
+    return evaluate_run(arguments.run, arguments.split, arguments.checkpoint, Console(), fit=arguments.fit_thresholds)
 
 
 def _compare(arguments: argparse.Namespace) -> int:

@@ -19,6 +19,7 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from hoi_train.data.class_sampling import SAMPLING
 from hoi_train.data.mixing import MIXING
+from hoi_train.data.sampling import PLANS
 from hoi_train.data.transforms import TRANSFORMS
 from hoi_train.engine.optim import OPTIMIZERS, SCHEDULES
 from hoi_train.losses import LOSSES
@@ -26,6 +27,7 @@ from hoi_train.methods import METHODS
 from hoi_train.metrics.groups import GROUP_RULES
 from hoi_train.models.backbones import BACKBONES
 from hoi_train.models.heads import HEADS
+from hoi_train.models.pooling import POOLING
 from hoi_train.models.preprocessing import PREPROCESSING
 from hoi_train.records import UserError
 from hoi_train.schema import Component, Strict, component, explain, section
@@ -49,12 +51,14 @@ def _default(value: str) -> Any:
 
 if TYPE_CHECKING:
     Backbone = Component
+    FramePlan = Component
     GroupRule = Component
     Head = Component
     LossChoice = Component
     MethodChoice = Component
     Mixing = Component
     Optimizer = Component
+    Pooling = Component
     Sampling = Component
     ScheduleChoice = Component
     Transform = Component
@@ -62,12 +66,14 @@ if TYPE_CHECKING:
     Wandb = Strict
 else:
     Backbone = component(BACKBONES)
+    FramePlan = component(PLANS)
     GroupRule = component(GROUP_RULES)
     Head = component(HEADS)
     LossChoice = component(LOSSES)
     MethodChoice = component(METHODS)
     Mixing = component(MIXING)
     Optimizer = component(OPTIMIZERS)
+    Pooling = component(POOLING)
     Sampling = component(SAMPLING)
     ScheduleChoice = component(SCHEDULES)
     Transform = component(TRANSFORMS)
@@ -82,6 +88,7 @@ class Data(Strict):
     root: Path | None = None
     reader: Literal["auto", "decord", "pyav", "frames"] = "auto"
     num_frames: Annotated[int, Ge(1)] = 10
+    plan: FramePlan = _default("segments")
     train: Transform
     evaluation: Transform
     sampling: Sampling = _default("instance")
@@ -90,9 +97,10 @@ class Data(Strict):
 
 
 class Model(Strict):
-    """The network: a backbone, the weights it starts from and the input they expect."""
+    """The network: a backbone, what pools its map, the weights it starts from and the input they expect."""
 
     backbone: Backbone
+    pooling: Pooling = _default("mean")
     preprocessing: PreprocessingName = "kinetics_2020"
     weights: Path | None = None
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
 
@@ -12,11 +12,12 @@ from torch.utils.data import Dataset
 
 from hoi_train.data.manifest import Manifest
 from hoi_train.data.readers import check_reader, open_clip
+from hoi_train.data.readers.base import clip_error
 from hoi_train.data.samplers import Item
-from hoi_train.data.sampling import segment_frames
+from hoi_train.data.sampling import Indices, Plan, Segments
 from hoi_train.data.transforms import Transform
 from hoi_train.engine.randomness import generator
-from hoi_train.records import Clip, ClipBatch, Task
+from hoi_train.records import Clip, ClipBatch, PairBatch, Task
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ class ClipDataset(Dataset[Sample]):
         tasks: by name, what is to be learned of them; tasks of clips.
         transforms: for training and for evaluation.
         num_frames: frames of a sample, T.
+        plan: which ones.
         seed: seed of the run.
         reader: a name in ``READERS``.
     """
@@ -55,11 +57,12 @@ class ClipDataset(Dataset[Sample]):
         transforms: tuple[Transform, Transform],
         *,
         num_frames: int = 10,
+        plan: Plan | None = None,
         seed: int = 0,
         reader: str = "auto",
     ) -> None:
         check_reader(reader)
-        self.clips, self.tasks, self.num_frames = clips, tasks, num_frames
+        self.clips, self.tasks, self.num_frames, self.plan = clips, tasks, num_frames, plan or Segments()
         self.transforms, self.seed, self.reader = transforms, seed, reader
 
     def __len__(self) -> int:
@@ -71,6 +74,10 @@ class ClipDataset(Dataset[Sample]):
         selected.clips = self.clips.select(rows.numpy())
         return selected
 
+    def batch(self, items: Sequence[Item]) -> ClipBatch:
+        """Return the samples of some items as a batch; raises ``ClipError`` as one of them does."""
+        return collate([self[item] for item in items])
+
     def __getitem__(self, item: Item) -> Sample:
         """Read and transform one clip: random frames and augmentation in training, fixed ones in evaluation.
 
@@ -78,18 +85,34 @@ class ClipDataset(Dataset[Sample]):
             ClipError: the clip cannot be read; the message names it.
         """
         clip = self.clips.clip(item.clip)
-        frames = self._generator("frames", clip, item) if item.epoch is not None else None
-        with open_clip(clip, self.reader) as reader:
-            window = reader.window()
-            pixels = reader.read(window.start + segment_frames(len(window), self.num_frames, frames))
-        transform = self.transforms[0 if item.epoch is not None else 1]
-        video, _ = transform(torch.from_numpy(pixels), self._generator("augment", clip, item))
+        pixels, _, _ = self._read(clip, clip.clip_id, item)
+        video, _ = self._transform(pixels, clip.clip_id, item)
         targets = {name: target_of(clip, task) for name, task in self.tasks.items()}
         return Sample(video, targets, item.clip, clip.clip_id)
 
-    def _generator(self, purpose: str, clip: Clip, item: Item) -> torch.Generator:
+    def labels(self, task: str) -> Tensor:
+        """Return the labels of all samples: int64 ``[N]`` class ids, or bool ``[N, C]``."""
+        return self.clips.labels(task)
+
+    def _read(self, clip: Clip, name: str, item: Item, key: int | None = None) -> tuple[Tensor, Indices, int]:
+        """Return frames uint8 ``[T, H, W, 3]``, their places in the clip, int64 ``[T]``, and its first in the file."""
+        drawn = self._generator("frames", name, item) if item.epoch is not None else None
+        with open_clip(clip, self.reader) as reader:
+            window = reader.window()
+            if key is not None and key >= len(window):
+                raise clip_error(clip, f"its pairs are of frame {key}, it has frames 0 to {len(window) - 1}")
+            indices = self.plan(len(window), self.num_frames, key, drawn)
+            return torch.from_numpy(reader.read(window.start + indices)), indices, window.start
+
+    def _transform(
+        self, pixels: Tensor, name: str, item: Item, boxes: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        transform = self.transforms[0 if item.epoch is not None else 1]
+        return transform(pixels, self._generator("augment", name, item), boxes)
+
+    def _generator(self, purpose: str, name: str, item: Item) -> torch.Generator:
         again = (item.repeat,) if item.repeat else ()
-        return generator(self.seed, purpose, item.epoch if item.epoch is not None else -1, clip.clip_id, *again)
+        return generator(self.seed, purpose, item.epoch if item.epoch is not None else -1, name, *again)
 
 
 def target_of(clip: Clip, task: Task) -> Tensor:
@@ -102,11 +125,16 @@ def target_of(clip: Clip, task: Task) -> Tensor:
     return target
 
 
-def collate(samples: Sequence[Sample]) -> ClipBatch:
-    """Stack samples to a batch."""
+def collate(
+    samples: Sequence[Sample],
+    join: Callable[[list[Tensor]], Tensor] = torch.stack,
+    pairs: PairBatch | None = None,
+) -> ClipBatch:
+    """Stack samples to a batch; ``join`` makes one tensor of their targets."""
     return ClipBatch(
         video=torch.stack([sample.video for sample in samples]),
-        targets={task: torch.stack([sample.targets[task] for sample in samples]) for task in samples[0].targets},
+        targets={task: join([sample.targets[task] for sample in samples]) for task in samples[0].targets},
         indices=torch.tensor([sample.index for sample in samples]),
         clip_ids=tuple(sample.clip_id for sample in samples),
+        pairs=pairs,
     )

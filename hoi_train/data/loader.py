@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from hoi_train.data.dataset import ClipDataset, collate
+from hoi_train.data.dataset import ClipDataset
 from hoi_train.data.samplers import EpochSampler, Item, evaluation_batches
 from hoi_train.records import ClipBatch, ClipError
 
@@ -127,7 +127,7 @@ class _Fetcher(Dataset[Any]):
 
     def __getitem__(self, items: list[Item]) -> ClipBatch | ClipError:
         try:
-            return collate([self.dataset[item] for item in items])
+            return self.dataset.batch(items)
         except ClipError as error:
             return error
 

@@ -1,13 +1,23 @@
-"""Which frames of a clip the network sees: segment sampling, as pure functions."""
+"""Which frames of a clip the network sees, as pure functions.
+
+A plan of ``PLANS`` gives the indices of T frames of a clip, or of T frames about one of its frames, the key frame,
+whose human-object pairs are labelled.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from annotated_types import Ge
+
+Indices = npt.NDArray[np.int64]
 
 
-def segment_frames(available: int, num_frames: int, generator: torch.Generator | None = None) -> npt.NDArray[np.int64]:
+def segment_frames(available: int, num_frames: int, generator: torch.Generator | None = None) -> Indices:
     r"""Return one frame of each of T equal segments of a clip.
 
     The clip is cut into T = ``num_frames`` segments of n / T frames, n = ``available``; the frame shown at the moment
@@ -42,3 +52,48 @@ def segment_frames(available: int, num_frames: int, generator: torch.Generator |
     moments = segments + torch.rand(num_frames, generator=generator, dtype=torch.float64).numpy()
     # The product can be rounded up to n itself.
     return np.minimum(np.asarray(moments * available / num_frames, dtype=np.int64), available - 1)
+
+
+class Segments:
+    """One frame of each of T equal segments: random ones in training, the middle ones in evaluation.
+
+    Where the sample is a key frame, it takes the place of the frame nearest to it.
+    """
+
+    def __call__(
+        self, available: int, num_frames: int, key: int | None = None, generator: torch.Generator | None = None
+    ) -> Indices:
+        """Return int64 ``[T]`` in ``0..available-1``, ascending; see ``segment_frames``."""
+        indices = segment_frames(available, num_frames, generator)
+        if key is not None:
+            indices[np.abs(indices - key).argmin()] = key
+        return indices
+
+
+class AroundKey:
+    """T frames at equal distances, with the key frame in the middle: ``i_k = key + (k - floor(T / 2)) stride``.
+
+    At the ends of the clip its first or last frame is repeated.
+
+    Args:
+        stride: frames from one to the next.
+    """
+
+    def __init__(self, *, stride: Annotated[int, Ge(1)] = 1) -> None:
+        self.stride = stride
+
+    def __call__(
+        self, available: int, num_frames: int, key: int | None = None, generator: torch.Generator | None = None
+    ) -> Indices:
+        """Return int64 ``[T]`` in ``0..available-1``, ascending; nothing is drawn; without a key the clip's middle.
+
+        >>> AroundKey(stride=4)(100, 5, 10).tolist(), AroundKey(stride=4)(100, 5, 99).tolist()
+        ([2, 6, 10, 14, 18], [91, 95, 99, 99, 99])
+        """
+        middle = available // 2 if key is None else key
+        offsets = np.arange(num_frames, dtype=np.int64) - num_frames // 2
+        return np.clip(middle + self.stride * offsets, 0, available - 1)
+
+
+Plan = Segments | AroundKey
+PLANS: Mapping[str, type[Plan]] = {"segments": Segments, "around_key": AroundKey}

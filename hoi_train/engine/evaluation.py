@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 
 import torch
 import torch.distributed as dist
@@ -15,11 +16,31 @@ from hoi_train.losses.objective import Objective
 from hoi_train.metrics import task_stats
 from hoi_train.metrics.gather import gather
 from hoi_train.metrics.groups import Groups
+from hoi_train.metrics.thresholds import DEFAULT
 from hoi_train.records import ClipBatch, EpochStats, Split, Task, TaskStats, UserError
+
+Measure = Callable[[Tensor, Tensor], dict[str, float]]
 
 
 class NonFiniteError(UserError):
     """A logit, loss or gradient that is nan or infinite; the message names the step and the clips."""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A task, and by what it is judged.
+
+    Args:
+        task: what is recognised.
+        groups: its groups of classes.
+        measure: gives further averages from logits and target of all rows.
+        threshold: multi-label only: the score from which on a class is predicted, or one for each, float64 ``[C]``.
+    """
+
+    task: Task
+    groups: Groups
+    measure: Measure | None = None
+    threshold: float | Tensor = DEFAULT
 
 
 @torch.no_grad()
@@ -28,8 +49,7 @@ def evaluate(
     model: nn.Module,
     objective: Objective,
     batches: Iterable[ClipBatch],
-    tasks: Mapping[str, Task],
-    groups: Mapping[str, Groups],
+    tasks: Mapping[str, Judged],
     epoch: int,
     split: Split,
 ) -> EpochStats:
@@ -41,7 +61,6 @@ def evaluate(
         objective: gives the losses of each task.
         batches: this rank's share of the split, each clip on one rank.
         tasks: what to evaluate, by name.
-        groups: each task's groups of classes.
         epoch: number of the epoch just trained, from 0.
         split: name of the split.
 
@@ -58,7 +77,7 @@ def evaluate(
         placed = batch.map(fabric.to_device)
         with fabric.autocast():
             logits = model(**placed.inputs)
-        indices.append(batch.indices)
+        indices.append(batch.rows)
         for task in tasks:
             values = logits[task]
             # Losses and statistics of half-precision logits are made in float32, as in training.
@@ -71,8 +90,8 @@ def evaluate(
         epoch=epoch,
         split=split,
         tasks={
-            name: _statistics(task, objective.loss(name), rows[f"logits {name}"], rows[f"target {name}"], groups[name])
-            for name, task in tasks.items()
+            name: _statistics(judged, objective.loss(name), rows[f"logits {name}"], rows[f"target {name}"])
+            for name, judged in tasks.items()
         },
     )
     model.train(was_training[0])
@@ -80,11 +99,16 @@ def evaluate(
     return stats
 
 
-def _statistics(task: Task, loss: Loss, logits: Tensor, target: Tensor, groups: Groups) -> TaskStats:
+def _statistics(judged: Judged, loss: Loss, logits: Tensor, target: Tensor) -> TaskStats:
     device = next((buffer.device for buffer in loss.buffers()), logits.device)
     logits_there, target_there = logits.to(device), target.to(device)
     value = float(loss.reduce(loss(logits_there, target_there), target_there))
-    return task_stats(task, logits, target, groups=groups, loss=value)
+    stats = task_stats(judged.task, logits, target, groups=judged.groups, loss=value, threshold=judged.threshold)
+    return (
+        stats
+        if judged.measure is None
+        else replace(stats, scalars=dict(stats.scalars) | judged.measure(logits, target))
+    )
 
 
 def _check_finite(logits: Mapping[str, Tensor], indices: Tensor, split: Split) -> None:

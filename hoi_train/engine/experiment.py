@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn, optim
@@ -16,7 +17,10 @@ from hoi_train.data.dataset import ClipDataset
 from hoi_train.data.loader import ClipLoader
 from hoi_train.data.manifest import read_manifest
 from hoi_train.data.mixing import MIXING, Mixing
+from hoi_train.data.pair_dataset import PairDataset
+from hoi_train.data.sampling import PLANS
 from hoi_train.data.transforms import TRANSFORMS
+from hoi_train.engine.evaluation import Judged, Measure
 from hoi_train.engine.optim import OPTIMIZERS, SCHEDULES, Schedule
 from hoi_train.engine.randomness import seed_of
 from hoi_train.engine.tasks import check_tasks, make_groups, make_loss
@@ -25,8 +29,10 @@ from hoi_train.losses.objective import Objective
 from hoi_train.methods import METHODS
 from hoi_train.methods.fit import Context, Fit
 from hoi_train.metrics.groups import Groups
+from hoi_train.metrics.pairs import oracle_scalars
 from hoi_train.models.backbones import BACKBONES
 from hoi_train.models.heads import HEADS
+from hoi_train.models.pooling import POOLING
 from hoi_train.models.recognizer import Recognizer, build_recognizer
 from hoi_train.models.weights import LoadReport, load_weights
 from hoi_train.records import SPLITS, ClassCounts, Split, Task
@@ -49,7 +55,13 @@ class Experiment:
     make_optimizer: Callable[[nn.Module], optim.Optimizer]
     schedule: Schedule
     monitor: str
+    measures: Mapping[Split, Mapping[str, Measure]]
     weights_report: LoadReport | None = None
+
+    def judged(self, split: Split) -> dict[str, Judged]:
+        """Return the tasks, and by what they are judged on a split."""
+        measures = self.measures.get(split, {})
+        return {name: Judged(task, self.groups[name], measures.get(name)) for name, task in self.tasks.items()}
 
 
 @dataclass(frozen=True)
@@ -62,6 +74,8 @@ class Material:
         labels: of each split that has clips, by task: int64 ``[N]`` class ids or bool ``[N, C]``.
         loaders: of each split that has clips.
         make_loader: as in ``Context``.
+        measures: of each split, by task, what is measured beyond the classes.
+        num_objects: classes of the objects of pairs.
     """
 
     tasks: Mapping[str, Task]
@@ -69,6 +83,8 @@ class Material:
     labels: Mapping[Split, Mapping[str, Tensor]]
     loaders: Mapping[Split, ClipLoader]
     make_loader: Callable[[Split, Tensor, int], ClipLoader]
+    measures: Mapping[Split, Mapping[str, Measure]] = field(default_factory=dict)
+    num_objects: int = 0
 
 
 def assemble(config: RunConfig, *, rank: int = 0, world_size: int = 1) -> Experiment:
@@ -82,7 +98,7 @@ def assemble(config: RunConfig, *, rank: int = 0, world_size: int = 1) -> Experi
     material = _material(config, rank, world_size)
 
     def make_model() -> Recognizer:
-        return _network(config, material.tasks, build(config.model.backbone, BACKBONES))
+        return _network(config, material, build(config.model.backbone, BACKBONES))
 
     experiment = compose(config, material, make_model, world_size=world_size)
     report = load_weights(experiment.model, config.model.weights) if config.model.weights else None
@@ -96,7 +112,7 @@ def check(config: RunConfig) -> None:
     material = _material(config, 0, 1)
     stand_in = nn.Identity()
     stand_in.num_features = 1  # type: ignore[assignment]
-    compose(config, material, lambda: _network(config, material.tasks, stand_in))
+    compose(config, material, lambda: _network(config, material, stand_in))
 
 
 def compose(
@@ -152,6 +168,7 @@ def compose(
         make_optimizer=partial(build, config.optimizer, OPTIMIZERS),
         schedule=build(config.schedule, SCHEDULES),
         monitor=config.checkpoints.monitor or f"{first.name}/{'recall_macro' if first.labels == 'single' else 'map'}",
+        measures=material.measures,
     )
     _check_validation(experiment)
     if len(method.stages()) > 1 and config.training.patience is not None:
@@ -159,9 +176,13 @@ def compose(
     return experiment
 
 
-def _network(config: RunConfig, tasks: Mapping[str, Task], backbone: nn.Module) -> Recognizer:
-    heads = {name: partial(build, config.tasks[name].head, HEADS) for name in tasks}
-    return build_recognizer(backbone, tasks, heads, config.model.preprocessing)
+def _network(config: RunConfig, material: Material, backbone: nn.Module) -> Recognizer:
+    heads = {name: partial(build, config.tasks[name].head, HEADS) for name in material.tasks}
+    pooling = partial(build, config.model.pooling, POOLING)
+    with _refusals_of("model.pooling"):
+        return build_recognizer(
+            backbone, material.tasks, heads, config.model.preprocessing, pooling, material.num_objects
+        )
 
 
 @contextmanager
@@ -180,18 +201,31 @@ def _material(config: RunConfig, rank: int, world_size: int) -> Material:
     tasks, data = {name: manifest.tasks[name] for name in config.tasks}, config.data
     transforms = build(data.train, TRANSFORMS), build(data.evaluation, TRANSFORMS)
     views = {split: manifest.split(split) for split in SPLITS}
-    datasets: dict[Split, ClipDataset] = {
-        split: ClipDataset(clips, tasks, transforms, num_frames=data.num_frames, seed=config.seed, reader=data.reader)
-        for split, clips in views.items()
-        if len(clips)
+    options: dict[str, Any] = {
+        "num_frames": data.num_frames,
+        "plan": build(data.plan, PLANS),
+        "seed": config.seed,
+        "reader": data.reader,
     }
+    make: Callable[..., ClipDataset] = ClipDataset
+    if any(task.of == "pair" for task in tasks.values()):
+        assert manifest.object_classes is not None  # check_tasks has refused it
+        make = partial(PairDataset, objects=manifest.object_classes)
+    made = {split: make(clips, tasks, transforms, **options) for split, clips in views.items() if len(clips)}
+    datasets = {split: dataset for split, dataset in made.items() if len(dataset)}
     loader = partial(ClipLoader, rank=rank, world_size=world_size, workers=data.workers)
     return Material(
         tasks=tasks,
         counts={split: {name: clips.counts(name) for name in tasks} for split, clips in views.items()},
-        labels={split: {name: clips.clips.labels(name) for name in tasks} for split, clips in datasets.items()},
+        labels={split: {name: clips.labels(name) for name in tasks} for split, clips in datasets.items()},
         loaders={split: loader(clips, config.training.batch_size) for split, clips in datasets.items()},
         make_loader=lambda split, rows, size: loader(datasets[split].select(rows), size),
+        measures={
+            split: {name: partial(oracle_scalars, dataset.truth(name)) for name in tasks}
+            for split, dataset in datasets.items()
+            if isinstance(dataset, PairDataset) and split != "train"
+        },
+        num_objects=len(manifest.object_classes or ()),
     )
 
 

@@ -32,8 +32,8 @@ def extract(fabric: Fabric, network: Recognizer, batches: Iterable[ClipBatch]) -
     targets: dict[str, list[Tensor]] = {task: [] for task in network.heads}
     for batch in batches:
         with fabric.autocast():
-            features.append(network.features(fabric.to_device(batch.video)).float().cpu())
-        indices.append(batch.indices)
+            features.append(network.features(**batch.map(fabric.to_device).inputs).float().cpu())
+        indices.append(batch.rows)
         for task, parts in targets.items():
             parts.append(batch.targets[task])
     network.train(was_training)

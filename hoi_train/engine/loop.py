@@ -129,9 +129,8 @@ class Loop:
         loader = self.experiment.loaders.get(split)
         if loader is None:
             return None
-        tasks, groups = self.experiment.tasks, self.experiment.groups
-        model, batches = self.evaluated_model, loader.evaluation()
-        return evaluate(self.fabric, model, self.objective, batches, tasks, groups, epoch, split)
+        model, judged = self.evaluated_model, self.experiment.judged(split)
+        return evaluate(self.fabric, model, self.objective, loader.evaluation(), judged, epoch, split)
 
     def _stage(self, epoch: int) -> int:
         return bisect_right(self.stages, epoch) - 1
@@ -227,7 +226,7 @@ class Loop:
         def objective(logits: Targets, targets: Targets, weights: Tensor | None = None) -> Tensor:
             def of(these: Targets) -> Tensor:
                 loss, sound = self.objective(logits, these, weights)
-                self._window.append((batch.clip_ids, sound))
+                self._window.append((batch.row_ids, sound))
                 return loss  # type: ignore[no-any-return]
 
             return mixed(of, targets)

@@ -8,11 +8,13 @@
       wandb_id           the id under which wandb mirrors the run
       lock               held by the process that writes
       checkpoints/       step_00000120/ …
+      thresholds.json    from which score on a class is predicted, where they were fitted
       wandb/             what wandb keeps
 """
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import secrets
@@ -22,17 +24,21 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
+from torch import Tensor
 
 from hoi_train.config import ConfigError, RunConfig, differences, parse_config
 from hoi_train.engine import checkpoint
 from hoi_train.engine.checkpoint import Checkpoint
 from hoi_train.engine.lock import RunLock
 from hoi_train.engine.signals import Signals
+from hoi_train.records import Task
 from hoi_train.tracking.events import EventLog, read_events
 from hoi_train.tracking.wandb_tracker import WandbTracker
 
 CONFIG_FILE, EVENTS_FILE, WANDB_FILE, CHECKPOINTS = "config.yaml", "events.jsonl", "wandb_id", "checkpoints"
+THRESHOLDS_FILE = "thresholds.json"
 
 
 class Run:
@@ -126,6 +132,29 @@ def chosen_checkpoint(config: RunConfig, which: str) -> Checkpoint:
     if found is None:
         raise checkpoint.CheckpointError(f"{folder}: no valid checkpoint; train the run first")
     return found
+
+
+def write_thresholds(
+    folder: Path, chosen: Checkpoint, tasks: Mapping[str, Task], thresholds: Mapping[str, Tensor]
+) -> None:
+    """Keep the thresholds that were fitted for a checkpoint, float64 ``[C]`` for each task."""
+    by_class = {name: dict(zip(tasks[name].classes, row.tolist(), strict=True)) for name, row in thresholds.items()}
+    content = {"checkpoint": chosen.path.name, "split": "val", "thresholds": by_class}
+    _write_whole(folder / THRESHOLDS_FILE, json.dumps(content, indent=1))
+
+
+def read_thresholds(folder: Path, chosen: Checkpoint, tasks: Mapping[str, Task]) -> dict[str, Tensor]:
+    """Return the thresholds that the run keeps for a checkpoint, float64 ``[C]`` for some tasks; none for another."""
+    path = folder / THRESHOLDS_FILE
+    if not path.is_file():
+        return {}
+    content = json.loads(path.read_text())
+    if content["checkpoint"] != chosen.path.name:
+        return {}
+    return {
+        name: torch.tensor([by_class[each] for each in tasks[name].classes], dtype=torch.float64)
+        for name, by_class in content["thresholds"].items()
+    }
 
 
 def versions() -> dict[str, str]:

@@ -6,10 +6,12 @@ from collections.abc import Mapping
 
 from hoi_train.config import ConfigError, RunConfig
 from hoi_train.data.manifest import Manifest
+from hoi_train.data.manifest_tasks import DATASET_FILE
 from hoi_train.losses import LOSSES
 from hoi_train.losses.base import Loss
 from hoi_train.metrics import scalar_names
 from hoi_train.metrics.groups import GROUP_RULES, Groups
+from hoi_train.metrics.pairs import oracle_scalar_names
 from hoi_train.records import SPLITS, ClassCounts, Split, Task, nearest
 from hoi_train.schema import build
 
@@ -28,9 +30,6 @@ def check_tasks(config: RunConfig, manifest: Manifest) -> None:
                 f"tasks.{name}: {manifest.path} has no such task; it has {', '.join(known)}{nearest(name, known)}"
             )
             continue
-        if manifest.tasks[name].of == "pair":
-            problems.append(f"tasks.{name}: labels human-object pairs; a run trains tasks of whole clips")
-            continue
         counts = counts_by_split(manifest, name)
         try:
             wanted, head = make_loss(config, name, counts).head, config.tasks[name].head.name
@@ -43,6 +42,16 @@ def check_tasks(config: RunConfig, manifest: Manifest) -> None:
             make_groups(config, manifest.tasks[name], counts)
         except ValueError as error:
             problems.append(f"tasks.{name}.groups: {error}")
+    known_tasks = [manifest.tasks[name] for name in config.tasks if name in manifest.tasks]
+    if len({task.of for task in known_tasks}) > 1:
+        kinds = ", ".join(f"{task.name} of each {task.of}" for task in known_tasks)
+        problems.append(f"tasks: a run labels whole clips or human-object pairs, not both; it has {kinds}")
+    if any(task.of == "pair" for task in known_tasks) and manifest.object_classes is None:
+        problems.append(f"tasks: {manifest.path.parent / DATASET_FILE} lists no object_classes, which pairs need")
+    if any(task.of == "pair" for task in known_tasks) and config.data.mixing.name != "none":
+        problems.append(
+            f"data.mixing: {config.data.mixing.name!r} mixes clips, which tears their pairs apart; use 'none'"
+        )
     counted = getattr(config.data.sampling, "task", None)
     if counted is not None and counted not in config.tasks:
         known = list(config.tasks)
@@ -65,7 +74,7 @@ def measured_names(config: RunConfig, manifest: Manifest) -> list[str]:
     return [
         f"{task.name}/{scalar}"
         for task, found in zip(tasks, groups, strict=True)
-        for scalar in scalar_names(task, found)
+        for scalar in (*scalar_names(task, found), *(oracle_scalar_names() if task.of == "pair" else ()))
     ]
 
 

@@ -6,21 +6,24 @@ import json
 import math
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning_fabric import Fabric
 from rich.console import Console
-from torch import nn
+from torch import Tensor, nn
 
 from hoi_train.config import ConfigError, RunConfig, Training
 from hoi_train.engine import checkpoint
-from hoi_train.engine.evaluation import evaluate
+from hoi_train.engine.evaluation import Judged, evaluate
 from hoi_train.engine.experiment import Experiment, assemble
 from hoi_train.engine.loop import Loop, Stopped
 from hoi_train.engine.run import (
     CHECKPOINTS,
+    THRESHOLDS_FILE,
     Run,
     RunMaker,
     chosen_checkpoint,
@@ -28,8 +31,11 @@ from hoi_train.engine.run import (
     has_recorded,
     open_run,
     read_run,
+    read_thresholds,
     versions,
+    write_thresholds,
 )
+from hoi_train.metrics.thresholds import fit_thresholds
 from hoi_train.records import EpochStats, Split
 from hoi_train.reports.tables import class_table, epoch_table
 
@@ -82,16 +88,27 @@ def train(
     return 0
 
 
-def evaluate_run(folder: Path, split: Split, which: str, console: Console) -> int:
-    """Evaluate a checkpoint (``best`` or ``last``) of a run on a split, show and write ``evaluation_<split>.json``."""
+def evaluate_run(folder: Path, split: Split, which: str, console: Console, *, fit: bool = False) -> int:
+    """Evaluate a checkpoint (``best`` or ``last``) of a run on a split, show and write ``evaluation_<split>.json``.
+
+    With ``fit`` the thresholds of multi-label tasks are chosen on the validation split first and kept in the run, in
+    ``thresholds.json``; a later evaluation of the same checkpoint uses them.
+    """
     config = read_run(folder).model_copy(update={"runs": folder.parent})
     fabric = launch(config.training)
     experiment = assemble(config, rank=fabric.global_rank, world_size=fabric.world_size)
     if split not in experiment.loaders:
         raise ConfigError(f"{config.data.manifest} has no clips in the split {split!r}")
     chosen = chosen_checkpoint(config, which)
-    stats = _evaluate_checkpoint(experiment, fabric, chosen, split)
+    thresholds = _fit(experiment, fabric, chosen) if fit else read_thresholds(folder, chosen, experiment.tasks)
+    judged = experiment.judged(split)
+    judged |= {name: replace(judged[name], threshold=threshold) for name, threshold in thresholds.items()}
+    stats = _evaluate_checkpoint(experiment, fabric, chosen, split, judged)
     if fabric.global_rank == 0:
+        if fit:
+            write_thresholds(folder, chosen, experiment.tasks, thresholds)
+        if thresholds:
+            console.print(f"thresholds: {folder / THRESHOLDS_FILE}, fitted on val", soft_wrap=True)
         result = {"checkpoint": chosen.path.name, **stats.to_json()}
         (folder / f"evaluation_{split}.json").write_text(json.dumps(result, indent=1))
         for task in stats.tasks.values():
@@ -136,7 +153,7 @@ def _finish(loop: Loop, run: Run, experiment: Experiment, fabric: Fabric, consol
     best = chosen_checkpoint(experiment.config, "best")
     stats = None
     if "test" in experiment.loaders:
-        stats = _evaluate_checkpoint(experiment, fabric, best, "test")
+        stats = _evaluate_checkpoint(experiment, fabric, best, "test", experiment.judged("test"))
         console.print(epoch_table(stats))
         run.record({"event": "evaluation", "step": loop.cursor.step, "checkpoint": best.path.name, **stats.to_json()})
     end = {"event": "end", "step": loop.cursor.step, "best_epoch": loop.best.epoch, "best": loop.best.value}
@@ -145,8 +162,29 @@ def _finish(loop: Loop, run: Run, experiment: Experiment, fabric: Fabric, consol
         console.print(f"best {experiment.monitor} {loop.best.value:.4f} at epoch {loop.best.epoch + 1}; {run.folder}")
 
 
+def _fit(experiment: Experiment, fabric: Fabric, chosen: checkpoint.Checkpoint) -> dict[str, Tensor]:
+    """Return the best thresholds of the multi-label tasks on the validation split."""
+    found: dict[str, Tensor] = {}
+
+    def measure(name: str, logits: Tensor, target: Tensor) -> dict[str, float]:
+        found[name] = fit_thresholds(logits, target)
+        return {}
+
+    tasks = {name: task for name, task in experiment.tasks.items() if task.labels == "multi"}
+    if not tasks or "val" not in experiment.loaders:
+        lacking = "no clips in the split 'val'" if tasks else "no multi-label task"
+        raise ConfigError(f"--fit-thresholds: {experiment.config.data.manifest}: the run has {lacking}")
+    judged = {name: replace(each, measure=partial(measure, name)) for name, each in experiment.judged("val").items()}
+    _evaluate_checkpoint(experiment, fabric, chosen, "val", judged)
+    return {name: found[name] for name in tasks}
+
+
 def _evaluate_checkpoint(
-    experiment: Experiment, fabric: Fabric, chosen: checkpoint.Checkpoint, split: Split
+    experiment: Experiment,
+    fabric: Fabric,
+    chosen: checkpoint.Checkpoint,
+    split: Split,
+    judged: Mapping[str, Judged],
 ) -> EpochStats:
     state = checkpoint.load(chosen, fabric.device)
     load_network(experiment.model, state)
@@ -155,7 +193,7 @@ def _evaluate_checkpoint(
     objective.load_state_dict(state["objective"])
     epoch, batches = int(chosen.cursor["epoch"]) - 1, experiment.loaders[split].evaluation()
     objective.schedule(epoch)
-    return evaluate(fabric, model, objective, batches, experiment.tasks, experiment.groups, epoch, split)
+    return evaluate(fabric, model, objective, batches, judged, epoch, split)
 
 
 def load_network(model: nn.Module, state: Mapping[str, Any]) -> None:

@@ -11,10 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+import torch
 from torch import Tensor
 
 from hoi_train.metrics import multi_label, single_label
 from hoi_train.metrics.per_class import PerClass, counted, counted_mean
+from hoi_train.metrics.thresholds import DEFAULT
 from hoi_train.records import Task, TaskStats
 
 __all__ = ["scalar_names", "task_stats"]
@@ -26,7 +28,7 @@ def task_stats(
     target: Tensor,
     groups: Mapping[str, tuple[int, ...]],
     loss: float,
-    threshold: float = 0.5,
+    threshold: float | Tensor = DEFAULT,
 ) -> TaskStats:
     """Measure one task on one split, each row once (see :func:`hoi_train.metrics.gather.gather`).
 
@@ -40,7 +42,7 @@ def task_stats(
         target: int64 ``[N]`` (single-label) or ``[N, C]`` of zeros and ones (multi-label).
         groups: class ids of each group, from a rule of :mod:`hoi_train.metrics.groups`.
         loss: the split's loss, reduced as the task's loss does it; reported as it comes.
-        threshold: in 0..1; a multi-label class is predicted where its sigmoid score is above it.
+        threshold: in 0..1, one or ``[C]``; a multi-label class is predicted where its sigmoid score is above it.
 
     Returns:
         Vectors ``recall``, ``precision``, ``f1``, ``ap`` and the averages; with N = 0 all but ``loss`` are nan.
@@ -62,7 +64,7 @@ def task_stats(
     if task.labels == "single":
         result = single_label.evaluate(logits, target)
     else:
-        result = multi_label.evaluate(logits, target, threshold)
+        result = multi_label.evaluate(logits, target, torch.as_tensor(threshold, dtype=torch.float64))
     scalars = {"loss": loss, **result.accuracy, **_averages(result, groups)}
     return TaskStats(task, len(logits), result.support, result.vectors, scalars, dict(groups), result.confusion)
 

@@ -7,8 +7,8 @@ from torch import Tensor
 from hoi_train.metrics.per_class import PerClass, average_precision, rates
 
 
-def evaluate(logits: Tensor, target: Tensor, threshold: float = 0.5) -> PerClass:
-    """Return the per-class results: recall, precision and F1 at a threshold, AP without one.
+def evaluate(logits: Tensor, target: Tensor, threshold: Tensor) -> PerClass:
+    """Return the per-class results: recall, precision and F1 at the class's threshold, AP without one.
 
     A class is predicted where ``sigmoid(logit) > threshold``; a score equal to the threshold is not predicted.
     AP ranks the logits themselves: the sigmoid keeps their order but makes equal what lies beyond ±37.
@@ -16,13 +16,13 @@ def evaluate(logits: Tensor, target: Tensor, threshold: float = 0.5) -> PerClass
     Args:
         logits: float64 ``[N, C]``.
         target: ``[N, C]`` of zeros and ones.
-        threshold: in 0..1, 1 excluded.
+        threshold: float64 ``[C]``, or for all classes ``[]``, in 0..1, 1 excluded.
 
     Raises:
-        ValueError: the threshold is out of range.
+        ValueError: a threshold is out of range.
     """
-    if not 0 <= threshold < 1:
-        raise ValueError(f"threshold must be a score in 0..1 (1 excluded), got {threshold}")
+    if not ((threshold >= 0) & (threshold < 1)).all():
+        raise ValueError(f"a threshold must be a score in 0..1 (1 excluded), got {threshold.tolist()}")
     # Imported on first use: it costs seconds, and most commands never evaluate.
     from torchmetrics.functional.classification import multilabel_confusion_matrix
 

@@ -35,6 +35,12 @@ MULTI_LABEL_COLUMNS = {
     "macro recall": "recall_macro",
     "macro precision": "precision_macro",
 }
+# Of pairs, beside the former: the data set's own protocol with the boxes of the ground truth.
+PAIR_COLUMNS = {
+    "VidHOI mAP": "vidhoi_map",
+    "VidHOI rare": "vidhoi_map_rare",
+    "VidHOI non-rare": "vidhoi_map_non_rare",
+}
 
 
 @dataclass(frozen=True)
@@ -111,6 +117,8 @@ def epoch_table(stats: EpochStats, *, heading: bool = True) -> Table:
     table.add_column("task", overflow="fold")
     for column in ("loss", *(("top-1", "top-5") if ranked else ()), "mAP"):
         table.add_column(column, justify="right", no_wrap=True, min_width=5)
+    if any(_of_pairs(task.scalars) for task in stats.tasks.values()):  # a run labels clips or pairs, not both
+        table.add_column("VidHOI\nmAP", justify="right", no_wrap=True)
     for group in ("macro", *groups):
         table.add_column(f"{group}\nrec/prec", justify="right", no_wrap=True, min_width=9)
     table.add_column("classes\ncounted", justify="right", no_wrap=True, min_width=7)
@@ -165,9 +173,15 @@ def _markdown_table(task: str, found: Sequence[Row]) -> str:
 
 def _row(run: Run, task: str, evaluation: Evaluation) -> Row:
     columns = SINGLE_LABEL_COLUMNS if evaluation.single_label else MULTI_LABEL_COLUMNS
+    if _of_pairs(evaluation.scalars):
+        columns = {**columns, **PAIR_COLUMNS}
     values = {heading: evaluation.scalars.get(scalar, math.nan) for heading, scalar in columns.items()}
     classes = f"{evaluation.scalars['classes_counted']:.0f}/{len(evaluation.classes)}"
     return Row(run.name, task, evaluation.epoch, classes, values)
+
+
+def _of_pairs(scalars: Mapping[str, float]) -> bool:
+    return all(name in scalars for name in PAIR_COLUMNS.values())
 
 
 def _heading(task: str, found: Sequence[Row]) -> str:
@@ -199,6 +213,8 @@ def _epoch_cells(task: TaskStats, ranked: bool, groups: Sequence[str]) -> list[s
     cells = [f"{scalars['loss']:.3f}" if math.isfinite(scalars["loss"]) else NOT_AVAILABLE]
     cells += [_percent(scalars.get(name, math.nan), 1) for name in (("top1", "top5") if ranked else ())]
     cells.append(_percent(scalars["map"], 1))
+    if _of_pairs(scalars):
+        cells.append(_percent(scalars["vidhoi_map"], 1))
     for group in ("macro", *groups):
         pair = (scalars.get(f"{name}_{group}", math.nan) for name in ("recall", "precision"))
         cells.append("/".join(_percent(value, 1) for value in pair))

@@ -1,0 +1,121 @@
+"""Key frames as samples: boxes go where the pixels go, and no pair is lost or seen twice."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from hoi_train.data.manifest import read_manifest
+from hoi_train.data.pair_dataset import PairDataset
+from hoi_train.data.samplers import Item
+from hoi_train.data.sampling import AroundKey, Plan, Segments
+from hoi_train.data.transforms import Augment, CenterCrop
+from hoi_train.records import ClipError, Split
+from tests.pairs import FRAMES, KEY_FRAMES, OBJECTS, PREDICATE, make_pair_data, middle_of
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_pair_data(tmp_path_factory.mktemp("pairs"))
+
+
+def dataset_of(manifest: Path, split: Split = "train", plan: Plan | None = None, **augment: object) -> PairDataset:
+    transforms = Augment(size=64, **augment), CenterCrop(size=64, scale=1.0)
+    clips = read_manifest(manifest).split(split)
+    tasks = {"predicate": PREDICATE}
+    return PairDataset(clips, tasks, transforms, OBJECTS, num_frames=5, plan=plan or AroundKey(), seed=4)
+
+
+@pytest.mark.parametrize("plan", [AroundKey(), Segments()])
+@pytest.mark.parametrize("rotated", ["frame", "crop"])
+def test_boxes_go_where_the_pixels_go(manifest: Path, plan: Plan, rotated: str) -> None:
+    dataset = dataset_of(manifest, plan=plan, scale=(0.9, 1.0), rotation=20.0, flip=0.5, rotated=rotated)
+    compared = 0
+    for index in range(len(dataset)):
+        for epoch in range(3):
+            sample = dataset[Item(index, epoch)]
+            for boxes, kind in zip(sample.boxes, sample.objects.tolist(), strict=True):
+                for boxes_of_one, channel in zip(boxes, (0, 1 + kind), strict=True):
+                    for box, picture in zip(boxes_of_one, sample.video.transpose(0, 1), strict=True):
+                        if (box <= 1).any() or (box >= 63).any():
+                            continue  # partly out of the view
+                        centre = ((box[:2] + box[2:]) / 2).tolist()
+                        assert middle_of(picture, channel) == pytest.approx(centre, abs=1.5)
+                        compared += 1
+    assert compared > 300
+
+
+def test_every_pair_is_evaluated_once(manifest: Path) -> None:
+    dataset = dataset_of(manifest, "val", scale=(0.5, 0.5))
+    batches = [dataset.batch([Item(i) for i in range(first, min(first + 3, len(dataset)))]) for first in (0, 3, 6)]
+    seen = Counter(i for batch in batches for i in batch.rows.tolist())
+    truth = dataset.truth("predicate")
+    assert seen == Counter(range(len(truth)))
+    for batch in batches:
+        of_row = dict(
+            zip(batch.rows.tolist(), zip(batch.row_ids, batch.targets["predicate"], strict=True), strict=True)
+        )
+        for row, (name, target) in of_row.items():
+            assert truth.frame_ids[row] == name
+            assert truth.predicates[row].tolist() == target.bool().tolist()
+    frames = {name.split("@")[1] for name in truth.frame_ids.tolist()}
+    assert frames == {str(frame) for frame in KEY_FRAMES}
+
+
+def test_the_key_frame_is_shown(manifest: Path) -> None:
+    for plan in (AroundKey(stride=3), Segments()):
+        dataset = dataset_of(manifest, plan=plan)
+        for item in (Item(3), Item(3, 0), Item(3, 1)):
+            places = plan(FRAMES, 5, 2, torch.Generator().manual_seed(1))
+            assert 2 in places
+            assert (np.diff(places) >= 0).all()
+            sample = dataset[item]
+            assert 0 <= sample.key < 5
+
+
+def test_pairs_that_leave_the_view_do_not_train(manifest: Path) -> None:
+    dataset = dataset_of(manifest, scale=(0.6, 0.6), rotation=0.0)
+    training = [dataset[Item(i, 0)] for i in range(len(dataset))]
+    evaluated = [dataset[Item(i)] for i in range(len(dataset))]
+    assert 0 < sum(len(sample.pairs) for sample in training) < sum(len(sample.pairs) for sample in evaluated)
+    for sample in training:
+        sides = sample.boxes[:, :, sample.key, 2:] - sample.boxes[:, :, sample.key, :2]
+        assert (sides >= 1).all()
+        assert len(sample.pairs) == len(sample.objects) == len(sample.targets["predicate"])
+    batch = dataset.batch([Item(i, 0) for i in range(len(dataset))])
+    assert batch.pairs is not None
+    assert len(batch.pairs) == sum(len(sample.pairs) for sample in training)
+
+
+def test_without_tracks_boxes_stay_where_they_are(tmp_path: Path) -> None:
+    sample = dataset_of(make_pair_data(tmp_path, tracks=False))[Item(0)]
+    assert torch.equal(sample.boxes, sample.boxes[:, :, :1].expand_as(sample.boxes))
+
+
+def test_selected_key_frames_keep_their_pairs(manifest: Path) -> None:
+    dataset = dataset_of(manifest)
+    selected = dataset.select(torch.tensor([5, 0, 5]))
+    assert len(selected) == 3
+    for mine, theirs in zip((0, 1, 2), (5, 0, 5), strict=True):
+        assert selected[Item(mine)].clip_id == dataset[Item(theirs)].clip_id
+        assert torch.equal(selected[Item(mine)].pairs, dataset[Item(theirs)].pairs)
+    assert torch.equal(selected.labels("predicate"), dataset.labels("predicate")[[5, 0, 5]])
+
+
+def test_labels_of_a_key_frame_are_those_of_its_pairs(manifest: Path) -> None:
+    dataset = dataset_of(manifest)
+    for index, labels in enumerate(dataset.labels("predicate")):
+        assert labels.tolist() == dataset[Item(index)].targets["predicate"].any(0).tolist()
+
+
+def test_a_key_frame_that_the_file_lacks_is_named(manifest: Path) -> None:
+    clips = read_manifest(manifest)
+    dataset = dataset_of(manifest)
+    dataset.key_frames.frames[1] = 99
+    with pytest.raises(ClipError, match=r"its pairs are of frame 99, it has frames 0 to 7"):
+        dataset[Item(1)]
+    assert len(clips) == 18

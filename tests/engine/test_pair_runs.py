@@ -1,0 +1,162 @@
+"""Whole runs on human-object pairs: learning, evaluation, resuming, ranks, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from hoi_train.tracking.events import read_events
+from tests.engine.processes import run
+from tests.engine.test_resume import assert_identical, final_state
+from tests.engine.test_train import ENVIRONMENT, TORCHRUN
+from tests.pairs import make_pair_data
+from tests.small import make_config, make_data
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_pair_data(tmp_path_factory.mktemp("pairs"))
+
+
+def pair_config(folder: Path, manifest: Path, **changes: Any) -> Path:
+    path = make_config(folder, manifest)
+    raw = yaml.safe_load(path.read_text())
+    raw["tasks"] = {"predicate": {"groups": {"name": "top_k", "k": 1}}}
+    raw["data"] |= {"plan": "around_key", "num_frames": 4}
+    raw["data"]["train"] |= {"scale": [0.9, 1.0], "flip": 0.0}
+    raw["data"]["evaluation"] |= {"scale": 1.0}
+    raw["model"] = {
+        "backbone": {"name": "tiny_resnext3d", "cardinality": 2, "strides": [1, 2, 1, 1]},
+        "pooling": {"name": "roi", "features": 32, "along": "trajectory"},
+    }
+    raw |= {"loss": "bce", "optimizer": {"name": "adamw", "lr": 0.005}}
+    for section, values in changes.items():
+        raw[section] = {**raw[section], **values} if isinstance(raw.get(section), dict) else values
+    path.write_text(yaml.safe_dump(raw))
+    return path
+
+
+@pytest.fixture(scope="module")
+def finished(manifest: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that has come to its end."""
+    folder = tmp_path_factory.mktemp("runs")
+    config = pair_config(folder, manifest, training={"epochs": 16}, checkpoints={"every_steps": None})
+    assert run(["train", str(config)], folder / "log") == 0, (folder / "log").read_text()
+    return folder / "small-seed3"
+
+
+def scalars_of(folder: Path, epoch: int) -> dict[str, float]:
+    rows = [row for row in read_events(folder / "events.jsonl") if row["event"] == "evaluation"]
+    found: dict[str, float] = next(row for row in rows if row["split"] == "val" and row["epoch"] == epoch)["scalars"]
+    return found
+
+
+def test_it_learns_and_every_protocol_is_named(finished: Path) -> None:
+    losses = [row["scalars"]["loss"] for row in read_events(finished / "events.jsonl") if row["event"] == "train"]
+    assert sum(losses[-4:]) < 0.5 * sum(losses[:4])
+    last = scalars_of(finished, 15)
+    assert 0 < last["predicate/vidhoi_map"] < last["predicate/per_triplet_map"] <= 1
+    assert last["predicate/vidhoi_classes"] == last["predicate/vidhoi_classes_rare"] > 0  # nothing occurs 25 times
+    assert 0 < last["predicate/person_top5_recall"] <= 1
+
+
+def test_every_pair_counts_once(finished: Path) -> None:
+    rows = [row for row in read_events(finished / "events.jsonl") if row["event"] == "evaluation"]
+    pairs = {row["split"]: row["tasks"]["predicate"]["num_samples"] for row in rows}
+    assert pairs == {"val": 2 * (2 + 1 + 2 + 1), "test": 2 * (2 + 1 + 2)}
+
+
+def test_fitted_thresholds_are_kept_and_used(finished: Path, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    plain, fitted = ["evaluate", str(finished), "--split", "val"], ["--fit-thresholds"]
+    results = []
+    for arguments in (plain, plain + fitted, plain):
+        assert run(arguments, log) == 0, log.read_text()
+        results.append(json.loads((finished / "evaluation_val.json").read_text())["scalars"])
+    before, with_them, after = results
+    assert with_them["predicate/f1_macro"] >= before["predicate/f1_macro"]
+    assert after == with_them
+    kept = json.loads((finished / "thresholds.json").read_text())["thresholds"]["predicate"]
+    assert list(kept) == ["left_of", "moves", "idle"]
+    assert run([*plain, "--checkpoint", "last"], log) == 0
+    (finished / "thresholds.json").unlink()
+
+
+def test_two_ranks_evaluate_as_one_process_does(finished: Path) -> None:
+    results = []
+    for command in ([sys.executable], TORCHRUN):
+        arguments = [*command, "scripts/evaluate.py", str(finished), "--split", "test"]
+        subprocess.run(arguments, check=True, capture_output=True, env=ENVIRONMENT, timeout=200)
+        results.append(json.loads((finished / "evaluation_test.json").read_text())["scalars"])
+    assert results[0] == pytest.approx(results[1], abs=1e-6, nan_ok=True)
+
+
+def test_a_run_that_was_cut_short_ends_with_the_same_weights(manifest: Path, tmp_path: Path) -> None:
+    for name in ("whole", "cut"):
+        config = pair_config(tmp_path / name, manifest, training={"epochs": 2, "batch_size": 3})
+        log = tmp_path / name / "log"
+        assert run(["train", str(config)], log) == 0, log.read_text()
+    folder = tmp_path / "cut" / "small-seed3"
+    steps = sorted((folder / "checkpoints").iterdir())
+    for step in steps[1:]:
+        for file in step.iterdir():
+            file.unlink()
+        step.rmdir()
+    lines = (folder / "events.jsonl").read_text().splitlines(keepends=True)
+    (folder / "events.jsonl").write_text("".join(line for line in lines if '"end"' not in line))
+    assert run(["train", str(tmp_path / "cut" / "small.yaml")], log) == 0, log.read_text()
+    assert "resumed" in log.read_text()
+    assert_identical(final_state(tmp_path / "whole" / "small-seed3"), final_state(folder))
+
+
+def test_batches_without_any_pair_train(manifest: Path, tmp_path: Path) -> None:
+    train = {"name": "augment", "size": 32, "scale": [0.1, 0.1]}  # hardly a pair stays in the view
+    raw = yaml.safe_load(pair_config(tmp_path, manifest, training={"epochs": 1, "batch_size": 2}).read_text())
+    raw["data"]["train"] = train
+    (tmp_path / "small.yaml").write_text(yaml.safe_dump(raw))
+    assert run(["train", str(tmp_path / "small.yaml")], tmp_path / "log") == 0, (tmp_path / "log").read_text()
+    state = final_state(tmp_path / "small-seed3")["model.pt"]
+    assert all(torch.isfinite(value).all() for value in state.values())
+
+
+@pytest.mark.parametrize("method", [{"name": name, "epochs": 1} for name in ("crt", "lws")])
+def test_methods_of_the_classifier_take_pairs_as_samples(method: Any, manifest: Path, tmp_path: Path) -> None:
+    config = pair_config(tmp_path, manifest, method=method, training={"epochs": 2})
+    assert run(["train", str(config)], tmp_path / "log") == 0, (tmp_path / "log").read_text()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model": {"pooling": "mean"}}, "model.pooling: predicate labels human-object pairs, but the pooling gives"),
+        ({"data": {"mixing": "mixup"}}, "data.mixing: 'mixup' mixes clips, which tears their pairs apart"),
+        ({"method": "l2rw"}, "method.l2rw: weighs whole clips, and these tasks are of pairs"),
+        ({"checkpoints": {"monitor": "predicate/vidhoi_mpa"}}, "checkpoints.monitor: 'predicate/vidhoi_mpa' is not"),
+    ],
+)
+def test_what_does_not_fit_pairs_is_refused(changes: Any, message: str, manifest: Path, tmp_path: Path) -> None:
+    config = pair_config(tmp_path, manifest, **changes)
+    assert run(["config", "check", str(config)], tmp_path / "log") == 2
+    assert message in (tmp_path / "log").read_text()
+
+
+def test_classes_of_objects_are_needed(tmp_path: Path) -> None:
+    manifest = make_pair_data(tmp_path)
+    described = json.loads((manifest.parent / "dataset.json").read_text())
+    del described["object_classes"]
+    (manifest.parent / "dataset.json").write_text(json.dumps(described))
+    assert run(["config", "check", str(pair_config(tmp_path, manifest))], tmp_path / "log") == 2
+    assert "dataset.json lists no object_classes, which pairs need" in (tmp_path / "log").read_text()
+
+
+def test_clips_cannot_be_pooled_as_pairs(tmp_path: Path) -> None:
+    config = make_config(tmp_path, make_data(tmp_path), model={"pooling": {"name": "roi", "objects": False}})
+    assert run(["config", "check", str(config)], tmp_path / "log") == 2
+    assert "model.pooling: verb labels whole clips" in (tmp_path / "log").read_text()

@@ -1,0 +1,27 @@
+"""Fitted thresholds against the best of all."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from hoi_train.metrics import multi_label
+from hoi_train.metrics.thresholds import DEFAULT, fit_thresholds
+
+
+@pytest.mark.parametrize("seed", range(50))
+def test_no_threshold_is_better(seed: int) -> None:
+    draw = torch.Generator().manual_seed(seed)
+    logits = torch.randint(-4, 5, (12, 3), generator=draw).double()  # many equal scores
+    target = (torch.rand(12, 3, generator=draw) < 0.4).long()
+    target[0] = 1
+    fitted = fit_thresholds(logits, target)
+    reached = multi_label.evaluate(logits, target, fitted).vectors["f1"]
+    for logit in torch.arange(-5, 5, 0.5, dtype=torch.float64):
+        other = multi_label.evaluate(logits, target, logit.sigmoid()).vectors["f1"]
+        assert (other <= reached).all()
+
+
+def test_a_class_without_positives_keeps_the_default() -> None:
+    logits, target = torch.randn(6, 2), torch.tensor([[1, 0]] * 3 + [[0, 0]] * 3)
+    assert fit_thresholds(logits, target)[1] == DEFAULT
