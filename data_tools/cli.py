@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from data_tools.sources import Imported
+    from data_tools.vidhoi_videos import Options
     from hoi_train.records import Split
 
 
@@ -57,7 +58,16 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="hoi-data", description="Make, look at and check sets of labelled videos.")
     parser.add_argument("--version", action="version", version=_version())
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for add in (_add_demo, _add_egtea, _add_folder, _add_stats, _add_verify):
+    for add in (
+        _add_demo,
+        _add_egtea,
+        _add_vidhoi,
+        _add_vidor,
+        _add_vidhoi_stats,
+        _add_folder,
+        _add_stats,
+        _add_verify,
+    ):
         add(commands)
     return parser
 
@@ -136,6 +146,78 @@ def _egtea(given: argparse.Namespace) -> int:
         keep_missing=given.keep_missing,
     )
     return _say(made)
+
+
+def _add_vidhoi(commands: Commands[argparse.ArgumentParser]) -> None:
+    more = """
+
+DIR of --annotations holds train_frame_annots.json and val_frame_annots.json (or one of them), obj_categories.json,
+pred_categories.json, and if wanted train_ and val_trajectories.json, and det_*_trajectories.json: detected tracks,
+which go to detections.parquet beside the manifest. Frames are counted in the video files as they are."""
+    parser = _add(commands, "vidhoi", "make the manifest of VidHOI from its frame annotations", more)
+    _add_pair_options(parser, "the folder of the annotation files")
+    text = "list of key frames to leave out, such as 168_frames_to_remove.json"
+    parser.add_argument("--leave-out", type=Path, metavar="FILE", help=text)
+    parser.set_defaults(command=_vidhoi)
+
+
+def _vidhoi(given: argparse.Namespace) -> int:
+    from data_tools.vidhoi import import_vidhoi
+
+    return _say(import_vidhoi(given.annotations, given.videos, given.out, _pair_options(given), given.leave_out))
+
+
+def _add_vidor(commands: Commands[argparse.ArgumentParser]) -> None:
+    more = "\n\nClasses and key frames are those of VidHOI, which was made from VidOR: what persons do, once a second."
+    parser = _add(commands, "vidor", "make the same manifest from the annotation of VidOR itself", more)
+    _add_pair_options(parser, "folder with training/<folder>/<video>.json and validation/<folder>/<video>.json")
+    parser.set_defaults(command=_vidor)
+
+
+def _vidor(given: argparse.Namespace) -> int:
+    from data_tools.vidor import import_vidor
+
+    return _say(import_vidor(given.annotations, given.videos, given.out, _pair_options(given)))
+
+
+def _add_pair_options(parser: argparse.ArgumentParser, annotations: str) -> None:
+    parser.add_argument("--annotations", type=Path, required=True, metavar="DIR", help=annotations)
+    text = "folder with <folder>/<video>.mp4, or with every frame as <folder>/<video>/000001.jpg"
+    parser.add_argument("--videos", type=Path, required=True, metavar="DIR", help=text)
+    _add_out(parser, "folder for the manifest")
+    text = "a row a video with the pairs of its key frames, or a row a stretch with the predicates in it (%(default)s)"
+    parser.add_argument("--level", choices=("pair", "clip"), default="pair", help=text)
+    text = "length of a stretch (%(default)s: about the 64 frames that published networks see of a key frame)"
+    parser.add_argument("--segment", type=float, default=2.0, metavar="SECONDS", help=text)
+    text = "what the official validation part becomes (%(default)s, as there is no other test part)"
+    parser.add_argument("--official-val", choices=("test", "val"), default="test", help=text)
+    text = "this fraction of the training videos becomes val (0.1; with --official-val val none)"
+    parser.add_argument("--val-fraction", type=float, metavar="F", help=text)
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the draw for --val-fraction (%(default)s)")
+    parser.add_argument("--keep-missing", action="store_true", help="list videos that are not on disk, too")
+
+
+def _pair_options(given: argparse.Namespace) -> Options:
+    from data_tools.vidhoi_videos import Options
+
+    names = ("level", "segment", "official_val", "val_fraction", "seed", "keep_missing")
+    return Options(**{name: getattr(given, name) for name in names})
+
+
+def _add_vidhoi_stats(commands: Commands[argparse.ArgumentParser]) -> None:
+    parser = _add(
+        commands, "vidhoi-stats", "count predicates and triplets in the annotation of VidHOI, and what is rare"
+    )
+    parser.add_argument("--annotations", type=Path, required=True, metavar="DIR", help="the folder, as for vidhoi")
+    _add_out(parser, "folder for vidhoi_statistics.json")
+    parser.set_defaults(command=_vidhoi_stats)
+
+
+def _vidhoi_stats(given: argparse.Namespace) -> int:
+    from data_tools.vidhoi_statistics import show_statistics
+
+    show_statistics(given.annotations, given.out)
+    return 0
 
 
 def _add_folder(commands: Commands[argparse.ArgumentParser]) -> None:

@@ -12,12 +12,12 @@ official train and test files: they are disjoint by clip only.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data_tools.sources import VIDEO_SUFFIXES, Imported, count_images, is_plain, is_video, numbered_lines, write_import
+from data_tools.sources import VIDEO_SUFFIXES, Imported, clips_in, count_images, is_plain, numbered_lines, write_import
 from hoi_train.data.problems import Problems
 from hoi_train.engine.randomness import seed_of
 from hoi_train.records import ClassList, Split, Task, UserError
@@ -227,10 +227,5 @@ class _Clips:
 
     def _session(self, name: str) -> dict[str, Path]:
         if name not in self._sessions:
-            folder = self.root / name
-            entries: Collection[Path] = sorted(folder.iterdir()) if folder.is_dir() else ()
-            found = {entry.name: entry for entry in entries if entry.is_dir()}
-            # a video is taken before frames made from it
-            found.update({entry.stem: entry for entry in entries if is_video(entry) and not entry.is_dir()})
-            self._sessions[name] = found
+            self._sessions[name] = clips_in(self.root / name)
         return self._sessions[name]

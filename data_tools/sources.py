@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from hoi_train.data.manifest import read_manifest, write_manifest
 from hoi_train.data.problems import Problems
-from hoi_train.records import SPLITS, Task
+from hoi_train.records import SPLITS, ClassList, Task
 
 VIDEO_SUFFIXES = (".mp4", ".mkv", ".avi", ".mov", ".webm", ".m4v", ".mpg", ".mpeg", ".ts", ".wmv", ".flv", ".ogv")
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
@@ -49,6 +51,15 @@ def is_clip(path: Path) -> bool:
         return False
 
 
+def clips_in(folder: Path) -> dict[str, Path]:
+    """Return the videos and folders in a folder by name without suffix; none if it is not there."""
+    entries = sorted(folder.iterdir()) if folder.is_dir() else []
+    found = {entry.name: entry for entry in entries if entry.is_dir()}
+    # a video is taken before frames made from it
+    found.update({entry.stem: entry for entry in entries if is_video(entry) and not entry.is_dir()})
+    return found
+
+
 def is_plain(name: str) -> bool:
     """Return whether a manifest can hold a name: UTF-8 without control characters."""
     return not any(ord(letter) < 32 or ord(letter) == 127 or 0xD800 <= ord(letter) < 0xE000 for letter in name)
@@ -74,11 +85,12 @@ def numbered_lines(file: Path, problems: Problems) -> Iterator[tuple[int, str]]:
 
 def write_import(
     out: Path,
-    rows: Sequence[Mapping[str, Any]],
+    rows: Sequence[Mapping[str, Any]] | pa.Table,
     tasks: Sequence[Task],
     root: Path,
     missing: Mapping[str, str],
     notes: Sequence[str],
+    object_classes: ClassList | None = None,
 ) -> Imported:
     """Write the manifest below ``out``, and the list of the clips that are not on disk.
 
@@ -89,8 +101,9 @@ def write_import(
         root: folder of the videos.
         missing: split by clip, for clips that are annotated but not on disk.
         notes: what else the user should know.
+        object_classes: classes that the objects of pairs may have.
     """
-    path = write_manifest(out / MANIFEST, rows, tasks, root)
+    path = write_manifest(out / MANIFEST, rows, tasks, root, object_classes)
     (out / MISSING).unlink(missing_ok=True)  # that of an earlier import
     said = list(notes)
     if missing:

@@ -14,7 +14,7 @@ from hoi_train.data.manifest import read_manifest
 from tests.videos import encode
 
 ROOT = Path(__file__).resolve().parents[2]
-COMMANDS = ("demo", "egtea", "folder", "stats", "verify")
+COMMANDS = ("demo", "egtea", "vidhoi", "vidor", "vidhoi-stats", "folder", "stats", "verify")
 
 
 def hoi_data(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
