@@ -2,6 +2,8 @@
 
 Everything stays uint8; the model normalises on its device. Sizes of crops are fractions of the frame's short side, so
 a configuration means the same for a data set and for its smaller copy: 0.875 is 112 of 128, 1.0 is 480 of 640×480.
+With ``padded`` the frame first becomes a square with black bars, and they are fractions of its long side: 1.0 is all of
+a frame of any shape, which is what pairs at its edges need.
 """
 
 from __future__ import annotations
@@ -56,6 +58,7 @@ class Augment:
             random crop; wide ones, say ``[0.5, 1.0]`` with ``ratio`` ``[0.75, 1.333]``, the random resized crop.
         ratio: width over height of the crop, drawn between these limits on a logarithmic scale.
         rotation: the angle is drawn between minus and plus this, in degrees.
+        padded: the frame is padded to a square first.
         rotated: ``frame``: the frame is rotated about its centre and then cropped, so that little of the input is
             black; ``crop``: the crop is rotated about its own centre and its corners are black.
         flip: probability of the horizontal flip; 0 where left and right matter.
@@ -69,6 +72,7 @@ class Augment:
         size: Annotated[int, Ge(1)] = 112,
         scale: Annotated[tuple[Fraction, Fraction], AfterValidator(ascending)] = (0.875, 0.875),
         ratio: Annotated[tuple[Positive, Positive], AfterValidator(ascending)] = (1.0, 1.0),
+        padded: bool = False,
         rotation: Annotated[float, Ge(0), Le(180)] = 10.0,
         rotated: Literal["frame", "crop"] = "frame",
         flip: Strength = 0.5,
@@ -77,7 +81,7 @@ class Augment:
         saturation: Strength = 0.0,
         hue: Annotated[float, Ge(0), Le(0.5)] = 0.0,
     ) -> None:
-        self.size, self.scale, self.ratio = size, ascending(scale), ascending(ratio)
+        self.size, self.scale, self.ratio, self.padded = size, ascending(scale), ascending(ratio), padded
         self.rotation, self.rotated, self.flip = rotation, rotated, flip
         self.brightness, self.contrast, self.saturation, self.hue = brightness, contrast, saturation, hue
 
@@ -87,14 +91,16 @@ class Augment:
         """Return the augmented video and boxes; see ``Transform``."""
         # All draws are made whether used or not, so that switching one off leaves the others as they were.
         draws = torch.rand(10, generator=generator, dtype=torch.float64).tolist()
-        frame = Region(0, 0, frames.shape[2], frames.shape[1])
+        picture = Region(0, 0, frames.shape[2], frames.shape[1])
+        frame = _square(picture) if self.padded else picture
         crop = self._crop(frame, draws[:4])
         matrix = fill(crop, self.size) @ rotate(
             _between(-self.rotation, self.rotation, draws[4]), (crop if self.rotated == "crop" else frame).center
         )
         if draws[5] < self.flip:
             matrix = shift(self.size, 0) @ stretch(-1, 1) @ matrix
-        video, moved = _apply(frames, matrix, self.size, crop if self.rotated == "crop" else frame, boxes)
+        visible = _overlap(crop, picture) if self.rotated == "crop" else picture
+        video, moved = _apply(frames, matrix, self.size, visible, boxes)
         return self._colour(video, draws[6:]).transpose(0, 1), moved
 
     def _crop(self, frame: Region, draws: list[float]) -> Region:
@@ -125,19 +131,21 @@ class CenterCrop:
     Args:
         size: side S of the network's input.
         scale: side of the crop as a fraction of the short side.
+        padded: the frame is padded to a square first.
     """
 
-    def __init__(self, *, size: Annotated[int, Ge(1)] = 112, scale: Fraction = 0.875) -> None:
-        self.size, self.scale = size, scale
+    def __init__(self, *, size: Annotated[int, Ge(1)] = 112, scale: Fraction = 0.875, padded: bool = False) -> None:
+        self.size, self.scale, self.padded = size, scale, padded
 
     def __call__(
         self, frames: Tensor, generator: torch.Generator, boxes: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None]:
         """Return the cropped video and boxes; nothing is drawn; see ``Transform``."""
-        frame = Region(0, 0, frames.shape[2], frames.shape[1])
+        picture = Region(0, 0, frames.shape[2], frames.shape[1])
+        frame = _square(picture) if self.padded else picture
         side = max(1, round(min(frame.width, frame.height) * self.scale))
         crop = _place(frame, side, side, 0.5, 0.5)
-        video, moved = _apply(frames, fill(crop, self.size), self.size, frame, boxes)
+        video, moved = _apply(frames, fill(crop, self.size), self.size, picture, boxes)
         return video.transpose(0, 1), moved
 
 
@@ -147,8 +155,20 @@ def _between(low: float, high: float, draw: float) -> float:
 
 def _place(frame: Region, width: int, height: int, across: float, down: float) -> Region:
     """Return a region of the frame; ``across`` and ``down`` in 0..1 choose evenly among its possible places."""
-    x, y = int(across * (frame.width - width + 1)), int(down * (frame.height - height + 1))
+    x = frame.x0 + int(across * (frame.width - width + 1))
+    y = frame.y0 + int(down * (frame.height - height + 1))
     return Region(x, y, x + width, y + height)
+
+
+def _square(picture: Region) -> Region:
+    """Return the smallest square around a picture, with it in the middle."""
+    side = max(picture.width, picture.height)
+    x, y = (picture.width - side) // 2, (picture.height - side) // 2
+    return Region(x, y, x + side, y + side)
+
+
+def _overlap(one: Region, other: Region) -> Region:
+    return Region(max(one.x0, other.x0), max(one.y0, other.y0), min(one.x1, other.x1), min(one.y1, other.y1))
 
 
 def _apply(

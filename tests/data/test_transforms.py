@@ -240,3 +240,34 @@ def test_a_configuration_out_of_range_is_refused(key: str, value: Any, text: str
 def test_limits_in_the_wrong_order_are_refused_by_the_constructor() -> None:
     with pytest.raises(ValueError, match=r"must be \[lowest, highest\], not \[1.0, 0.5\]"):
         Augment(scale=(1.0, 0.5))
+
+
+@pytest.mark.parametrize(("height", "width"), [(90, 160), (160, 90), (91, 160)])
+@pytest.mark.parametrize("rotated", ["frame", "crop"])
+def test_padding_equals_black_bars_in_the_file(height: int, width: int, rotated: Any) -> None:
+    frames, boxes = _smooth(2, height, width), torch.tensor([[3.0, 5.0, 60.0, 80.0], [0.0, 0.0, width, height]])
+    above, left = (160 - height + 1) // 2, (160 - width + 1) // 2
+    square = torch.zeros(2, 160, 160, 3, dtype=torch.uint8)
+    square[:, above : above + height, left : left + width] = frames
+    there = boxes + torch.tensor([left, above, left, above])
+    options: dict[str, Any] = {"size": 80, "scale": (0.6, 1.0), "rotated": rotated, "rotation": 20.0}
+    pairs = [(CenterCrop(size=80, scale=1.0, padded=True), CenterCrop(size=80, scale=1.0))]
+    pairs += [(Augment(**options, padded=True), Augment(**options))]  # type: ignore[list-item]
+    for padded, plain in pairs:
+        for seed in range(5):
+            video, moved = padded(frames, generator(seed), boxes)
+            expected, moved_there = plain(square, generator(seed), there)
+            assert _psnr(video, expected) > 27
+            assert moved is not None
+            assert moved_there is not None
+            torch.testing.assert_close(moved, moved_there)
+
+
+def test_a_padded_frame_is_seen_whole() -> None:
+    video, boxes = CenterCrop(size=64, scale=1.0, padded=True)(
+        torch.full((1, 45, 80, 3), 200, dtype=torch.uint8), generator(0), torch.tensor([[0.0, 0.0, 80.0, 45.0]])
+    )
+    assert boxes is not None
+    assert boxes[0].tolist() == pytest.approx([0, 14.4, 64, 50.4], abs=0.5)
+    assert (video[:, 0, 17:48] == 200).all()
+    assert (video[:, 0, :13] == 0).all()
