@@ -65,12 +65,34 @@ class ClassList:
 
 @dataclass(frozen=True)
 class Task:
-    """What is to be recognised: a name, its classes, and how many of them a clip (or pair) carries."""
+    """What is to be recognised: a name, its classes, and how many of them a clip (or pair) carries.
+
+    Args:
+        name: of the task.
+        classes: in their order.
+        labels: one class a row, or any number.
+        of: what is labelled.
+        mirrored: pairs of class ids that a mirror makes of each other, such as left and right.
+    """
 
     name: str
     classes: ClassList
     labels: LabelKind
     of: Literal["clip", "pair"] = "clip"
+    mirrored: tuple[tuple[int, int], ...] = ()
+
+    def __post_init__(self) -> None:
+        ids = [class_id for pair in self.mirrored for class_id in pair]
+        if len(set(ids)) != len(ids):
+            raise ValueError(f"task {self.name!r}: mirrored names a class twice")
+
+    @property
+    def in_mirror(self) -> Tensor:
+        """The class that a mirror makes of each, int64 ``[C]``; most classes stay what they are."""
+        ids = torch.arange(self.num_classes)
+        for one, other in self.mirrored:
+            ids[one], ids[other] = other, one
+        return ids
 
     @property
     def num_classes(self) -> int:

@@ -13,7 +13,9 @@ from hoi_train.data.manifest import write_manifest
 from hoi_train.engine.randomness import seed_of
 from hoi_train.records import ClassList, Split, Task
 
-PREDICATE = Task("predicate", ClassList(("left_of", "moves", "idle")), "multi", of="pair")
+PREDICATE = Task(
+    "predicate", ClassList(("left_of", "right_of", "moves", "idle")), "multi", of="pair", mirrored=((0, 1),)
+)
 OBJECTS = ClassList(("cup", "plate"))
 SIDE, FRAMES, SQUARE = 48, 8, 10
 COLOURS = {"person": (230, 0, 0), "cup": (0, 230, 0), "plate": (0, 0, 230)}
@@ -73,7 +75,7 @@ def _film(folder: Path, split: Split, number: int, tracks: bool) -> dict[str, An
 
 def _predicates(places: dict[int, Any], object_id: int, moves: bool) -> list[str]:
     left = places[0][0] < places[object_id][0]
-    return [*(["left_of"] if left else []), "moves" if moves else "idle"]
+    return ["left_of" if left else "right_of", "moves" if moves else "idle"]
 
 
 def middle_of(picture: torch.Tensor, channel: int) -> tuple[float, float]:

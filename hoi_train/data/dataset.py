@@ -88,6 +88,8 @@ class ClipDataset(Dataset[Sample]):
         pixels, _, _ = self._read(clip, clip.clip_id, item)
         video, _ = self._transform(pixels, clip.clip_id, item)
         targets = {name: target_of(clip, task) for name, task in self.tasks.items()}
+        if self._mirrors(clip.clip_id, item):
+            targets = {name: mirrored(target, self.tasks[name]) for name, target in targets.items()}
         return Sample(video, targets, item.clip, clip.clip_id)
 
     def labels(self, task: str) -> Tensor:
@@ -110,6 +112,10 @@ class ClipDataset(Dataset[Sample]):
         transform = self.transforms[0 if item.epoch is not None else 1]
         return transform(pixels, self._generator("augment", name, item), boxes)
 
+    def _mirrors(self, name: str, item: Item) -> bool:
+        transform = self.transforms[0 if item.epoch is not None else 1]
+        return transform.mirrors(self._generator("augment", name, item))
+
     def _generator(self, purpose: str, name: str, item: Item) -> torch.Generator:
         again = (item.repeat,) if item.repeat else ()
         return generator(self.seed, purpose, item.epoch if item.epoch is not None else -1, name, *again)
@@ -123,6 +129,11 @@ def target_of(clip: Clip, task: Task) -> Tensor:
     target = torch.zeros(task.num_classes)
     target[list(labels)] = 1.0
     return target
+
+
+def mirrored(target: Tensor, task: Task) -> Tensor:
+    """Return the labels of a mirrored clip: an int64 class id, or multi-hot ``[…, C]``."""
+    return target[..., task.in_mirror] if task.labels == "multi" else task.in_mirror[target]
 
 
 def collate(

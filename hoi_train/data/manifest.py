@@ -7,7 +7,8 @@ A manifest is a ``.parquet``, ``.csv`` or ``.jsonl`` file with one row a clip, a
                "noun": {"labels": "multi", "classes": ["cup", "plate"]}}}
 
 ``root`` is the folder of the videos, absolute or relative to that file; a class's id is its position in ``classes``.
-``"object_classes": ["person", "cup"]`` beside them, if given, lists the classes that the objects of pairs may have.
+``"mirrored": [["left_of", "right_of"]]`` in a task names classes that a flip in training turns into each other.
+``"object_classes": ["person", "cup"]`` beside the tasks, if given, lists the classes of the objects of pairs.
 
 ========== ======== ======================================================================================
 column     needed   meaning

@@ -53,6 +53,9 @@ def dataset_json(root: Path, folder: Path, tasks: Sequence[Task], object_classes
     for task in tasks:
         of = {} if task.of == "clip" else {"of": task.of}
         described[task.name] = {"labels": task.labels, **of, "classes": list(task.classes)}
+        if task.mirrored:
+            names = task.classes.names
+            described[task.name]["mirrored"] = [[names[one], names[other]] for one, other in task.mirrored]
     objects = {} if object_classes is None else {"object_classes": list(object_classes)}
     return json.dumps({"root": shown.as_posix(), **objects, "tasks": described}, indent=1, ensure_ascii=False) + "\n"
 
@@ -139,7 +142,7 @@ class _Checker:
         if not isinstance(came, dict):
             self.note(f"task {name!r} must be an object with labels and classes, got {came!r:.80}")
             return None
-        self.keys(f"task {name!r}: ", came, ("labels", "classes", "of"))
+        self.keys(f"task {name!r}: ", came, ("labels", "classes", "of", "mirrored"))
         labels: Any = came.get("labels")
         of: Any = came.get("of", "clip")
         if labels not in ("single", "multi"):
@@ -149,7 +152,16 @@ class _Checker:
         elif of == "pair" and labels == "single":
             self.note(_PAIR_MULTI.format(name))
         classes = self.classes(f"task {name!r}: classes", came.get("classes"))
-        return None if classes is None or self.problems.total > before else Task(name, classes, labels, of)
+        mirrored = self.mirrored(name, came.get("mirrored", []), classes) if classes else ()
+        return None if classes is None or self.problems.total > before else Task(name, classes, labels, of, mirrored)
+
+    def mirrored(self, name: str, came: Any, classes: ClassList) -> tuple[tuple[int, int], ...]:
+        sound = isinstance(came, list) and all(isinstance(pair, list) and len(pair) == 2 for pair in came)
+        names = [entry for pair in came for entry in pair] if sound else []
+        if not sound or len({*map(str, names)}) != len(names) or any(entry not in classes.names for entry in names):
+            self.note(f"task {name!r}: mirrored must be pairs of its classes, each class once, got {came!r:.80}")
+            return ()
+        return tuple((classes.index(one), classes.index(other)) for one, other in came)
 
     def classes(self, where: str, came: Any) -> ClassList | None:
         if not isinstance(came, list) or not all(isinstance(entry, str) for entry in came):

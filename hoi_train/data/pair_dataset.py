@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
-from hoi_train.data.dataset import ClipDataset, Sample, collate
+from hoi_train.data.dataset import ClipDataset, Sample, collate, mirrored
 from hoi_train.data.manifest import Manifest
 from hoi_train.data.samplers import Item
 from hoi_train.data.sampling import Indices
@@ -149,6 +149,8 @@ class PairDataset(ClipDataset):
             kept = (sides >= 1).flatten(1).all(1)
         found = [pair for pair, keep in zip(found, kept.tolist(), strict=True) if keep]
         targets = {task: _targets([pair["predicates"] for pair in found], of) for task, of in self.tasks.items()}
+        if self._mirrors(name, item):
+            targets = {task: mirrored(target, self.tasks[task]) for task, target in targets.items()}
         objects = torch.tensor([self.objects.index(pair["object_class"]) for pair in found], dtype=torch.int64)
         pairs = torch.from_numpy(positions)[kept]
         return PairSample(video, targets, item.clip, name, moved[kept], key, objects, pairs)

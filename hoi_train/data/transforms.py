@@ -48,6 +48,9 @@ class Transform(Protocol):
             uint8 ``[3, T, S, S]``, and the boxes in pixels of the output.
         """
 
+    def mirrors(self, generator: torch.Generator) -> bool:
+        """Return whether a call with this generator mirrors the clip; takes from it what the call would."""
+
 
 class Augment:
     """Draw a crop, a rotation, a flip and a colour change for a clip.
@@ -89,8 +92,7 @@ class Augment:
         self, frames: Tensor, generator: torch.Generator, boxes: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None]:
         """Return the augmented video and boxes; see ``Transform``."""
-        # All draws are made whether used or not, so that switching one off leaves the others as they were.
-        draws = torch.rand(10, generator=generator, dtype=torch.float64).tolist()
+        draws = _draws(generator)
         picture = Region(0, 0, frames.shape[2], frames.shape[1])
         frame = _square(picture) if self.padded else picture
         crop = self._crop(frame, draws[:4])
@@ -102,6 +104,10 @@ class Augment:
         visible = _overlap(crop, picture) if self.rotated == "crop" else picture
         video, moved = _apply(frames, matrix, self.size, visible, boxes)
         return self._colour(video, draws[6:]).transpose(0, 1), moved
+
+    def mirrors(self, generator: torch.Generator) -> bool:
+        """Return whether a call with this generator mirrors the clip."""
+        return _draws(generator)[5] < self.flip
 
     def _crop(self, frame: Region, draws: list[float]) -> Region:
         side = min(frame.width, frame.height) * _between(*self.scale, draws[0])
@@ -147,6 +153,16 @@ class CenterCrop:
         crop = _place(frame, side, side, 0.5, 0.5)
         video, moved = _apply(frames, fill(crop, self.size), self.size, picture, boxes)
         return video.transpose(0, 1), moved
+
+    def mirrors(self, generator: torch.Generator) -> bool:
+        """Return false."""
+        return False
+
+
+def _draws(generator: torch.Generator) -> list[float]:
+    """Return all draws of a clip, whether used or not: switching one off leaves the others as they were."""
+    draws: list[float] = torch.rand(10, generator=generator, dtype=torch.float64).tolist()
+    return draws
 
 
 def _between(low: float, high: float, draw: float) -> float:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import pickle
+from typing import Any
 
 import pytest
 import torch
 
-from hoi_train.data.dataset import ClipDataset, collate
+from hoi_train.data.dataset import ClipDataset, collate, mirrored
 from hoi_train.data.manifest import Manifest
 from hoi_train.data.samplers import Item
 from hoi_train.data.sampling import segment_frames
 from hoi_train.data.transforms import Augment, CenterCrop
-from hoi_train.records import ClipError, UserError
+from hoi_train.records import ClassList, ClipError, Task, UserError
 from tests.videos import number_of
 
 
@@ -26,6 +27,9 @@ class _Plain:
 
     def __call__(self, frames: torch.Tensor, generator: object, boxes: object = None) -> tuple[torch.Tensor, None]:
         return frames.permute(3, 0, 1, 2), None
+
+    def mirrors(self, generator: torch.Generator) -> bool:
+        return False
 
 
 def _numbers(manifest: Manifest, item: Item, num_frames: int = 4) -> list[int]:
@@ -76,6 +80,13 @@ def test_labels_become_targets(manifest: Manifest) -> None:
         assert int(targets["verb"]) == verb
         assert targets["noun"].dtype == torch.float32
         assert targets["noun"].tolist() == nouns
+
+
+@pytest.mark.parametrize(("labels", "before", "after"), [("single", 1, 2), ("multi", [1.0, 1, 0], [1.0, 0, 1])])
+def test_a_mirror_makes_left_of_right(labels: Any, before: Any, after: Any) -> None:
+    task = Task("side", ClassList(("none", "left", "right")), labels, mirrored=((1, 2),))
+    assert mirrored(torch.tensor(before), task).tolist() == after
+    assert mirrored(mirrored(torch.tensor(before), task), task).tolist() == before
 
 
 def test_only_the_tasks_asked_for(manifest: Manifest) -> None:

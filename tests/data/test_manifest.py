@@ -520,6 +520,10 @@ def test_mutated_lines_never_escape_as_other_errors(tmp_path: Path) -> None:
         ('{"tasks": {"path": {"labels": "multi", "classes": ["x"]}}}', "a task cannot be called 'path'"),
         ('{"tasks": {"a/b": {"labels": "multi", "classes": ["x"]}}}', "task name 'a/b' must begin with a letter"),
         ('{"tasks": {"a": {"labels": "multi", "of": "clips", "classes": ["x"]}}}', 'of must be "clip" or "pair"'),
+        (
+            '{"tasks": {"a": {"labels": "multi", "classes": ["x", "y"], "mirrored": [["x", "z"]]}}}',
+            "task 'a': mirrored must be pairs of its classes, each class once, got [['x', 'z']]",
+        ),
         ('{"tasks": {"a": {"labels": "single", "of": "pair", "classes": ["x"]}}}', "a task of pairs is multi-label"),
     ],
 )

@@ -91,6 +91,18 @@ def test_pairs_that_leave_the_view_do_not_train(manifest: Path) -> None:
     assert len(batch.pairs) == sum(len(sample.pairs) for sample in training)
 
 
+def test_a_flip_swaps_left_and_right(manifest: Path) -> None:
+    plain, flipped = (dataset_of(manifest, scale=(1.0, 1.0), rotation=0.0, flip=flip) for flip in (0.0, 1.0))
+    for index in range(len(plain)):
+        one, other = plain[Item(index, 0)], flipped[Item(index, 0)]
+        assert torch.equal(one.targets["predicate"][:, [1, 0, 2, 3]], other.targets["predicate"])
+        assert torch.equal(one.targets["predicate"], plain[Item(index)].targets["predicate"])
+        for sample in (one, other):
+            person, thing = sample.boxes[:, :, sample.key].unbind(1)
+            left = person[:, 0] < thing[:, 0]
+            assert torch.equal(sample.targets["predicate"][:, 0].bool(), left)
+
+
 def test_without_tracks_boxes_stay_where_they_are(tmp_path: Path) -> None:
     sample = dataset_of(make_pair_data(tmp_path, tracks=False))[Item(0)]
     assert torch.equal(sample.boxes, sample.boxes[:, :, :1].expand_as(sample.boxes))

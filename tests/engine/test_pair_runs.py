@@ -84,7 +84,7 @@ def test_fitted_thresholds_are_kept_and_used(finished: Path, tmp_path: Path) -> 
     assert with_them["predicate/f1_macro"] >= before["predicate/f1_macro"]
     assert after == with_them
     kept = json.loads((finished / "thresholds.json").read_text())["thresholds"]["predicate"]
-    assert list(kept) == ["left_of", "moves", "idle"]
+    assert list(kept) == ["left_of", "right_of", "moves", "idle"]
     assert run([*plain, "--checkpoint", "last"], log) == 0
     (finished / "thresholds.json").unlink()
 
