@@ -31,6 +31,9 @@ def check_tasks(config: RunConfig, manifest: Manifest) -> None:
             )
             continue
         counts = counts_by_split(manifest, name)
+        if manifest.tasks[name].of == "pair" and not counts["train"].num_samples:
+            problems.append(f"tasks.{name}: {manifest.path} has no pairs in the split 'train'")
+            continue
         try:
             wanted, head = make_loss(config, name, counts).head, config.tasks[name].head.name
             if wanted not in (None, head):

@@ -12,6 +12,7 @@ import pytest
 import torch
 import yaml
 
+from hoi_train.data.manifest import read_manifest, write_manifest
 from hoi_train.tracking.events import read_events
 from tests.engine.processes import run
 from tests.engine.test_resume import assert_identical, final_state
@@ -154,6 +155,20 @@ def test_classes_of_objects_are_needed(tmp_path: Path) -> None:
     (manifest.parent / "dataset.json").write_text(json.dumps(described))
     assert run(["config", "check", str(pair_config(tmp_path, manifest))], tmp_path / "log") == 2
     assert "dataset.json lists no object_classes, which pairs need" in (tmp_path / "log").read_text()
+
+
+@pytest.mark.parametrize("nothing", [None, []])
+def test_a_training_split_without_pairs_is_refused(nothing: Any, manifest: Path, tmp_path: Path) -> None:
+    clips = read_manifest(manifest)
+    rows = [
+        {**row, "path": str(clips.root / row["path"]), "pairs": nothing if row["split"] == "train" else row["pairs"]}
+        for row in clips.table.to_pylist()
+    ]
+    tasks = list(clips.tasks.values())
+    lacking = write_manifest(tmp_path / "manifest.parquet", rows, tasks, clips.root, clips.object_classes)
+    assert run(["train", str(pair_config(tmp_path, lacking))], tmp_path / "log") == 2
+    assert "tasks.predicate:" in (tmp_path / "log").read_text()
+    assert "has no pairs in the split 'train'" in (tmp_path / "log").read_text()
 
 
 def test_clips_cannot_be_pooled_as_pairs(tmp_path: Path) -> None:
