@@ -1,4 +1,4 @@
-"""The command ``hoi-train``: train, evaluate and compare runs, and look at configurations.
+"""The command ``hoi-train``: train, evaluate and compare runs, predict with them, and look at configurations.
 
 What takes long to import is imported inside the commands, so that ``--help`` answers at once.
 """
@@ -62,6 +62,24 @@ def _parser() -> argparse.ArgumentParser:
     )
     evaluate.set_defaults(command=_evaluate)
 
+    predict = commands.add_parser("predict", help="what a run says of a video, as JSON lines and as a film")
+    predict.add_argument("run", type=Path, help="run directory; its data need not be there")
+    predict.add_argument("video", type=Path, help="video file")
+    predict.add_argument("--boxes", type=Path, help="JSON file of the persons and objects, for a run of pair tasks")
+    predict.add_argument("--out", type=Path, help="file of the JSON lines; the standard output if not given")
+    predict.add_argument("--video-out", type=Path, help="mp4 file that shows the video with what was found")
+    predict.add_argument("--checkpoint", choices=("best", "last"), default="best")
+    predict.add_argument("--start", type=float, metavar="SECONDS")
+    predict.add_argument("--end", type=float, metavar="SECONDS")
+    predict.add_argument(
+        "--every",
+        type=int,
+        metavar="FRAMES",
+        help="from one key frame of pairs to the next (a second if not given); or length of a clip (all if not given)",
+    )
+    predict.add_argument("--top", type=int, default=5, metavar="K", help="classes to list for each task (5)")
+    predict.set_defaults(command=_predict)
+
     compare = commands.add_parser("compare", help="compare runs in a table and a plot")
     compare.add_argument("runs", type=Path, nargs="+", help="run directories")
     compare.add_argument("--split", choices=("val", "test"), default="test")
@@ -103,6 +121,23 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     from hoi_train.engine.train import evaluate_run
 
     return evaluate_run(arguments.run, arguments.split, arguments.checkpoint, Console(), fit=arguments.fit_thresholds)
+
+
+def _predict(arguments: argparse.Namespace) -> int:
+    from hoi_train.engine.predict import predict
+
+    return predict(
+        arguments.run,
+        arguments.video,
+        boxes=arguments.boxes,
+        out=arguments.out,
+        film=arguments.video_out,
+        which=arguments.checkpoint,
+        start=arguments.start,
+        end=arguments.end,
+        every=arguments.every,
+        top=arguments.top,
+    )
 
 
 def _compare(arguments: argparse.Namespace) -> int:

@@ -35,7 +35,7 @@ from hoi_train.models.heads import HEADS
 from hoi_train.models.pooling import POOLING
 from hoi_train.models.recognizer import Recognizer, build_recognizer
 from hoi_train.models.weights import LoadReport, load_weights
-from hoi_train.records import SPLITS, ClassCounts, Split, Task
+from hoi_train.records import SPLITS, ClassCounts, ClassList, Split, Task
 from hoi_train.schema import build
 
 
@@ -56,6 +56,7 @@ class Experiment:
     schedule: Schedule
     monitor: str
     measures: Mapping[Split, Mapping[str, Measure]]
+    object_classes: ClassList | None = None
     weights_report: LoadReport | None = None
 
     def judged(self, split: Split) -> dict[str, Judged]:
@@ -75,7 +76,7 @@ class Material:
         loaders: of each split that has clips.
         make_loader: as in ``Context``.
         measures: of each split, by task, what is measured beyond the classes.
-        num_objects: classes of the objects of pairs.
+        object_classes: classes of the objects of pairs; ``None`` if the data list none.
     """
 
     tasks: Mapping[str, Task]
@@ -84,7 +85,7 @@ class Material:
     loaders: Mapping[Split, ClipLoader]
     make_loader: Callable[[Split, Tensor, int], ClipLoader]
     measures: Mapping[Split, Mapping[str, Measure]] = field(default_factory=dict)
-    num_objects: int = 0
+    object_classes: ClassList | None = None
 
 
 def assemble(config: RunConfig, *, rank: int = 0, world_size: int = 1) -> Experiment:
@@ -98,7 +99,7 @@ def assemble(config: RunConfig, *, rank: int = 0, world_size: int = 1) -> Experi
     material = _material(config, rank, world_size)
 
     def make_model() -> Recognizer:
-        return _network(config, material, build(config.model.backbone, BACKBONES))
+        return _network(config, material.tasks, material.object_classes, build(config.model.backbone, BACKBONES))
 
     experiment = compose(config, material, make_model, world_size=world_size)
     report = load_weights(experiment.model, config.model.weights) if config.model.weights else None
@@ -112,7 +113,39 @@ def check(config: RunConfig) -> None:
     material = _material(config, 0, 1)
     stand_in = nn.Identity()
     stand_in.num_features = 1  # type: ignore[assignment]
-    compose(config, material, lambda: _network(config, material, stand_in))
+    compose(config, material, lambda: _network(config, material.tasks, material.object_classes, stand_in))
+
+
+def rebuild(config: RunConfig, tasks: Mapping[str, Task], object_classes: ClassList | None) -> Recognizer:
+    """Build the network of a run that was trained, without its data; its weights are to be loaded.
+
+    Args:
+        config: the run's configuration.
+        tasks: by name, what the network recognises, in the run's order.
+        object_classes: classes of the objects of pairs, in the run's order.
+
+    Raises:
+        ConfigError: the parts do not fit one another.
+    """
+    model = _network(config, tasks, object_classes, build(config.model.backbone, BACKBONES))
+    if METHODS[config.method.name].adapt is not Fit.adapt:  # the others may want labels, which are not at hand
+        context = Context(
+            tasks=tasks,
+            counts={},
+            labels={split: {} for split in SPLITS},
+            epochs=config.training.epochs,
+            batch_size=config.training.batch_size,
+            seed=config.seed,
+            world_size=1,
+            sampling=build(config.data.sampling, SAMPLING),
+            make_loader=_untrained,
+            make_head=_untrained,
+        )
+        with _refusals_of(f"method.{config.method.name}"):
+            build(config.method, METHODS, context).adapt(model)
+    if config.training.channels_last:
+        model.to(memory_format=torch.channels_last_3d)
+    return model
 
 
 def compose(
@@ -127,8 +160,7 @@ def compose(
     by_split = {name: {split: of[name] for split, of in material.counts.items()} for name in tasks}
 
     def make_head(task: str, num_features: int) -> nn.Module:
-        head: nn.Module = build(config.tasks[task].head, HEADS, num_features, tasks[task].num_classes)
-        return head
+        return _head(config, task, num_features, tasks[task].num_classes)
 
     context = Context(
         tasks=tasks,
@@ -169,6 +201,7 @@ def compose(
         schedule=build(config.schedule, SCHEDULES),
         monitor=config.checkpoints.monitor or f"{first.name}/{'recall_macro' if first.labels == 'single' else 'map'}",
         measures=material.measures,
+        object_classes=material.object_classes,
     )
     _check_validation(experiment)
     if len(method.stages()) > 1 and config.training.patience is not None:
@@ -176,13 +209,24 @@ def compose(
     return experiment
 
 
-def _network(config: RunConfig, material: Material, backbone: nn.Module) -> Recognizer:
-    heads = {name: partial(build, config.tasks[name].head, HEADS) for name in material.tasks}
+def _untrained(*_arguments: Any) -> Any:
+    raise AssertionError("a network that was rebuilt is not trained")
+
+
+def _network(
+    config: RunConfig, tasks: Mapping[str, Task], object_classes: ClassList | None, backbone: nn.Module
+) -> Recognizer:
+    heads = {name: partial(_head, config, name) for name in tasks}
     pooling = partial(build, config.model.pooling, POOLING)
     with _refusals_of("model.pooling"):
-        return build_recognizer(
-            backbone, material.tasks, heads, config.model.preprocessing, pooling, material.num_objects
-        )
+        num_objects = len(object_classes or ())
+        return build_recognizer(backbone, tasks, heads, config.model.preprocessing, pooling, num_objects)
+
+
+def _head(config: RunConfig, task: str, num_features: int, num_classes: int) -> nn.Module:
+    with _refusals_of(f"tasks.{task}.head"):
+        head: nn.Module = build(config.tasks[task].head, HEADS, num_features, num_classes)
+        return head
 
 
 @contextmanager
@@ -225,7 +269,7 @@ def _material(config: RunConfig, rank: int, world_size: int) -> Material:
             for split, dataset in datasets.items()
             if isinstance(dataset, PairDataset) and split != "train"
         },
-        num_objects=len(manifest.object_classes or ()),
+        object_classes=manifest.object_classes,
     )
 
 

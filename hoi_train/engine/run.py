@@ -33,7 +33,7 @@ from hoi_train.engine import checkpoint
 from hoi_train.engine.checkpoint import Checkpoint
 from hoi_train.engine.lock import RunLock
 from hoi_train.engine.signals import Signals
-from hoi_train.records import Task
+from hoi_train.records import ClassList, Task
 from hoi_train.tracking.events import EventLog, read_events
 from hoi_train.tracking.wandb_tracker import WandbTracker
 
@@ -124,9 +124,31 @@ def has_recorded(folder: Path, event: str) -> bool:
     return path.is_file() and any(row["event"] == event for row in read_events(path))
 
 
-def chosen_checkpoint(config: RunConfig, which: str) -> Checkpoint:
+def read_tasks(folder: Path) -> tuple[dict[str, Task], ClassList | None]:
+    """Return what a run was trained to recognise, from its record alone: its tasks and the classes of objects.
+
+    Raises:
+        ConfigError: the record is missing, damaged, or of a run that did not record them.
+    """
+    path = folder / EVENTS_FILE
+    if not path.is_file():
+        raise ConfigError(f"{path}: no such file; it records the run's tasks and classes")
+    try:
+        start = next((row for row in read_events(path) if row["event"] == "start"), {})
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    if "labels" not in start:
+        raise ConfigError(f"{path}: does not record the run's tasks and classes; train the run again")
+    tasks = {
+        name: Task(name, ClassList(tuple(classes)), start["labels"][name], start["of"][name])
+        for name, classes in start["classes"].items()
+    }
+    return tasks, ClassList(tuple(start["object_classes"])) if start["object_classes"] else None
+
+
+def chosen_checkpoint(run: Path, config: RunConfig, which: str) -> Checkpoint:
     """Return the ``best`` or ``last`` valid checkpoint of a run; raises ``CheckpointError`` if it has none."""
-    folder = config.run_dir / CHECKPOINTS
+    folder = run / CHECKPOINTS
     best = checkpoint.best(folder, mode=config.checkpoints.mode) if which == "best" else None
     found = best or checkpoint.latest(folder)
     if found is None:

@@ -99,7 +99,7 @@ def evaluate_run(folder: Path, split: Split, which: str, console: Console, *, fi
     experiment = assemble(config, rank=fabric.global_rank, world_size=fabric.world_size)
     if split not in experiment.loaders:
         raise ConfigError(f"{config.data.manifest} has no clips in the split {split!r}")
-    chosen = chosen_checkpoint(config, which)
+    chosen = chosen_checkpoint(folder, config, which)
     thresholds = _fit(experiment, fabric, chosen) if fit else read_thresholds(folder, chosen, experiment.tasks)
     judged = experiment.judged(split)
     judged |= {name: replace(judged[name], threshold=threshold) for name, threshold in thresholds.items()}
@@ -139,6 +139,9 @@ def _begin(loop: Loop, run: Run, experiment: Experiment, console: Console) -> No
         "parameters": parameters,
         "class_counts": {task: list(counts.positives) for task, counts in experiment.counts.items()},
         "classes": {task: list(found.classes) for task, found in experiment.tasks.items()},
+        "labels": {task: found.labels for task, found in experiment.tasks.items()},
+        "of": {task: found.of for task, found in experiment.tasks.items()},
+        "object_classes": list(experiment.object_classes or ()),
         "groups": {task: dict(groups) for task, groups in experiment.groups.items()},
     }
     run.record(start)
@@ -150,7 +153,7 @@ def _begin(loop: Loop, run: Run, experiment: Experiment, console: Console) -> No
 
 def _finish(loop: Loop, run: Run, experiment: Experiment, fabric: Fabric, console: Console) -> None:
     fabric.barrier()  # rank 0 may still be writing the last checkpoint
-    best = chosen_checkpoint(experiment.config, "best")
+    best = chosen_checkpoint(run.folder, experiment.config, "best")
     stats = None
     if "test" in experiment.loaders:
         stats = _evaluate_checkpoint(experiment, fabric, best, "test", experiment.judged("test"))

@@ -112,6 +112,17 @@ def test_times_are_those_of_the_encoder(tmp_path: Path) -> None:
         assert np.allclose(reader.timestamps, (np.array(UNEVEN) - UNEVEN[0]) / 15360, atol=1e-9)
 
 
+def test_several_plans_are_read_in_one_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plans = [np.array(plan) for plan in ([0, 2, 2], [3, 1, 29], [29, 30, 31], [5, 5, 30])]
+    with open_clip(clip_of(encode(tmp_path / "video.mp4", 40)), "pyav") as reader:
+        passes: list[list[int]] = []
+        decode = reader._decode
+        monkeypatch.setattr(reader, "_decode", lambda wanted: passes.append(wanted.tolist()) or decode(wanted))
+        read = list(reader.read_each(plans))
+    assert [[number_of(frame) for frame in frames] for frames in read] == [plan.tolist() for plan in plans]
+    assert passes == [[0, 1, 2, 3, 5, 29, 30, 31]]
+
+
 def test_auto_seeks_only_in_files_that_the_tools_encoded(tmp_path: Path) -> None:
     path = encode(tmp_path / "v.mp4", 3)
     own, foreign = (open_clip(clip_of(path, seekable=seekable)) for seekable in (True, False))

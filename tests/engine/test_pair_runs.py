@@ -137,6 +137,10 @@ def test_methods_of_the_classifier_take_pairs_as_samples(method: Any, manifest: 
     ("changes", "message"),
     [
         ({"model": {"pooling": "mean"}}, "model.pooling: predicate labels human-object pairs, but the pooling gives"),
+        (
+            {"tasks": {"predicate": {"head": {"name": "split", "first": [9]}, "groups": {"name": "top_k", "k": 1}}}},
+            "tasks.predicate.head: first: [9] are no class ids; those of the task are 0 to 3",
+        ),
         ({"data": {"mixing": "mixup"}}, "data.mixing: 'mixup' mixes clips, which tears their pairs apart"),
         ({"method": "l2rw"}, "method.l2rw: weighs whole clips, and these tasks are of pairs"),
         ({"checkpoints": {"monitor": "predicate/vidhoi_mpa"}}, "checkpoints.monitor: 'predicate/vidhoi_mpa' is not"),

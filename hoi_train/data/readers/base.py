@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from types import TracebackType
 
 import numpy as np
@@ -82,14 +82,34 @@ class Reader(ABC):
             raise clip_error(self.clip, f"frame {outside[0]} was asked for, it has frames 0 to {total - 1}")
         wanted, places = np.unique(asked, return_inverse=True)
         images = list(self._decode(wanted))
-        sizes = {image.shape[:2] for image in images}
-        if len(sizes) > 1:
-            raise clip_error(self.clip, f"its frames differ in size (height, width): {sorted(sizes)}")
-        return np.stack([images[place] for place in places])
+        return self._stacked([images[place] for place in places])
+
+    def read_each(self, plans: Sequence[npt.NDArray[np.int64]]) -> Iterator[Image]:
+        """Yield what ``read`` gives for each of several plans, in one pass over the file.
+
+        Args:
+            plans: int64 ``[T]`` each, valid indices; a decoded frame is kept as long as a later plan wants it.
+        """
+        last = {int(index): number for number, plan in enumerate(plans) for index in plan}
+        wanted = np.array(sorted(last), dtype=np.int64)
+        decoded = zip(wanted.tolist(), self._decode(wanted), strict=True)
+        held: dict[int, Image] = {}
+        for number, plan in enumerate(plans):
+            while not held.keys() >= set(plan.tolist()):
+                index, image = next(decoded)
+                held[index] = image
+            yield self._stacked([held[index] for index in plan.tolist()])
+            held = {index: image for index, image in held.items() if last[index] > number}
 
     def frames(self) -> Iterator[Image]:
         """Decode all frames in order, uint8 ``[H, W, 3]`` each; raises ``ClipError`` at the first bad one."""
         return self._decode(np.arange(len(self.timestamps)))
+
+    def _stacked(self, images: Sequence[Image]) -> Image:
+        sizes = {image.shape[:2] for image in images}
+        if len(sizes) > 1:
+            raise clip_error(self.clip, f"its frames differ in size (height, width): {sorted(sizes)}")
+        return np.stack(images)
 
     @abstractmethod
     def _decode(self, wanted: npt.NDArray[np.int64]) -> Iterator[Image]:

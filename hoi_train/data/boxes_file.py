@@ -1,0 +1,165 @@
+"""The file that says where the persons and objects of one video are: what a detector and tracker found, as JSON.
+
+    {"tracks": [{"track_id": 0, "class": "person", "start_frame": 0, "boxes": [[20, 30, 90, 200], [21, 30, 91, 200]]},
+                {"track_id": 1, "class": "cup", "start_frame": 1, "boxes": [[80, 90, 110, 120]], "score": 0.87}],
+     "persons": [0]}
+
+=========== ======== =====================================================================================
+key         needed   meaning
+=========== ======== =====================================================================================
+track_id    yes      whole number, unique in the file
+class       yes      an object class of the run's data, or ``person``
+start_frame yes      number of the first frame of the file that has a box, from 0
+boxes       yes      ``[x0, y0, x1, y1]`` in pixels of the frame, ``x0 < x1``, ``y0 < y1``, one for each frame
+                     from ``start_frame`` on; in these frames and no others the track is present, unless its box lies
+                     wholly outside the frame
+score       no       0..1, how sure the detector is; handed on, not used
+persons     no       ids of further tracks that act, beside those of the class ``person``
+=========== ======== =====================================================================================
+
+As in the tracks of a manifest, frames are counted in the order they are shown and boxes are those of upright frames.
+A person is the object of another person where the run's data list its class among those of objects.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+from annotated_types import Ge, Le, MinLen
+from pydantic import ValidationError, create_model
+from torch import Tensor
+
+from hoi_train.data.problems import Problems
+from hoi_train.records import ClassList, Track, UserError, nearest
+from hoi_train.schema import Strict, explain
+
+PERSON = "person"
+EXAMPLE = '{"tracks": [{"track_id": 0, "class": "person", "start_frame": 0, "boxes": [[20, 30, 90, 200]]}]}'
+
+Corners = tuple[float, float, float, float]
+# Made by a call, since "class" cannot be written as an attribute.
+_Track: Any = create_model(
+    "Track",
+    __base__=Strict,
+    **{  # type: ignore[call-overload]
+        "track_id": (int, ...),
+        "class": (str, ...),
+        "start_frame": (Annotated[int, Ge(0)], ...),
+        "boxes": (Annotated[list[Corners], MinLen(1)], ...),
+        "score": (Annotated[float, Ge(0), Le(1)] | None, None),
+    },
+)
+
+
+class _File(Strict):
+    tracks: list[_Track]
+    persons: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Actor:
+    """A person or object of a video.
+
+    Args:
+        track: where it is.
+        name: name of its class.
+        is_person: whether it acts.
+        shown: bool ``[B]``, which of its boxes lie at least partly in the frame.
+        score: how sure the detector is, 0..1, if it says so.
+    """
+
+    track: Track
+    name: str
+    is_person: bool
+    shown: Tensor
+    score: float | None = None
+
+    def present(self, frame: int) -> bool:
+        """Return whether a frame of the file shows it."""
+        place = frame - self.track.start_frame
+        return 0 <= place < len(self.shown) and bool(self.shown[place])
+
+    def box(self, frame: int) -> Corners:
+        """Return its box in a frame in which it is present."""
+        x0, y0, x1, y1 = self.track.boxes[frame - self.track.start_frame].tolist()
+        return x0, y0, x1, y1
+
+
+def read_boxes(path: Path, object_classes: ClassList, num_frames: int, size: tuple[int, int]) -> tuple[Actor, ...]:
+    """Read the boxes of a video and check that they are boxes of that video.
+
+    Args:
+        path: the JSON file.
+        object_classes: classes that the run knows.
+        num_frames: frames of the video.
+        size: width and height of its frames, in pixels.
+
+    Returns:
+        Its tracks in the order of the file.
+
+    Raises:
+        UserError: with everything that is wrong, each with the track and the key.
+    """
+    problems = Problems()
+    try:
+        content = _File.model_validate_json(path.read_bytes()).model_dump()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
+    except ValidationError as error:
+        for line in explain(error, _File):
+            problems.add(path, None, f"{line:.300}")
+        problems.add(path, None, f"the file must look like {EXAMPLE}")
+        problems.raise_if_any()
+    tracks = content["tracks"]
+    ids = [entry["track_id"] for entry in tracks]
+    for track_id in sorted({track_id for track_id in ids if ids.count(track_id) > 1}):
+        problems.add(path, None, f"track {track_id}: the track_id occurs {ids.count(track_id)} times; make it unique")
+    for track_id in content["persons"]:
+        if track_id not in ids:
+            problems.add(path, None, f"persons: {track_id} is not the track_id of a track")
+    persons = {*content["persons"], *(entry["track_id"] for entry in tracks if entry["class"] == PERSON)}
+    if tracks and not persons:
+        text = f"no track is a person: give persons the class {PERSON!r}, or list their track_id in persons"
+        problems.add(path, None, text)
+    for entry in tracks:
+        for fault in _faults(entry, object_classes, num_frames, size):
+            problems.add(path, None, f"track {entry['track_id']}: {fault}")
+    problems.raise_if_any()
+    return tuple(_actor(entry, entry["track_id"] in persons, size) for entry in tracks)
+
+
+def _actor(entry: Mapping[str, Any], is_person: bool, size: tuple[int, int]) -> Actor:
+    boxes = torch.tensor(entry["boxes"], dtype=torch.float32)
+    track = Track(entry["track_id"], entry["start_frame"], boxes)
+    return Actor(track, entry["class"], is_person, _shown(boxes, size), entry["score"])
+
+
+def _shown(boxes: Tensor, size: tuple[int, int]) -> Tensor:
+    return ((boxes[:, 2:] > 0) & (boxes[:, :2] < torch.tensor(size))).all(1)
+
+
+def _faults(entry: Mapping[str, Any], object_classes: ClassList, num_frames: int, size: tuple[int, int]) -> list[str]:
+    """Return what is wrong with a track, of its bad boxes the first."""
+    faults = []
+    if entry["class"] not in (PERSON, *object_classes):
+        hint = nearest(entry["class"], list(object_classes))
+        known = ", ".join(object_classes)
+        faults.append(f"class: the run knows no {entry['class']!r}{hint}; allowed: {PERSON}, {known}")
+    end = entry["start_frame"] + len(entry["boxes"])
+    if end > num_frames:
+        faults.append(f"boxes: the last one is of frame {end - 1}, the video has frames 0 to {num_frames - 1}")
+    # As they are kept: float32 can make equal what differs in the file.
+    boxes = torch.tensor(entry["boxes"], dtype=torch.float32)
+    empty = (boxes[:, :2] >= boxes[:, 2:]).any(1)
+    if empty.any():
+        first = int(empty.nonzero()[0])
+        more = f" (and {int(empty.sum()) - 1} more like it)" if empty.sum() > 1 else ""
+        faults.append(f"boxes.{first}: {list(entry['boxes'][first])} is not x0 < x1, y0 < y1{more}")
+    elif not _shown(boxes, size).any():
+        text = f"outside the frame of {size[0]}×{size[1]} pixels; they must be in pixels of this video"
+        faults.append(f"boxes: all {len(boxes)} lie {text}, the first is {list(entry['boxes'][0])}")
+    return faults
