@@ -145,8 +145,9 @@ def _begin(loop: Loop, run: Run, experiment: Experiment, console: Console) -> No
         "groups": {task: dict(groups) for task, groups in experiment.groups.items()},
     }
     run.record(start)
-    clips = ", ".join(f"{len(loader)} {split}" for split, loader in experiment.loaders.items())
-    console.print(f"{run.folder}: {clips} clips, {parameters:,} parameters", soft_wrap=True)
+    sizes = ", ".join(f"{len(loader)} {split}" for split, loader in experiment.loaders.items())
+    samples = f"{sizes} {'key frames' if any(task.of == 'pair' for task in experiment.tasks.values()) else 'clips'}"
+    console.print(f"{run.folder}: {samples}, {parameters:,} parameters", soft_wrap=True)
     if experiment.weights_report is not None:
         console.print(str(experiment.weights_report), soft_wrap=True)
 
