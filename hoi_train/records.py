@@ -221,26 +221,16 @@ class Track:
     boxes: Tensor
 
     def __post_init__(self) -> None:
+        name, boxes = f"track {self.track_id}", self.boxes
         if self.start_frame < 0:
-            raise ValueError(f"track {self.track_id}: start_frame must be at least 0, got {self.start_frame}")
-        if not (
-            self.boxes.ndim == 2 and self.boxes.shape[1] == 4 and len(self.boxes) and self.boxes.is_floating_point()
-        ):
-            raise ValueError(
-                f"track {self.track_id}: boxes must be floating [B >= 1, 4], got {self.boxes.dtype} {self.boxes.shape}"
-            )
-        if not (self.boxes.isfinite().all() and (self.boxes[:, :2] < self.boxes[:, 2:]).all()):
-            raise ValueError(f"track {self.track_id}: a box is not finite x0 < x1, y0 < y1")
+            raise ValueError(f"{name}: start_frame must be at least 0, got {self.start_frame}")
+        if not (boxes.ndim == 2 and boxes.shape[1] == 4 and len(boxes) and boxes.is_floating_point()):
+            raise ValueError(f"{name}: boxes must be floating [B >= 1, 4], got {boxes.dtype} {boxes.shape}")
+        if not (boxes.isfinite().all() and (boxes[:, :2] < boxes[:, 2:]).all()):
+            raise ValueError(f"{name}: a box is not finite x0 < x1, y0 < y1")
 
     def boxes_at(self, frames: Tensor) -> Tensor:
-        """Return the boxes at some frames of the file; before the first and after the last box, that box.
-
-        Args:
-            frames: int64 ``[T]``, numbers of frames from 0.
-
-        Returns:
-            ``[T, 4]``, of the type of ``boxes``.
-        """
+        """Return the boxes, ``[T, 4]``, at frames of the file, int64 ``[T]`` from 0; beyond its ends the last one."""
         return self.boxes[(frames - self.start_frame).clamp(0, len(self.boxes) - 1)]
 
 
