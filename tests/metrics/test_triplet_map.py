@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -272,35 +271,30 @@ def test_options_out_of_range_are_refused(options: dict[str, Any], message: str)
 
 
 MEASUREMENT = """
-import json, resource, sys, time
+import json, sys, time
 import torch
 torch.set_num_threads(1)
 from torchvision.ops import box_iou
 from hoi_train.metrics.candidates import log_sum, product
 from hoi_train.metrics.triplet_map import triplet_map
+from tests.memory import peak_gib
 from tests.metrics.hoi_cases import vidhoi_sized
 
-def peak():  # GiB, on Linux
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-
-before = peak()
+before = peak_gib()
 evaluated = vidhoi_sized(int(sys.argv[1]))
 start = time.process_time()
 result = triplet_map(evaluated)
 seconds = time.process_time() - start
-print(json.dumps([seconds, peak() - before, len(result.full), int(result.full.n_pred.sum())]))
+print(json.dumps([seconds, peak_gib() - before, len(result.full), int(result.full.n_pred.sum())]))
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="peak memory is measured in kilobytes on Linux only")
+@pytest.mark.skipif(sys.platform != "linux", reason="peak memory is read from /proc")
 @pytest.mark.parametrize(
     "num_frames",
     [
         2_281,
-        pytest.param(
-            22_808,
-            marks=pytest.mark.skipif("HOI_CAMPAIGN" not in os.environ, reason="a long one; set HOI_CAMPAIGN=1 to run"),
-        ),
+        pytest.param(22_808, marks=pytest.mark.campaign),
     ],
 )
 def test_all_key_frames_of_vidhoi_take_minutes_at_most(num_frames: int) -> None:
