@@ -1,0 +1,177 @@
+"""Commands that make manifests."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from data_tools.commands.common import Commands, add_command, add_out, say
+
+if TYPE_CHECKING:
+    from data_tools.vidhoi_videos import Options
+    from hoi_train.records import Split
+
+
+def add_demo(commands: Commands) -> None:
+    """Add the command ``demo``."""
+    parser = add_command(commands, "demo", "make a synthetic long-tailed set of hands and objects, with its manifest")
+    add_out(parser, "folder for the videos and the manifest")
+    parser.add_argument("--clips", type=int, default=300, metavar="N", help="number of clips (%(default)s)")
+    parser.add_argument(
+        "--imbalance", type=float, default=50.0, metavar="F", help="most frequent over rarest verb (%(default)s)"
+    )
+    parser.add_argument(
+        "--size", type=int, default=96, metavar="PX", help="side of the pictures, 64 to 128 (%(default)s)"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="the same seed makes the same bytes (%(default)s)"
+    )
+    parser.set_defaults(command=_demo)
+
+
+def _demo(given: argparse.Namespace) -> int:
+    from data_tools.demo import make_demo
+    from data_tools.sources import Imported
+
+    path = make_demo(given.out, clips=given.clips, imbalance=given.imbalance, size=given.size, seed=given.seed)
+    return say(Imported(path, ()))
+
+
+def add_egtea(commands: Commands) -> None:
+    """Add the command ``egtea``."""
+    more = "\n\nTasks: verb (one of 19) and noun (any of 53). The group of a clip is its subject."
+    parser = add_command(commands, "egtea", "make the manifest of EGTEA Gaze+ from its official annotation", more)
+    parser.add_argument("--annotations", type=Path, required=True, metavar="DIR", help="the folder action_annotation")
+    text = "the folder cropped_clips, or frame folders: <session>/<clip name>.mp4 or <session>/<clip name>/000000.jpg"
+    parser.add_argument("--clips", type=Path, required=True, metavar="DIR", help=text)
+    add_out(parser, "folder for the manifest")
+    parser.add_argument("--split", type=int, choices=(1, 2, 3), default=1, help="official split (%(default)s)")
+    val = parser.add_mutually_exclusive_group()
+    text = "training clips of these subjects become val; names and ranges joined by commas (%(default)s)"
+    val.add_argument("--val-subjects", default="P20-P26", metavar="NAMES", help=text)
+    text = "instead, this fraction of the training clips, drawn clip by clip whatever the subject; 0 for no val"
+    val.add_argument("--val-fraction", type=float, metavar="F", help=text)
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the draw for --val-fraction (%(default)s)")
+    parser.add_argument(
+        "--fps", type=float, default=24.0, metavar="F", help="frames a second of frame folders (%(default)s)"
+    )
+    parser.add_argument("--keep-missing", action="store_true", help="list clips that are not on disk, too")
+    parser.set_defaults(command=_egtea)
+
+
+def _egtea(given: argparse.Namespace) -> int:
+    from data_tools.egtea import import_egtea
+
+    made = import_egtea(
+        given.annotations,
+        given.clips,
+        given.out,
+        split=given.split,
+        val_subjects=given.val_subjects,
+        val_fraction=given.val_fraction,
+        seed=given.seed,
+        fps=given.fps,
+        keep_missing=given.keep_missing,
+    )
+    return say(made)
+
+
+def add_vidhoi(commands: Commands) -> None:
+    """Add the command ``vidhoi``."""
+    more = """
+
+DIR of --annotations holds train_frame_annots.json and val_frame_annots.json (or one of them), obj_categories.json,
+pred_categories.json, and if wanted train_ and val_trajectories.json, and det_*_trajectories.json: detected tracks,
+which go to detections.parquet beside the manifest. Frames are counted in the video files as they are."""
+    parser = add_command(commands, "vidhoi", "make the manifest of VidHOI from its frame annotations", more)
+    _add_pair_options(parser, "the folder of the annotation files")
+    text = "list of key frames to leave out, such as 168_frames_to_remove.json"
+    parser.add_argument("--leave-out", type=Path, metavar="FILE", help=text)
+    parser.set_defaults(command=_vidhoi)
+
+
+def _vidhoi(given: argparse.Namespace) -> int:
+    from data_tools.vidhoi import import_vidhoi
+
+    return say(import_vidhoi(given.annotations, given.videos, given.out, _pair_options(given), given.leave_out))
+
+
+def add_vidor(commands: Commands) -> None:
+    """Add the command ``vidor``."""
+    more = "\n\nClasses and key frames are those of VidHOI, which was made from VidOR: what persons do, once a second."
+    parser = add_command(commands, "vidor", "make the same manifest from the annotation of VidOR itself", more)
+    _add_pair_options(parser, "folder with training/<folder>/<video>.json and validation/<folder>/<video>.json")
+    parser.set_defaults(command=_vidor)
+
+
+def _vidor(given: argparse.Namespace) -> int:
+    from data_tools.vidor import import_vidor
+
+    return say(import_vidor(given.annotations, given.videos, given.out, _pair_options(given)))
+
+
+def _add_pair_options(parser: argparse.ArgumentParser, annotations: str) -> None:
+    parser.add_argument("--annotations", type=Path, required=True, metavar="DIR", help=annotations)
+    text = "folder with <folder>/<video>.mp4, or with every frame as <folder>/<video>/000001.jpg"
+    parser.add_argument("--videos", type=Path, required=True, metavar="DIR", help=text)
+    add_out(parser, "folder for the manifest")
+    text = "a row a video with the pairs of its key frames, or a row a stretch with the predicates in it (%(default)s)"
+    parser.add_argument("--level", choices=("pair", "clip"), default="pair", help=text)
+    text = "length of a stretch (%(default)s: about the 64 frames that published networks see of a key frame)"
+    parser.add_argument("--segment", type=float, default=2.0, metavar="SECONDS", help=text)
+    text = "what the official validation part becomes (%(default)s, as there is no other test part)"
+    parser.add_argument("--official-val", choices=("test", "val"), default="test", help=text)
+    text = "this fraction of the training videos becomes val (0.1; with --official-val val none)"
+    parser.add_argument("--val-fraction", type=float, metavar="F", help=text)
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the draw for --val-fraction (%(default)s)")
+    parser.add_argument("--keep-missing", action="store_true", help="list videos that are not on disk, too")
+
+
+def _pair_options(given: argparse.Namespace) -> Options:
+    from data_tools.vidhoi_videos import Options
+
+    names = ("level", "segment", "official_val", "val_fraction", "seed", "keep_missing")
+    return Options(**{name: getattr(given, name) for name in names})
+
+
+def add_folder(commands: Commands) -> None:
+    """Add the command ``folder``."""
+    more = """
+
+Without lists, DIR holds one folder a class, or train, val and test with one folder a class in each
+(valid, validation and validate are taken for val). A clip is a video file or a folder of frame images.
+
+A list has a clip a line, its cells separated by tabs, commas or blanks, in one of the forms
+  path label            label path            index label path            index path label
+where index is an ascending number, and label is a class name, or its id in --classes. Paths are relative to
+DIR or to its folder of the split. The file of --classes has a name a line (ids from 0), or id and name."""
+    parser = add_command(commands, "folder", "make the manifest of videos in folders, or named in lists", more)
+    parser.add_argument("folder", type=Path, metavar="DIR", help="folder of the videos")
+    add_out(parser, "folder for the manifest")
+    text = "list of the training clips, or of all clips"
+    parser.add_argument("--list", "--train-list", type=Path, dest="train_list", metavar="FILE", help=text)
+    parser.add_argument("--val-list", type=Path, metavar="FILE", help="list of the val clips")
+    parser.add_argument("--test-list", type=Path, metavar="FILE", help="list of the test clips")
+    parser.add_argument("--classes", type=Path, metavar="FILE", help="class names of the labels in the lists")
+    parser.add_argument("--task", default="label", metavar="NAME", help="name of the task (%(default)s)")
+    text = "without val videos, this fraction of each class of train, which keeps one clip or more (%(default)s)"
+    parser.add_argument("--val-fraction", type=float, default=0.2, metavar="F", help=text)
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the draw for --val-fraction (%(default)s)")
+    parser.set_defaults(command=_folder)
+
+
+def _folder(given: argparse.Namespace) -> int:
+    from data_tools.folder import import_folder
+
+    lists: dict[Split, Path | None] = {"train": given.train_list, "val": given.val_list, "test": given.test_list}
+    made = import_folder(
+        given.folder,
+        given.out,
+        lists={split: file for split, file in lists.items() if file},
+        classes=given.classes,
+        task=given.task,
+        val_fraction=given.val_fraction,
+        seed=given.seed,
+    )
+    return say(made)
