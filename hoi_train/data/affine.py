@@ -6,13 +6,13 @@ A map is a 3×3 float64 matrix that takes ``(x, y, 1)`` in the frame to the outp
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from functools import cache
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 Matrix = npt.NDArray[np.float64]
 
@@ -73,16 +73,14 @@ def resample(frames: Tensor, matrix: Matrix, size: int, visible: Region) -> Tens
     Shrinking averages (antialiased, on uint8); a rotation is then one bilinear resampling of the small picture.
 
     Args:
-        frames: uint8 ``[T, 3, H, W]``.
+        frames: uint8 ``[T, H, W, 3]``.
         matrix: from the frame to the square; without shear.
         size: side S of the square.
         visible: what lies outside this part of the frame is black.
 
     Returns:
-        uint8 ``[T, 3, S, S]``.
+        uint8 ``[T, S, S, 3]``.
     """
-    from torchvision.transforms.v2.functional import resize
-
     inverse: Matrix = np.linalg.inv(matrix).astype(np.float64)
     scales = np.minimum(
         1.0, np.hypot(matrix[:2, 0], matrix[:2, 1])
@@ -90,15 +88,15 @@ def resample(frames: Tensor, matrix: Matrix, size: int, visible: Region) -> Tens
     upright = matrix[0, 1] == 0 and matrix[1, 0] == 0
     box = _touched(inverse, size, visible, 0 if upright else math.ceil(2 / scales.min()))
     if box is None:
-        return torch.zeros(len(frames), 3, size, size, dtype=torch.uint8)
-    part = frames[:, :, box.y0 : box.y1, box.x0 : box.x1]
+        return torch.zeros(len(frames), size, size, 3, dtype=torch.uint8)
+    part = frames[:, box.y0 : box.y1, box.x0 : box.x1]
     if upright and np.allclose(abs(np.diag(matrix))[:2] * (box.width, box.height), size):  # the box fills the square
-        shown: Tensor = resize(part, [size, size], antialias=True)
-        flipped = [axis for axis, factor in ((3, matrix[0, 0]), (2, matrix[1, 1])) if factor < 0]
+        shown = _resize(part, size, size)
+        flipped = [axis for axis, factor in ((2, matrix[0, 0]), (1, matrix[1, 1])) if factor < 0]
         return shown.flip(flipped) if flipped else shown
     width, height = (max(1, round(n * s)) for n, s in zip((box.width, box.height), scales, strict=True))
     if (width, height) != (box.width, box.height):
-        part = resize(part, [height, width], antialias=True)
+        part = _resize(part, height, width)
     there = stretch(width / box.width, height / box.height) @ shift(-box.x0, -box.y0) @ inverse
     return _sample(part, there, size)
 
@@ -134,12 +132,28 @@ def _touched(inverse: Matrix, size: int, visible: Region, margin: int) -> Region
     return box if box.width > 0 and box.height > 0 else None
 
 
+def _resize(frames: Tensor, height: int, width: int) -> Tensor:
+    from torchvision.transforms.v2.functional import resize
+
+    shown: Tensor = resize(frames.permute(0, 3, 1, 2), [height, width], antialias=True)  # fast as it lies in memory
+    return shown.permute(0, 2, 3, 1)
+
+
 def _sample(part: Tensor, there: Matrix, size: int) -> Tensor:
-    """Sample a picture at the points that ``there`` gives for the output's pixels."""
-    height, width = part.shape[-2:]
-    # grid_sample measures both pictures from -1 to 1, edge to edge.
-    theta = shift(-1, -1) @ stretch(2 / width, 2 / height) @ there @ stretch(size / 2, size / 2) @ shift(1, 1)
-    grid = functional.affine_grid(torch.from_numpy(theta[None, :2]), [1, 1, size, size], align_corners=False)
-    flat = part.float().reshape(1, -1, height, width)  # all frames as channels: the weights are computed once
-    shown = functional.grid_sample(flat, grid.float(), align_corners=False)
-    return shown.round_().to(torch.uint8).view(*part.shape[:2], size, size)
+    """Sample pictures at the points that ``there`` gives for the output's pixels, rounded to 1/32 of a pixel."""
+    cv2 = _opencv()
+    centers = np.arange(size) + 0.5
+    x, y = (along * centers[None, :] + down * centers[:, None] + begin - 0.5 for along, down, begin in there[:2])
+    places, fractions = cv2.convertMaps(x.astype(np.float32), y.astype(np.float32), cv2.CV_16SC2)  # once for all frames
+    shown = np.empty((len(part), size, size, 3), np.uint8)
+    for picture, output in zip(part.numpy(), shown, strict=True):
+        cv2.remap(picture, places, fractions, cv2.INTER_LINEAR, output)  # black beyond the picture's edge
+    return torch.from_numpy(shown)
+
+
+@cache
+def _opencv() -> Any:
+    import cv2
+
+    cv2.setNumThreads(1)  # a worker has one core; threads of its own would fight the other workers'
+    return cv2

@@ -141,9 +141,13 @@ def collate(
     join: Callable[[list[Tensor]], Tensor] = torch.stack,
     pairs: PairBatch | None = None,
 ) -> ClipBatch:
-    """Stack samples to a batch; ``join`` makes one tensor of their targets."""
+    """Stack samples to a batch; ``join`` makes one tensor of their targets.
+
+    The colours of a pixel lie side by side, as they came from the decoder: of the batch too.
+    """
+    video = torch.stack([sample.video.permute(1, 2, 3, 0) for sample in samples])
     return ClipBatch(
-        video=torch.stack([sample.video for sample in samples]),
+        video=video.permute(0, 4, 1, 2, 3),
         targets={task: join([sample.targets[task] for sample in samples]) for task in samples[0].targets},
         indices=torch.tensor([sample.index for sample in samples]),
         clip_ids=tuple(sample.clip_id for sample in samples),

@@ -103,7 +103,7 @@ class Augment:
             matrix = shift(self.size, 0) @ stretch(-1, 1) @ matrix
         visible = _overlap(crop, picture) if self.rotated == "crop" else picture
         video, moved = _apply(frames, matrix, self.size, visible, boxes)
-        return self._colour(video, draws[6:]).transpose(0, 1), moved
+        return self._colour(video.permute(0, 3, 1, 2), draws[6:]).transpose(0, 1), moved
 
     def mirrors(self, generator: torch.Generator) -> bool:
         """Return whether a call with this generator mirrors the clip."""
@@ -152,7 +152,7 @@ class CenterCrop:
         side = max(1, round(min(frame.width, frame.height) * self.scale))
         crop = _place(frame, side, side, 0.5, 0.5)
         video, moved = _apply(frames, fill(crop, self.size), self.size, picture, boxes)
-        return video.transpose(0, 1), moved
+        return video.permute(3, 0, 1, 2), moved
 
     def mirrors(self, generator: torch.Generator) -> bool:
         """Return false."""
@@ -190,7 +190,7 @@ def _overlap(one: Region, other: Region) -> Region:
 def _apply(
     frames: Tensor, matrix: Matrix, size: int, visible: Region, boxes: Tensor | None
 ) -> tuple[Tensor, Tensor | None]:
-    video = resample(frames.permute(0, 3, 1, 2), matrix, size, visible)
+    video = resample(frames, matrix, size, visible)
     return video, None if boxes is None else move_boxes(boxes, matrix, size)
 
 

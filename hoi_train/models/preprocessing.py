@@ -43,7 +43,7 @@ class Preprocessing:
 
 
 class Normalize(nn.Module):
-    """Apply a preprocessing on the device, in the type of the module's floating tensors.
+    """Apply a preprocessing on the device, in the type of the module's floating tensors and in its memory format.
 
     Shapes:
         video uint8 ``[N, 3, T, H, W]``, RGB; result floating, same shape, channels in the network's order.
@@ -71,7 +71,8 @@ class Normalize(nn.Module):
             raise ValueError(f"video must be uint8 [N, 3, T, H, W], got {video.dtype} {tuple(video.shape)}")
         if self.preprocessing.channels == "BGR":
             video = video.flip(1)
-        return video.to(self.gain.dtype).mul_(self.gain).add_(self.offset)
+        wanted = torch.channels_last_3d if self.gain.stride(2) == 3 else torch.contiguous_format
+        return video.to(self.gain.dtype, memory_format=wanted).mul_(self.gain).add_(self.offset)
 
 
 PREPROCESSING: dict[str, Preprocessing] = {

@@ -15,8 +15,8 @@ from hoi_train.records import PairBatch, Task, nearest
 class Recognizer(nn.Module):
     """Recognise what happens in a clip or in its pairs: preprocess, extract features, pool them, ask every head.
 
-    ``model.to(memory_format=torch.channels_last_3d)`` is enough to run the whole network in that layout: the first
-    convolution converts the video.
+    ``model.to(memory_format=torch.channels_last_3d)`` is enough to run the whole network in that layout, which is that
+    of the loader's batches.
 
     Args:
         backbone: maps floating ``[N, 3, T, S, S]`` to ``[N, F, t, h, w]``; its ``num_features`` is F.

@@ -100,7 +100,7 @@ def test_samples_are_stacked_to_a_batch(manifest: Manifest) -> None:
     dataset = make_dataset(manifest)
     batch = collate([dataset[Item(clip, 0)] for clip in (4, 9, 4)])
     assert batch.video.shape == (3, 3, 4, 48, 48)
-    assert batch.video.is_contiguous()
+    assert batch.video.is_contiguous(memory_format=torch.channels_last_3d)
     assert torch.equal(batch.video[0], batch.video[2])
     assert batch.targets["verb"].tolist() == [1, 0, 1]
     assert batch.targets["noun"].shape == (3, 2)

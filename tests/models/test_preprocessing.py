@@ -32,11 +32,17 @@ def test_values_by_hand(name: str) -> None:
     assert video.equal(one_colour()), "the batch must not change"
 
 
-def test_result_has_the_type_of_the_module_and_the_layout_of_the_video() -> None:
-    video = one_colour().contiguous(memory_format=torch.channels_last_3d)
-    result = Normalize(PREPROCESSING["cdb_released"]).double()(video)
+@pytest.mark.parametrize("given", [torch.contiguous_format, torch.channels_last_3d])
+@pytest.mark.parametrize("wanted", [torch.contiguous_format, torch.channels_last_3d])
+def test_result_has_the_type_and_the_layout_of_the_module(
+    given: torch.memory_format, wanted: torch.memory_format
+) -> None:
+    video = torch.arange(2 * 3 * 4 * 5 * 5, dtype=torch.uint8).view(2, 3, 4, 5, 5).contiguous(memory_format=given)
+    module = Normalize(PREPROCESSING["cdb_released"]).double().to(memory_format=wanted)
+    result = module(video)
     assert result.dtype == torch.float64
-    assert result.is_contiguous(memory_format=torch.channels_last_3d)
+    assert result.is_contiguous(memory_format=wanted)
+    assert result.equal(video.flip(1).double())
 
 
 def test_nothing_is_added_to_state_dicts() -> None:
