@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
 
@@ -74,7 +74,11 @@ class ClipDataset(Dataset[Sample]):
         selected.clips = self.clips.select(rows.numpy())
         return selected
 
-    def batch(self, items: Sequence[Item]) -> ClipBatch:
+    def clip_at(self, position: int) -> Clip:
+        """Return the clip that the sample at a position is of."""
+        return self.clips.clip(position)
+
+    def batch(self, items: Iterable[Item]) -> ClipBatch:
         """Return the samples of some items as a batch; raises ``ClipError`` as one of them does."""
         return collate([self[item] for item in items])
 

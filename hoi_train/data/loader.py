@@ -2,38 +2,30 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import signal
-import threading
+import logging
 import time
-from collections.abc import Iterator
-from multiprocessing.context import BaseContext
-from typing import Any
+from collections import Counter
+from collections.abc import Iterator, Sequence
 
-import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
 from hoi_train.data.dataset import ClipDataset
+from hoi_train.data.readers.base import clip_error
 from hoi_train.data.samplers import EpochSampler, Item, evaluation_batches
-from hoi_train.records import ClipBatch, ClipError
+from hoi_train.data.workers import WorkerLost, Workers
+from hoi_train.records import ClipBatch, ClipError, UserError
 
-# Imported once by the server that workers are forked from; a worker then starts in a fraction of a second.
-PRELOAD = (
-    "hoi_train.data.loader",
-    "hoi_train.data.readers.pyav_reader",
-    "hoi_train.data.readers.decord_reader",
-    "torchvision.transforms.v2.functional",
-)
+ATTEMPTS = 3  # passes in a row that may end without a batch where no clip is to blame
+
+_log = logging.getLogger(__name__)
 
 
 class ClipLoader:
     """Give the batches of one split to one rank, for training and for evaluation.
 
-    Batches are equal to the bit whatever the number of workers and the prefetch. Workers live for one pass; they are
-    forked from a server process that has no threads and no CUDA (forking a process that has either can hang), so a
-    script that makes a loader with workers needs the usual ``if __name__ == "__main__":``.
+    Batches are equal to the bit whatever the number of workers and the prefetch. Workers live for one pass. Where one
+    dies or hangs, all are replaced and the batch is made again; a clip that takes its worker down twice is an error.
+    A script that makes a loader with workers needs the usual ``if __name__ == "__main__":``.
 
     Args:
         dataset: the clips of the split.
@@ -41,6 +33,7 @@ class ClipLoader:
         rank, world_size: which part of the data to give.
         workers: processes that read; 0 reads in this process.
         prefetch: batches each worker makes ahead.
+        timeout: seconds that a worker may read at a clip.
     """
 
     def __init__(
@@ -52,8 +45,10 @@ class ClipLoader:
         world_size: int = 1,
         workers: int = 0,
         prefetch: int = 2,
+        timeout: float = 300.0,
     ) -> None:
-        self.dataset, self.batch_size, self.workers, self.prefetch = dataset, batch_size, workers, prefetch
+        self.dataset, self.batch_size = dataset, batch_size
+        self.workers, self.prefetch, self.timeout = workers, prefetch, timeout
         self.rank, self.world_size = rank, world_size
         self.sampler = EpochSampler(len(dataset), batch_size, dataset.seed, rank, world_size)
         self._waited = 0.0
@@ -88,72 +83,39 @@ class ClipLoader:
         waited, self._waited = self._waited, 0.0
         return waited
 
-    def _batches(self, items: list[list[Item]]) -> Iterator[ClipBatch]:
-        if not items:
-            return
-        started = time.perf_counter()
-        batches = iter(self._loader(items))
-        try:
-            for _ in items:
-                found = next(batches)
+    def _batches(self, items: Sequence[list[Item]]) -> Iterator[ClipBatch]:
+        done, losses = 0, Counter[int | None]()
+        while done < len(items):
+            started = time.perf_counter()
+            workers = Workers(
+                self.dataset, items[done:], workers=self.workers, prefetch=self.prefetch, timeout=self.timeout
+            )
+            try:
+                for found in workers:
+                    self._waited += time.perf_counter() - started
+                    if isinstance(found, ClipError):
+                        raise found
+                    yield found
+                    done += 1
+                    losses[None] = 0
+                    started = time.perf_counter()
+            except WorkerLost as lost:
                 self._waited += time.perf_counter() - started
-                if isinstance(found, ClipError):
-                    raise found
-                yield found
-                started = time.perf_counter()
-        finally:
-            del batches  # ends the workers, also while an error that refers to this frame is alive
+                losses[lost.clip] += 1
+                self._report(lost, losses[lost.clip])
+            finally:
+                workers.end()
 
-    def _loader(self, items: list[list[Item]]) -> DataLoader[ClipBatch | ClipError]:
-        return DataLoader(
-            _Fetcher(self.dataset),
-            batch_size=None,
-            sampler=items,
-            num_workers=self.workers,
-            prefetch_factor=self.prefetch if self.workers else None,
-            collate_fn=_unchanged,
-            pin_memory=torch.cuda.is_available(),
-            worker_init_fn=_begin_worker,
-            multiprocessing_context=_context() if self.workers else None,
-            generator=torch.Generator(),  # without it each pass would draw from the global generator
-        )
-
-
-class _Fetcher(Dataset[Any]):
-    """Make whole batches in the worker; hand over a ``ClipError`` as a value, since torch rewrites raised ones."""
-
-    def __init__(self, dataset: ClipDataset) -> None:
-        self.dataset = dataset
-
-    def __getitem__(self, items: list[Item]) -> ClipBatch | ClipError:
-        try:
-            return self.dataset.batch(items)
-        except ClipError as error:
-            return error
-
-
-def _unchanged(batch: Any) -> Any:
-    return batch
-
-
-def _begin_worker(number: int) -> None:
-    """Tie a worker to the main process; torch has set one thread already.
-
-    Ctrl-C is left to the main process, which finishes its step first. When the main process is killed, the worker
-    must go too: torch's own watchdog looks at the parent, but that is the fork server, which waits for its workers.
-    """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_main_process, daemon=True).start()
-
-
-def _end_with_main_process() -> None:
-    main = multiprocessing.parent_process()
-    assert main is not None
-    main.join()
-    os._exit(1)
-
-
-def _context() -> BaseContext:
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(list(PRELOAD))
-    return context
+    def _report(self, lost: WorkerLost, times: int) -> None:
+        """Say that a batch will be made again, or raise if that is of no use."""
+        if lost.clip is None:
+            if times == ATTEMPTS:
+                text = f"{times} times in a row, before a batch was made: {lost.why}"
+                raise UserError(f"data workers: {text}; if memory is short, lower data.workers or training.batch_size")
+            _log.warning("data workers: %s; they are started again", lost.why)
+            return
+        clip = self.dataset.clip_at(lost.clip)
+        if times == 2:
+            hint = "hoi-data verify lists such clips, and data.bad_clips: quarantine leaves them out"
+            raise clip_error(clip, f"{lost.why}, twice; {hint}")
+        _log.warning("clip %r: %s: %s; its batch is made again", clip.clip_id, clip.path, lost.why)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple, overload
 
 import torch
 from torch import Tensor
@@ -22,6 +23,42 @@ class Item(NamedTuple):
     clip: int
     epoch: int | None = None
     repeat: int = 0
+
+
+class Batches(Sequence[list[Item]]):
+    """The items of many batches, made when asked for: as objects a million items are 150 MB.
+
+    Args:
+        clips: int64 ``[K]``, positions in the split.
+        batch_size: clips a batch; the last may have fewer.
+        epoch: of all items.
+        repeats: int64 ``[K]``; none are repeated if not given.
+
+    >>> [len(batch) for batch in Batches(torch.arange(5), 2)]
+    [2, 2, 1]
+    """
+
+    def __init__(self, clips: Tensor, batch_size: int, epoch: int | None = None, repeats: Tensor | None = None) -> None:
+        self.clips, self.batch_size, self.epoch = clips, batch_size, epoch
+        self.repeats = torch.zeros_like(clips) if repeats is None else repeats
+
+    def __len__(self) -> int:
+        """Return the number of batches."""
+        return -(-len(self.clips) // self.batch_size)
+
+    @overload
+    def __getitem__(self, place: int) -> list[Item]: ...
+    @overload
+    def __getitem__(self, place: slice) -> Batches: ...
+    def __getitem__(self, place: int | slice) -> list[Item] | Batches:
+        """Return a batch, or neighbouring batches."""
+        if isinstance(place, slice):
+            chosen = range(len(self))[place]
+            rows = slice(chosen.start * self.batch_size, chosen.stop * self.batch_size)
+            return Batches(self.clips[rows], self.batch_size, self.epoch, self.repeats[rows])
+        first = range(len(self))[place] * self.batch_size
+        clips, repeats = (of[first : first + self.batch_size].tolist() for of in (self.clips, self.repeats))
+        return [Item(clip, self.epoch, repeat) for clip, repeat in zip(clips, repeats, strict=True)]
 
 
 class EpochSampler:
@@ -64,24 +101,23 @@ class EpochSampler:
         """Return the batches of an epoch on each rank, at least 1 unless ``drawn`` is empty."""
         return len(self.order(epoch, drawn)) // (self.batch_size * self.world_size)
 
-    def batches(self, epoch: int, start_batch: int = 0, drawn: Tensor | None = None) -> list[list[Item]]:
+    def batches(self, epoch: int, start_batch: int = 0, drawn: Tensor | None = None) -> Batches:
         """Return this rank's batches from ``start_batch`` on: those left of an epoch that was interrupted there."""
         indices = self.order(epoch, drawn)
-        parts = indices.view(-1, self.world_size, self.batch_size)[:, self.rank]
-        repeats = _repeats(indices).view(-1, self.world_size, self.batch_size)[:, self.rank]
-        return [
-            [Item(clip, epoch, repeat) for clip, repeat in zip(*pair, strict=True)]
-            for pair in zip(parts[start_batch:].tolist(), repeats[start_batch:].tolist(), strict=True)
-        ]
+        clips, repeats = (
+            of.view(-1, self.world_size, self.batch_size)[start_batch:, self.rank].flatten()
+            for of in (indices, _repeats(indices))
+        )
+        return Batches(clips, self.batch_size, epoch, repeats)
 
 
-def evaluation_batches(num_clips: int, batch_size: int, rank: int = 0, world_size: int = 1) -> list[list[Item]]:
+def evaluation_batches(num_clips: int, batch_size: int, rank: int = 0, world_size: int = 1) -> Batches:
     """Return a rank's batches of an evaluation: over all ranks every clip once, none twice, in the order of the split.
 
     Shards differ by at most one clip; the last batch may be smaller, and a rank may have none.
     """
     start, stop = (num_clips * part // world_size for part in (rank, rank + 1))
-    return [list(map(Item, range(first, min(first + batch_size, stop)))) for first in range(start, stop, batch_size)]
+    return Batches(torch.arange(start, stop), batch_size)
 
 
 def _repeats(indices: Tensor) -> Tensor:

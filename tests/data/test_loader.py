@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import pickle
+import random
+import signal
 import subprocess
 import sys
 import textwrap
@@ -13,8 +16,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from hoi_train.data.dataset import ClipDataset, Sample
 from hoi_train.data.loader import ClipLoader
 from hoi_train.data.manifest import Manifest
+from hoi_train.data.samplers import Item
 from hoi_train.records import ClipBatch, ClipError
 from tests.data.test_dataset import make_dataset
 
@@ -162,6 +167,61 @@ def test_a_process_that_dies_takes_its_workers_along(manifest: Manifest, tmp_pat
     while any(_alive(worker) for worker in workers):
         assert time.monotonic() < deadline, "the workers outlive the process that they work for"
         time.sleep(0.1)
+
+
+class Faulty(ClipDataset):
+    """A data set of which one clip does something bad to the process that reads it."""
+
+    def __init__(self, dataset: ClipDataset, clip: int, fault: str) -> None:
+        self.__dict__.update(dataset.__dict__, clip=clip, fault=fault)
+
+    def __getitem__(self, item: Item) -> Sample:
+        if item.clip == self.clip:
+            if self.fault == "dies":
+                os.kill(os.getpid(), signal.SIGKILL)
+            time.sleep(1000)
+        return super().__getitem__(item)
+
+
+@pytest.mark.parametrize(
+    ("blow", "blows", "clips"),
+    [
+        (signal.SIGKILL, 1, 10),
+        (signal.SIGSTOP, 1, 10),
+        pytest.param(signal.SIGKILL, 50, 600, marks=[pytest.mark.campaign, pytest.mark.timeout(1200)]),
+        pytest.param(signal.SIGSTOP, 10, 200, marks=[pytest.mark.campaign, pytest.mark.timeout(600)]),
+    ],
+)
+def test_the_stream_goes_on_when_workers_are_killed_or_stopped(
+    blow: signal.Signals, blows: int, clips: int, manifest: Manifest, caplog: pytest.LogCaptureFixture
+) -> None:
+    """R10."""
+    drawn = torch.arange(clips) % 10
+    alone = _loader(manifest, batch_size=1).training(0, drawn=drawn)
+    moments = set(random.Random(0).sample(range(clips - 3), blows))
+    batches = _loader(manifest, batch_size=1, workers=2, prefetch=1, timeout=4).training(0, drawn=drawn)
+    for number, (batch, wanted) in enumerate(zip(batches, alone, strict=True)):
+        assert _same([batch], [wanted])
+        for worker in multiprocessing.active_children()[:1] if number in moments else ():
+            assert worker.pid is not None
+            os.kill(worker.pid, blow)
+    assert caplog.text.count("again") == blows
+    assert not multiprocessing.active_children()
+
+
+@pytest.mark.parametrize(
+    ("fault", "why"), [("dies", "the process that read it died"), ("hangs", "not read within 3 s")]
+)
+def test_a_clip_that_takes_its_worker_down_twice_is_named(fault: str, why: str, manifest: Manifest) -> None:
+    dataset = Faulty(make_dataset(manifest.split("train")), 6, fault)
+    order = [batch.clip_ids for batch in _loader(manifest, batch_size=2).training(0)]
+    before = next(i for i, ids in enumerate(order) if "clip 6" in ids)
+    given = []
+    with pytest.raises(ClipError, match=rf"^clip 'clip 6': .*6\.mp4: {why}.*, twice; .*data.bad_clips: quarantine"):
+        given.extend(ClipLoader(dataset, 2, workers=2, timeout=3).training(0))
+    assert [batch.clip_ids for batch in given] == order[: len(given)]  # a dead worker's finished batches are lost
+    assert len(given) <= before
+    assert not multiprocessing.active_children()
 
 
 def _alive(process: int) -> bool:
