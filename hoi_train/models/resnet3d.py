@@ -25,6 +25,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import conv3d, pad
 
 Block = Literal["basic", "bottleneck"]
 Size = tuple[int, int, int]
@@ -83,20 +84,22 @@ class ResNet3d(nn.Module):
 
 
 class _Conv3d(nn.Conv3d):
-    """A convolution that computes in float32 where torch's bfloat16 one on a CPU is wrong.
+    """A convolution that itself adds the zeros around few frames, rows or columns in bfloat16 on a CPU.
 
-    With no more frames, rows or columns than the padded kernel has, oneDNN's kernels for AVX-512 return wrong gradients
-    of the weights, 75 % off and more, or write beyond their buffers and end the process (torch 2.14.1; seen with 3×3×3
-    and 2 frames, with 5×5×5 and 2 to 4, with 7×7×7 and 1 to 7, and with 7×7×7 and 2 rows).
+    With no more of them than the kernel is long, and the padding left to torch, oneDNN's kernels for AVX-512 return
+    wrong gradients of the weights, 75 % off and more, or write beyond their buffers and end the process (torch 2.14.1;
+    seen with 3×3×3 and 2 frames, with 5×5×5 and 2 to 4, with 7×7×7 and 1 to 7, and with 7×7×7 and 2 rows).
     """
 
     def forward(self, input: Tensor) -> Tensor:
         """Return the convolution of ``[N, C, T, H, W]``."""
-        small = any(size <= kernel for size, kernel in zip(input.shape[2:], self.kernel_size, strict=True))
-        if small and input.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
-            with torch.autocast("cpu", enabled=False):
-                return super().forward(input.float())
-        return super().forward(input)
+        if input.device.type != "cpu" or not torch.is_autocast_enabled("cpu"):
+            return super().forward(input)
+        few = [size <= kernel for size, kernel in zip(input.shape[2:], self.kernel_size, strict=True)]
+        sides = [int(side) for side in self.padding]
+        ours, theirs = ([side * (own == mine) for side, own in zip(sides, few, strict=True)] for mine in (True, False))
+        padded = pad(input, [side for side in reversed(ours) for _ in range(2)]) if any(ours) else input
+        return conv3d(padded, self.weight, self.bias, self.stride, theirs, self.dilation, self.groups)
 
 
 def _stem(channels: int) -> nn.Sequential:
