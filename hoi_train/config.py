@@ -86,7 +86,7 @@ class Data(Strict):
 
     manifest: Path
     root: Path | None = None
-    reader: Literal["auto", "decord", "pyav", "frames"] = "auto"
+    reader: Literal["auto", "pyav", "frames", "zip", "torchcodec", "decord"] = "auto"
     num_frames: Annotated[int, Ge(1)] = 10
     plan: FramePlan = _default("segments")
     train: Transform
@@ -94,6 +94,9 @@ class Data(Strict):
     sampling: Sampling = _default("instance")
     mixing: Mixing = _default("none")
     workers: Annotated[int, Ge(0)] = 2
+    timeout: Annotated[float, Gt(0)] = 300.0  # seconds that a worker may read at a clip
+    bad_clips: Literal["stop", "quarantine"] = "stop"
+    quarantine: Path | None = None
 
 
 class Model(Strict):
@@ -157,6 +160,14 @@ class RunConfig(Strict):
     wandb: Wandb = Field(default_factory=Wandb)
 
     @model_validator(mode="after")
+    def _quarantine_has_a_list(self) -> RunConfig:
+        if self.data.bad_clips == "quarantine" and self.data.quarantine is None:
+            raise ValueError(
+                "data.quarantine: missing; bad_clips: quarantine needs the quarantine.json of hoi-data verify"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _every_task_has_a_loss(self) -> RunConfig:
         for task, config in self.tasks.items():
             if config.loss is None and self.loss is None:
@@ -181,7 +192,15 @@ class RunConfig(Strict):
 
 
 # Keys that change where or how fast a run goes, never its result: they may differ when it is resumed.
-FREE_KEYS = ("runs", "data.root", "data.workers", "checkpoints.every_minutes", "checkpoints.every_steps", "wandb")
+FREE_KEYS = (
+    "runs",
+    "data.root",
+    "data.workers",
+    "data.timeout",
+    "checkpoints.every_minutes",
+    "checkpoints.every_steps",
+    "wandb",
+)
 
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:

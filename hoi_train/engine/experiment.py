@@ -15,9 +15,10 @@ from hoi_train.config import ConfigError, RunConfig
 from hoi_train.data.class_sampling import SAMPLING
 from hoi_train.data.dataset import ClipDataset
 from hoi_train.data.loader import ClipLoader
-from hoi_train.data.manifest import read_manifest
+from hoi_train.data.manifest import Manifest, read_manifest
 from hoi_train.data.mixing import MIXING, Mixing
 from hoi_train.data.pair_dataset import PairDataset
+from hoi_train.data.quarantine import LeftOut, leave_out, read_quarantine, refusal
 from hoi_train.data.sampling import PLANS
 from hoi_train.data.transforms import TRANSFORMS
 from hoi_train.engine.evaluation import Judged, Measure
@@ -57,6 +58,7 @@ class Experiment:
     monitor: str
     measures: Mapping[Split, Mapping[str, Measure]]
     object_classes: ClassList | None = None
+    left_out: LeftOut | None = None
     weights_report: LoadReport | None = None
 
     def judged(self, split: Split) -> dict[str, Judged]:
@@ -77,6 +79,7 @@ class Material:
         make_loader: as in ``Context``.
         measures: of each split, by task, what is measured beyond the classes.
         object_classes: classes of the objects of pairs; ``None`` if the data list none.
+        left_out: the clips in quarantine; ``None`` without one.
     """
 
     tasks: Mapping[str, Task]
@@ -86,6 +89,7 @@ class Material:
     make_loader: Callable[[Split, Tensor, int], ClipLoader]
     measures: Mapping[Split, Mapping[str, Measure]] = field(default_factory=dict)
     object_classes: ClassList | None = None
+    left_out: LeftOut | None = None
 
 
 def assemble(config: RunConfig, *, rank: int = 0, world_size: int = 1) -> Experiment:
@@ -202,6 +206,7 @@ def compose(
         monitor=config.checkpoints.monitor or f"{first.name}/{'recall_macro' if first.labels == 'single' else 'map'}",
         measures=material.measures,
         object_classes=material.object_classes,
+        left_out=material.left_out,
     )
     _check_validation(experiment)
     if len(method.stages()) > 1 and config.training.patience is not None:
@@ -240,7 +245,7 @@ def _refusals_of(part: str) -> Iterator[None]:
 
 def _material(config: RunConfig, rank: int, world_size: int) -> Material:
     """Read the manifest; raises ``ConfigError`` or ``ManifestError`` if it is not sound or does not fit."""
-    manifest = read_manifest(config.data.manifest, config.data.root)
+    manifest, left_out = _sound_clips(config)
     check_tasks(config, manifest)
     tasks, data = {name: manifest.tasks[name] for name in config.tasks}, config.data
     transforms = build(data.train, TRANSFORMS), build(data.evaluation, TRANSFORMS)
@@ -257,7 +262,7 @@ def _material(config: RunConfig, rank: int, world_size: int) -> Material:
         make = partial(PairDataset, objects=manifest.object_classes)
     made = {split: make(clips, tasks, transforms, **options) for split, clips in views.items() if len(clips)}
     datasets = {split: dataset for split, dataset in made.items() if len(dataset)}
-    loader = partial(ClipLoader, rank=rank, world_size=world_size, workers=data.workers)
+    loader = partial(ClipLoader, rank=rank, world_size=world_size, workers=data.workers, timeout=data.timeout)
     return Material(
         tasks=tasks,
         counts={split: {name: clips.counts(name) for name in tasks} for split, clips in views.items()},
@@ -270,7 +275,22 @@ def _material(config: RunConfig, rank: int, world_size: int) -> Material:
             if isinstance(dataset, PairDataset) and split != "train"
         },
         object_classes=manifest.object_classes,
+        left_out=left_out,
     )
+
+
+def _sound_clips(config: RunConfig) -> tuple[Manifest, LeftOut | None]:
+    """Read the manifest, without what is in quarantine; raises ``ConfigError`` if bad clips are to stop the run."""
+    data = config.data
+    manifest = read_manifest(data.manifest, data.root)
+    if data.quarantine is None:
+        return manifest, None
+    bad = read_quarantine(data.quarantine, manifest)
+    if data.bad_clips == "quarantine":
+        return leave_out(manifest, bad, data.quarantine)
+    if bad:
+        raise ConfigError(refusal(data.quarantine, bad))
+    return manifest, None
 
 
 def _check_validation(experiment: Experiment) -> None:

@@ -11,8 +11,11 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from data_tools.verify import Report, check_clip, verify_manifest
-from hoi_train.data.manifest import ManifestError, write_manifest
+from data_tools.verify import verify_manifest
+from data_tools.verify_clip import check_clip
+from data_tools.verify_report import Report
+from hoi_train.data.manifest import ManifestError, read_manifest, write_manifest
+from hoi_train.data.quarantine import read_quarantine
 from hoi_train.records import ClassList, Clip, Task, UserError
 from tests.videos import encode, numbered, write_image
 
@@ -27,7 +30,9 @@ def manifest_of(folder: Path, rows: list[dict[str, Any]]) -> Path:
 def verify(path: Path, **options: Any) -> tuple[Report, str]:
     stream = io.StringIO()
     console = Console(file=stream, width=200)
-    return verify_manifest(path, path.parent / "out", workers=1, console=console, **options), stream.getvalue()
+    report = verify_manifest(path, path.parent / "out", workers=1, console=console, **options)
+    assert report is not None
+    return report, stream.getvalue()
 
 
 @pytest.fixture
@@ -72,7 +77,7 @@ def test_every_kind_of_bad_clip_is_said(tmp_path: Path, video: Path, test_data: 
     assert {clip.clip_id: clip.fault for clip in report.bad} == {
         "1": "missing",
         "2": "missing",
-        "3": "unreadable",
+        "3": "shorter",
         "4": "unreadable",
         "5": "unreadable",
         "6": "unreadable",
@@ -92,34 +97,38 @@ def test_every_kind_of_bad_clip_is_said(tmp_path: Path, video: Path, test_data: 
     assert texts["13"].startswith("no frame from 1.0 s until the end; it has 30 frames")
     assert texts["15"] == "it ends at about 1.000 s, the manifest's end is 1.2 s"
     assert [clip.clip_id for clip in report.bad] == sorted(texts, key=int)
-    assert "18 clips, 14 bad (7 unreadable, 3 missing, 2 shorter, 2 empty)" in shown
+    assert "18 clips, 14 bad (6 unreadable, 3 missing, 3 shorter, 2 empty)" in shown
     assert "… and 4 more" in shown
 
 
 def test_reports_say_the_same_in_text_and_json(tmp_path: Path, video: Path) -> None:
-    path = manifest_of(tmp_path, [{"path": video.name}, {"path": "gone.mp4", "split": "val"}])
+    path = manifest_of(tmp_path, [{"path": video.name, "num_frames": 29}, {"path": "gone.mp4", "split": "val"}])
     report, _ = verify(path, timeout=30.0, reader="pyav")
     lines = (tmp_path / "out" / "verify.txt").read_text().splitlines()
+    notes = ["colour range: 1 unspecified", "fit for seeking readers: 1 of 1 video clips"]
+    gone = "no such file; check the manifest's root"
     assert lines == [
         f"{path}: 2 clips, 1 bad (1 missing)",
-        f"missing: clip '1' (val): {tmp_path / 'gone.mp4'}: no such file",
+        "1 warnings (1 frames)",
+        *notes,
+        f"missing: clip '1' (val): {tmp_path / 'gone.mp4'}: {gone}",
+        f"warning, frames: clip '0' (train): {video}: it has 30 frames, the manifest says 29",
     ]
+    bad = {"clip_id": "1", "path": str(tmp_path / "gone.mp4"), "split": "val", "fault": "missing", "text": gone}
+    warning = {"clip_id": "0", "path": str(video), "split": "train", "warning": "frames"}
     assert json.loads((tmp_path / "out" / "verify.json").read_text()) == {
         "manifest": str(path),
         "reader": "pyav",
         "timeout": 30.0,
         "clips": 2,
-        "bad": [
-            {
-                "clip_id": "1",
-                "path": str(tmp_path / "gone.mp4"),
-                "split": "val",
-                "fault": "missing",
-                "text": "no such file",
-            }
-        ],
+        "known": 0,
+        "bad": [bad],
+        "warnings": [{**warning, "text": "it has 30 frames, the manifest says 29"}],
+        "notes": notes,
         "counts": {"missing": 1},
+        "warning_counts": {"frames": 1},
     }
+    assert read_quarantine(tmp_path / "out" / "quarantine.json", read_manifest(path)) == {"1": f"missing: {gone}"}
     assert report.counts() == {"missing": 1}
 
 
@@ -157,9 +166,11 @@ def test_wrong_options_are_refused(tmp_path: Path, video: Path) -> None:
         verify_manifest(path, tmp_path / "out", reader="pyva")
     with pytest.raises(ManifestError, match="no such file"):
         verify_manifest(tmp_path / "none.csv", tmp_path / "out")
+    with pytest.raises(UserError, match=r"--measured: .* is the folder of .*m\.jsonl itself, which is left as it is"):
+        verify_manifest(path, tmp_path, measured=True)
     assert not (tmp_path / "out").exists()
 
 
 def test_the_check_of_one_clip(video: Path) -> None:
     clip = Clip("a", video, "train", {}, num_frames=30, end=1.0)
-    assert check_clip(clip, reader="auto") is None
+    assert check_clip(clip, reader="auto").fault is None
