@@ -1,169 +1,194 @@
-"""What is in a manifest: class counts, groups, lengths and sizes, as tables in the terminal and as a plot a task."""
+"""What is in a manifest: class counts and the length of the tail, what occurs together, groups, lengths, sizes, shift.
+
+Tables in the terminal; below ``--out`` a PNG a plot, ``stats.json`` with all numbers, and ``stats.html``, one page with
+everything in it that needs nothing else.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-import pyarrow.compute as pc
-from numpy.typing import NDArray
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
+from data_tools.jobs import write_atomically
+from data_tools.stats_clips import ClipFacts, clip_facts
+from data_tools.stats_probe import ProbeFacts, probe_files
+from data_tools.stats_tables import (
+    class_header,
+    class_rows,
+    clip_rows,
+    probe_rows,
+    table,
+    task_line,
+    task_lines,
+    together_rows,
+    together_title,
+    total_row,
+    unreadable_lines,
+)
+from data_tools.stats_tasks import TaskFacts, Together, all_together, task_facts
 from hoi_train.data.manifest import Manifest, read_manifest
-from hoi_train.records import SPLITS, Split, Task
+from hoi_train.records import Split, UserError
 
-Numbers = NDArray[np.float64]
-Counts = Mapping[Split, tuple[int, ...]]
+REPORT, PAGE = "stats.json", "stats.html"
 
 
-def show_stats(path: Path, out: Path | None = None, console: Console | None = None) -> list[Path]:
-    """Print the tables of a manifest; below ``out`` write ``class_counts_<task>.png`` for each task.
+@dataclass(frozen=True)
+class Statistics:
+    """All there is to say of a manifest.
+
+    Args:
+        manifest: which.
+        clips: of each split that has any.
+        tasks: in the order of the manifest.
+        together: what occurs together.
+        probe: what the files' headers say, if they were read.
+    """
+
+    manifest: Manifest
+    clips: Mapping[Split, ClipFacts]
+    tasks: tuple[TaskFacts, ...]
+    together: tuple[Together, ...]
+    probe: ProbeFacts | None
+
+
+def show_stats(
+    path: Path, out: Path | None = None, console: Console | None = None, *, probe: bool = False, workers: int = 1
+) -> list[Path]:
+    """Print the tables of a manifest; below ``out`` write plots, numbers and the page.
+
+    Args:
+        path: the manifest.
+        out: a folder, made if it is not there.
+        console: where the tables are shown.
+        probe: read the headers of the files, too.
+        workers: processes that do so.
 
     Returns:
-        The plots written.
+        The files written.
     """
-    manifest = read_manifest(path)
+    if workers < 1:
+        raise UserError(f"--workers must be at least 1, got {workers}")
+    manifest = read_manifest(path, tracks=False)
     console = console or Console()
-    _say(console, f"{manifest.path}: {len(manifest):,} clips")
-    console.print(clip_table(manifest))
-    for task in manifest.tasks.values():
-        _say(console, f"\n{task_line(manifest, task)}")
-        console.print(class_table(manifest, task))
-    for warning in manifest.warnings:
-        _say(console, f"note: {warning}")
-    return _plots(manifest, out, console) if out else []
-
-
-def class_counts(manifest: Manifest, task: Task) -> Counts:
-    """Return how often each class occurs in each split that has clips."""
-    views = {split: manifest.split(split) for split in SPLITS}
-    return {split: view.counts(task.name).positives for split, view in views.items() if len(view)}
-
-
-def by_count(counts: Counts) -> list[int]:
-    """Return class ids, the most frequent in the first split (train, if there is one) first; of equals the lower id."""
-    first = next(iter(counts.values()))
-    return sorted(range(len(first)), key=lambda class_id: (-first[class_id], class_id))
-
-
-def imbalance(counts: Counts) -> float:
-    """Return the imbalance factor: the count of the most frequent class over that of the rarest, in train.
-
-    Classes that train never has are left out; nan if it has none at all.
-    """
-    present = [count for count in counts.get("train", ()) if count]
-    return max(present) / min(present) if present else float("nan")
-
-
-def task_line(manifest: Manifest, task: Task) -> str:
-    """Describe a task and its imbalance in a line."""
-    counts = class_counts(manifest, task)
-    absent = sum(not count for count in counts.get("train", ()))
-    never = f", {absent} classes never in train" if absent else ""
-    return (
-        f"{task.name}: {task.labels}-label, {task.num_classes} classes, imbalance factor {imbalance(counts):.4g}{never}"
+    found = Statistics(
+        manifest,
+        clip_facts(manifest),
+        tuple(task_facts(manifest, task) for task in manifest.tasks.values()),
+        tuple(all_together(manifest)),
+        probe_files(manifest, workers, console) if probe else None,
     )
+    _show(found, console)
+    written = _write(found, out) if out else []
+    for file in written:
+        _say(console, f"written: {file}")
+    return written
 
 
-def class_table(manifest: Manifest, task: Task) -> Table:
-    """Return the counts of a task's classes, the most frequent in train first."""
-    counts = class_counts(manifest, task)
-    table = _table(["id", "class", *counts], texts=("class",))
-    for class_id in by_count(counts):
-        cells = (f"{of[class_id]:,}" for of in counts.values())
-        table.add_row(str(class_id), escape(task.classes.names[class_id]), *cells)
-    table.add_section()
-    totals = (manifest.split(split).counts(task.name).num_samples for split in counts)
-    table.add_row("", f"all {task.of}s", *(f"{total:,}" for total in totals))
-    return table
+def as_json(found: Statistics) -> dict[str, Any]:
+    """Return all numbers as plain JSON values; what is undefined is null."""
+    clips = {split: asdict(of) for split, of in found.clips.items()}
+    for of in clips.values():
+        del of["lengths"]
+    return {
+        "manifest": str(found.manifest.path),
+        "clips": clips,
+        "tasks": {of.task.name: _task_json(of) for of in found.tasks},
+        "together": [
+            {"tasks": [of.one.name, of.other.name], "of": of.one.of, "classes_and_count": of.entries().tolist()}
+            for of in found.together
+        ],
+        "files": found.probe and asdict(found.probe),
+        "notes": list(found.manifest.warnings),
+    }
 
 
-def clip_table(manifest: Manifest) -> Table:
-    """Return what is known of the clips themselves, a column a split; lines without any content are left out."""
-    views = {split: view for split in SPLITS if len(view := manifest.split(split))}
-    groups, shared = _group_counts(views)
-    on_disk = [list(_sizes(view)) for view in views.values()]
-    sizes = [np.array([size for size in of if size is not None], np.float64) for of in on_disk]
-    table = _table(["", *views], texts=("",))
-    for name, cells in (
-        ("clips", [f"{len(view):,}" for view in views.values()]),
-        ("groups (subjects, sources)", groups),
-        ("  of them in another split too", shared),
-        ("seconds, min / median / max", [_spread(_seconds(view)) for view in views.values()]),
-        ("frames, min / median / max", [_spread(_column(view, "num_frames")) for view in views.values()]),
-        ("MB in all", [f"{of.sum() / 1e6:,.1f}" if len(of) else "" for of in sizes]),
-        ("kB a file, min / median / max", [_spread(of / 1e3) for of in sizes]),
-        ("files missing on disk", [f"{of.count(None):,}" for of in on_disk]),
-    ):
-        if any(cells):
-            table.add_row(name, *cells)
-    return table
+def _task_json(facts: TaskFacts) -> dict[str, Any]:
+    return {
+        "labels": facts.task.labels,
+        "of": facts.task.of,
+        "classes": list(facts.task.classes),
+        "counts": facts.counts,
+        "samples": facts.samples,
+        "tail_of": facts.tail_of,
+        "imbalance_factor": _or_null(facts.imbalance),
+        "gini": _or_null(facts.gini),
+        "shots": facts.shots,
+        "samples_by_number_of_labels": facts.labels_each,
+        "shift_from_train": {
+            split: {
+                "jensen_shannon_bits": _or_null(shift.divergence),
+                "share_ratios": [_or_null(ratio) for ratio in shift.ratios.tolist()],
+            }
+            for split, shift in facts.shift.items()
+        },
+    }
 
 
-def _plots(manifest: Manifest, out: Path, console: Console) -> list[Path]:
-    from data_tools.plots import plot_class_counts
+def _or_null(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _show(found: Statistics, console: Console) -> None:
+    _say(console, f"{found.manifest.path}: {len(found.manifest):,} clips")
+    console.print(table(["", *found.clips], clip_rows(found.clips), 0))
+    if found.probe:
+        console.print(table(["headers of the files", ""], probe_rows(found.probe), 1))
+        for line in unreadable_lines(found.probe):
+            _say(console, line)
+    for facts in found.tasks:
+        _say(console, f"\n{task_line(facts)}")
+        console.print(table(class_header(facts), class_rows(facts), 1, total_row(facts)))
+        for line in task_lines(facts):
+            _say(console, line)
+    for together in found.together:
+        if rows := together_rows(together):
+            _say(console, f"\n{together_title(together)}, the most frequent:")
+            console.print(table([together.one.name, together.other.name, f"{together.one.of}s"], rows, 1))
+    for warning in found.manifest.warnings:
+        _say(console, f"note: {warning}")
+
+
+def _write(found: Statistics, out: Path) -> list[Path]:
+    from data_tools.page import Picture, page
 
     out.mkdir(parents=True, exist_ok=True)
-    files = []
-    for task in manifest.tasks.values():
-        counts = class_counts(manifest, task)
-        files.append(out / f"class_counts_{task.name}.png")
-        plot_class_counts(files[-1], task, counts, by_count(counts), task_line(manifest, task))
-        _say(console, f"plot: {files[-1]}")
-    return files
+    pictures = [Picture((out / f"{name}.png"), alt) for name, alt in _draw(found, out).items()]
+    write_atomically(out / REPORT, json.dumps(as_json(found), ensure_ascii=False, allow_nan=False) + "\n")
+    write_atomically(out / PAGE, page(found, pictures))
+    return [*(picture.file for picture in pictures), out / REPORT, out / PAGE]
+
+
+def _draw(found: Statistics, out: Path) -> dict[str, str]:
+    """Draw the plots; return for each its name and what it shows in words."""
+    from data_tools.plots import plot_class_counts, plot_lengths, plot_shift, plot_together
+
+    shown: dict[str, str] = {}
+    lengths = {split: of.lengths for split, of in found.clips.items() if len(of.lengths)}
+    if lengths:
+        plot_lengths(out / "lengths.png", lengths)
+        shown["lengths"] = "Histogram of the lengths of the clips of each split; the table above has the spread"
+    for facts in found.tasks:
+        name = facts.task.name
+        if any(map(any, facts.counts.values())):
+            plot_class_counts(out / f"class_counts_{name}.png", facts, task_line(facts))
+            shown[f"class_counts_{name}"] = f"Class counts. {task_line(facts)}; the table below has all numbers"
+        if any(math.isfinite(shift.divergence) for shift in facts.shift.values()):
+            plot_shift(out / f"shift_{name}.png", facts, f"{name}: shares of classes in train and elsewhere")
+            shown[f"shift_{name}"] = f"Shares of the classes of {name} in val and test over those in train"
+    for together in found.together:
+        name = "_".join(dict.fromkeys((together.one.name, together.other.name)))
+        if together_rows(together):
+            plot_together(out / f"together_{name}.png", together, together_title(together))
+            shown[f"together_{name}"] = f"Map of how often classes occur together. {together_title(together)}"
+    return shown
 
 
 def _say(console: Console, text: str) -> None:
     """Print a line as it is, whatever brackets are in its names."""
     console.print(text, markup=False, highlight=False, soft_wrap=True)
-
-
-def _table(columns: Sequence[str], texts: Sequence[str]) -> Table:
-    table = Table()
-    for column in columns:
-        table.add_column(column, justify="left" if column in texts else "right")
-    return table
-
-
-def _group_counts(views: Mapping[Split, Manifest]) -> tuple[list[str], list[str]]:
-    """Return for each split how many groups it has, and how many of them other splits have too."""
-    columns = {split: pc.drop_null(view.table.column("group").cast("string")) for split, view in views.items()}
-    groups = {split: set(pc.unique(column).to_pylist()) for split, column in columns.items()}
-    if not any(groups.values()):
-        return [], []
-    others = {split: set().union(*(of for other, of in groups.items() if other != split)) for split in groups}
-    shared = (own & others[split] for split, own in groups.items())
-    return [f"{len(own):,}" for own in groups.values()], [f"{len(both):,}" for both in shared]
-
-
-def _column(view: Manifest, name: str) -> Numbers:
-    return np.asarray(pc.drop_null(view.table.column(name)), np.float64)
-
-
-def _seconds(view: Manifest) -> Numbers:
-    """Return the lengths that the manifest itself tells: from start and end, or from frames and their rate."""
-    table = view.table
-    stretch = pc.subtract(table.column("end"), pc.fill_null(table.column("start"), 0.0))
-    frames = pc.divide(table.column("num_frames").cast("float64"), table.column("fps"))
-    return np.asarray(pc.drop_null(pc.coalesce(stretch, frames)), np.float64)
-
-
-def _spread(values: Numbers) -> str:
-    if not len(values):
-        return ""
-    shown = (float(values.min()), float(np.median(values)), float(values.max()))
-    return " / ".join(f"{value:,.0f}" if value >= 100 else f"{value:.3g}" for value in shown)
-
-
-def _sizes(view: Manifest) -> Iterator[int | None]:
-    """Yield the bytes of each different file or frame folder, ``None`` if it is missing."""
-    for path in dict.fromkeys(view.table.column("path").to_pylist()):
-        place = view.root / path
-        try:
-            files = list(place.iterdir()) if place.is_dir() else [place]
-            yield sum(file.stat().st_size for file in files)
-        except OSError:
-            yield None
