@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -10,20 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from data_tools.lists import Listing, label_names, read_classes, read_list
-from data_tools.sources import IMAGE_SUFFIXES, Imported, count_images, is_clip, is_plain, is_video, write_import
+from data_tools.sources import SPLIT_NAMES, Imported, count_images, draw_val, find_clips, is_clip, write_import
 from hoi_train.data.manifest_tasks import task_name_fault
 from hoi_train.data.problems import Problems
-from hoi_train.engine.randomness import seed_of
 from hoi_train.records import SPLITS, ClassList, Split, Task, UserError
-
-ALIASES: Mapping[str, Split] = {
-    "train": "train",
-    "val": "val",
-    "valid": "val",
-    "validation": "val",
-    "validate": "val",
-    "test": "test",
-}
 
 
 @dataclass(frozen=True)
@@ -110,10 +99,7 @@ def _with_val(clips: Sequence[Found], fraction: float, seed: int) -> tuple[list[
     for clip in clips:
         if clip.split == "train":
             by_label[clip.label].append(clip.path)
-    drawn: set[str] = set()
-    for paths in by_label.values():
-        paths.sort(key=lambda path: seed_of(seed, "val", path))
-        drawn.update(paths[: min(int(fraction * len(paths) + 0.5), len(paths) - 1)])
+    drawn = draw_val(by_label, fraction, seed)
     return [replace(clip, split="val") if clip.path in drawn else clip for clip in clips], len(drawn)
 
 
@@ -123,7 +109,7 @@ def _in_lists(folder: Path, lists: Mapping[Split, Path], classes: Path | None) -
     tops = [top for top in _visible(folder) if top.is_dir()]
     listings: dict[Split, Listing] = {}
     for split, file in lists.items():
-        bases = [folder, *(top for top in tops if ALIASES.get(top.name.lower()) == split)]
+        bases = [folder, *(top for top in tops if SPLIT_NAMES.get(top.name.lower()) == split)]
         listings[split] = read_list(file, bases, problems)
     names, name_of = label_names(list(listings.values()), known, problems)
     search = Search()
@@ -153,7 +139,7 @@ def _in_lists(folder: Path, lists: Mapping[Split, Path], classes: Path | None) -
 
 def _in_folders(folder: Path) -> tuple[Search, list[str]]:
     tops = [top for top in _visible(folder) if top.is_dir()]
-    splits = {top: ALIASES[top.name.lower()] for top in tops if top.name.lower() in ALIASES}
+    splits = {top: SPLIT_NAMES[top.name.lower()] for top in tops if top.name.lower() in SPLIT_NAMES}
     search = Search()
     if "train" in splits.values():
         _refuse_twice(splits)
@@ -165,7 +151,7 @@ def _in_folders(folder: Path) -> tuple[Search, list[str]]:
     for top, split in splits.items():
         for child in _visible(top):
             if not child.is_dir():
-                search.passed_over[_unknown(child, "file outside the class folders")] += 1
+                search.passed_over[f"{child.suffix or 'unnamed'} file outside the class folders"] += 1
                 continue
             found = list(_clips(folder, child, child.name, split, search))
             search.clips += found
@@ -189,29 +175,9 @@ def _refuse_twice(splits: Mapping[Path, Split]) -> None:
 
 def _clips(root: Path, top: Path, label: str, split: Split, search: Search) -> Iterator[Found]:
     """Yield the videos and frame folders below a class folder, in the order of their names."""
-    for folder, children, files in os.walk(top):
-        children[:] = sorted(child for child in children if child[0] != ".")
-        paths = [Path(folder, file) for file in sorted(files) if file[0] != "."]
-        videos = [path for path in paths if is_video(path)]
-        images = [path for path in paths if path.suffix.lower() in IMAGE_SUFFIXES]
-        if images and not videos and Path(folder) != top:
-            videos, images, children[:] = [Path(folder)], [], []
-        for path in images:
-            search.passed_over[f"{path.suffix} image that is not in a frame folder of its own"] += 1
-        for path in paths:
-            if not is_video(path) and path.suffix.lower() not in IMAGE_SUFFIXES:
-                search.passed_over[_unknown(path, "file")] += 1
-        for path in videos:
-            relative = path.relative_to(root).as_posix()
-            if is_plain(relative):
-                yield Found(relative, label, split)
-            else:
-                search.passed_over["clip whose name holds control characters or is not UTF-8"] += 1
+    for path in find_clips(root, top, search.passed_over):
+        yield Found(path, label, split)
 
 
 def _visible(folder: Path) -> list[Path]:
     return sorted(entry for entry in folder.iterdir() if entry.name[0] != ".")
-
-
-def _unknown(path: Path, what: str) -> str:
-    return f"{path.suffix or 'unnamed'} {what}"

@@ -9,15 +9,15 @@ column names is passed over; so are a BOM, CRLF and empty lines.
 from __future__ import annotations
 
 import csv
-import os
 import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path, PurePosixPath
+from pathlib import Path
+from typing import Literal
 
-from data_tools.sources import is_clip, is_plain, is_video, numbered_lines
+from data_tools.sources import inside, is_clip, is_plain, is_video, numbered_lines
 from hoi_train.data.problems import Problems
 from hoi_train.records import nearest
 
@@ -43,6 +43,7 @@ class Listing:
     file: Path
     base: Path
     entries: tuple[Entry, ...]
+    unit: Literal["line", "row"] = "line"
 
 
 def read_list(file: Path, bases: Sequence[Path], problems: Problems) -> Listing:
@@ -69,13 +70,13 @@ def read_list(file: Path, bases: Sequence[Path], problems: Problems) -> Listing:
     base = max(bases, key=lambda folder: sum(is_clip(folder / cells[path]) for _, cells in rows))
     entries = []
     for line, cells in rows:
-        inside = _inside(base, cells[path])
-        if inside is None:
+        relative = inside(base, cells[path])
+        if relative is None:
             problems.add(file, line, f"path {cells[path]!r:.80} leaves the folder {base}")
-        elif not is_plain(inside + cells[label]):
+        elif not is_plain(relative + cells[label]):
             problems.add(file, line, f"{cells[path]!r:.80} {cells[label]!r:.40} contains control characters")
         else:
-            entries.append(Entry(inside, cells[label], line))
+            entries.append(Entry(relative, cells[label], line))
     return Listing(file, base, tuple(entries))
 
 
@@ -127,7 +128,7 @@ def label_names(
         def number(place: int, bad: list[Entry] = bad) -> int:
             return bad[place].line
 
-        problems.add_rows(listing.file, range(len(bad)), len(bad), text, number, "line")
+        problems.add_rows(listing.file, range(len(bad)), len(bad), text, number, listing.unit)
     return names, {label: name or label for label, name in found.items()}
 
 
@@ -189,15 +190,3 @@ def _ascends(cells: Sequence[str]) -> bool:
 
 def _like_path(cell: str, bases: Sequence[Path]) -> bool:
     return is_video(Path(cell)) or any(is_clip(base / cell) for base in bases)
-
-
-def _inside(base: Path, path: str) -> str | None:
-    """Return a path relative to a folder, or ``None`` if it leads out of it."""
-    parts = PurePosixPath(path)
-    if ".." in parts.parts:
-        return None
-    if parts.is_absolute():
-        # spelt through a link, perhaps, while the base is not; a link for the file itself is the user's own affair
-        parts = PurePosixPath(os.path.realpath(parts.parent)) / parts.name if "\0" not in path else parts
-        return parts.relative_to(base).as_posix() if parts.is_relative_to(base) else None
-    return parts.as_posix()

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pyarrow as pa
 
-from hoi_train.data.manifest import read_manifest, write_manifest
+from hoi_train.data.manifest import Manifest, written_manifest
 from hoi_train.data.problems import Problems
-from hoi_train.records import SPLITS, ClassList, Task
+from hoi_train.engine.randomness import seed_of
+from hoi_train.records import SPLITS, ClassList, Split, Task
 
 VIDEO_SUFFIXES = (".mp4", ".mkv", ".avi", ".mov", ".webm", ".m4v", ".mpg", ".mpeg", ".ts", ".wmv", ".flv", ".ogv")
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 MANIFEST = "manifest.parquet"
 MISSING = "missing_clips.txt"
+# what folders and columns call the splits; the words that Hugging Face knows are among them
+SPLIT_NAMES: Mapping[str, Split] = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "validate", "dev"), "val"),
+    **dict.fromkeys(("test", "testing", "eval", "evaluation"), "test"),
+}
 
 
 @dataclass(frozen=True)
@@ -27,10 +35,12 @@ class Imported:
     Args:
         path: the manifest.
         notes: a sentence each.
+        manifest: what the file holds, where it is in memory anyway.
     """
 
     path: Path
     notes: tuple[str, ...]
+    manifest: Manifest | None = None
 
 
 def is_video(path: Path) -> bool:
@@ -58,6 +68,52 @@ def clips_in(folder: Path) -> dict[str, Path]:
     # a video is taken before frames made from it
     found.update({entry.stem: entry for entry in entries if is_video(entry) and not entry.is_dir()})
     return found
+
+
+def find_clips(root: Path, top: Path, passed_over: Counter[str]) -> Iterator[str]:
+    """Yield the videos and frame folders below ``top``, relative to ``root``, by name; what is neither is counted."""
+    for folder, children, files in os.walk(top):
+        children[:] = sorted(child for child in children if child[0] != ".")
+        paths = [Path(folder, file) for file in sorted(files) if file[0] != "."]
+        videos = [path for path in paths if is_video(path)]
+        images = [path for path in paths if path.suffix.lower() in IMAGE_SUFFIXES]
+        if images and not videos and Path(folder) != top:
+            videos, images, children[:] = [Path(folder)], [], []
+        for path in images:
+            passed_over[f"{path.suffix} image that is not in a frame folder of its own"] += 1
+        for path in paths:
+            if not is_video(path) and path.suffix.lower() not in IMAGE_SUFFIXES:
+                passed_over[f"{path.suffix or 'unnamed'} file"] += 1
+        for path in videos:
+            relative = path.relative_to(root).as_posix()
+            if is_plain(relative):
+                yield relative
+            else:
+                passed_over["clip whose name holds control characters or is not UTF-8"] += 1
+
+
+def inside(base: Path, path: str) -> str | None:
+    """Return a path relative to a folder, or ``None`` if it leads out of it."""
+    parts = PurePosixPath(path)
+    if ".." in parts.parts:
+        return None
+    if parts.is_absolute():
+        # spelt through a link, perhaps, while the base is not; a link for the file itself is the user's own affair
+        parts = PurePosixPath(os.path.realpath(parts.parent)) / parts.name if "\0" not in path else parts
+        return parts.relative_to(base).as_posix() if parts.is_relative_to(base) else None
+    return parts.as_posix()
+
+
+def draw_val(by_class: Mapping[str, Collection[str]], fraction: float, seed: int) -> set[str]:
+    """Draw a fraction of the names of each class, rounded, but never all of them.
+
+    A name's place in the draw depends on nothing but itself and the seed.
+    """
+    drawn: set[str] = set()
+    for names in by_class.values():
+        ordered = sorted(names, key=lambda name: seed_of(seed, "val", name))
+        drawn.update(ordered[: min(int(fraction * len(ordered) + 0.5), len(ordered) - 1)])
+    return drawn
 
 
 def is_plain(name: str) -> bool:
@@ -103,13 +159,13 @@ def write_import(
         notes: what else the user should know.
         object_classes: classes that the objects of pairs may have.
     """
-    path = write_manifest(out / MANIFEST, rows, tasks, root, object_classes)
+    written = written_manifest(out / MANIFEST, rows, tasks, root, object_classes)
     (out / MISSING).unlink(missing_ok=True)  # that of an earlier import
     said = list(notes)
     if missing:
         (out / MISSING).write_text("".join(f"{split}\t{name}\n" for name, split in missing.items()), encoding="utf-8")
         said.insert(0, f"clips not on disk: {len(missing)} ({_by_split(missing)}); {out / MISSING} lists them")
-    return Imported(path, (*said, *read_manifest(path).warnings))
+    return Imported(written.path, (*said, *written.warnings), written)
 
 
 def _by_split(splits: Mapping[str, str]) -> str:

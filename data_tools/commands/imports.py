@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import argparse
+from contextlib import redirect_stdout
+from dataclasses import fields, replace
+from io import StringIO
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from data_tools.commands.common import Commands, add_command, add_out, say
@@ -82,8 +86,9 @@ def add_vidhoi(commands: Commands) -> None:
     more = """
 
 DIR of --annotations holds train_frame_annots.json and val_frame_annots.json (or one of them), obj_categories.json,
-pred_categories.json, and if wanted train_ and val_trajectories.json, and det_*_trajectories.json: detected tracks,
-which go to detections.parquet beside the manifest. Frames are counted in the video files as they are."""
+pred_categories.json, and if wanted train_ and val_trajectories.json, and det_val_frame_annots.json with
+det_val_trajectories.json: what was detected, which goes to detections.parquet beside the manifest. Frames are counted
+in the video files as they are."""
     parser = add_command(commands, "vidhoi", "make the manifest of VidHOI from its frame annotations", more)
     _add_pair_options(parser, "the folder of the annotation files")
     text = "list of key frames to leave out, such as 168_frames_to_remove.json"
@@ -140,7 +145,7 @@ def add_folder(commands: Commands) -> None:
     more = """
 
 Without lists, DIR holds one folder a class, or train, val and test with one folder a class in each
-(valid, validation and validate are taken for val). A clip is a video file or a folder of frame images.
+(other names of these, such as validation and dev, are known). A clip is a video file or a folder of frame images.
 
 A list has a clip a line, its cells separated by tabs, commas or blanks, in one of the forms
   path label            label path            index label path            index path label
@@ -149,12 +154,8 @@ DIR or to its folder of the split. The file of --classes has a name a line (ids 
     parser = add_command(commands, "folder", "make the manifest of videos in folders, or named in lists", more)
     parser.add_argument("folder", type=Path, metavar="DIR", help="folder of the videos")
     add_out(parser, "folder for the manifest")
-    text = "list of the training clips, or of all clips"
-    parser.add_argument("--list", "--train-list", type=Path, dest="train_list", metavar="FILE", help=text)
-    parser.add_argument("--val-list", type=Path, metavar="FILE", help="list of the val clips")
-    parser.add_argument("--test-list", type=Path, metavar="FILE", help="list of the test clips")
-    parser.add_argument("--classes", type=Path, metavar="FILE", help="class names of the labels in the lists")
-    parser.add_argument("--task", default="label", metavar="NAME", help="name of the task (%(default)s)")
+    _add_lists(parser)
+    _add_task(parser)
     text = "without val videos, this fraction of each class of train, which keeps one clip or more (%(default)s)"
     parser.add_argument("--val-fraction", type=float, default=0.2, metavar="F", help=text)
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the draw for --val-fraction (%(default)s)")
@@ -164,14 +165,100 @@ DIR or to its folder of the split. The file of --classes has a name a line (ids 
 def _folder(given: argparse.Namespace) -> int:
     from data_tools.folder import import_folder
 
-    lists: dict[Split, Path | None] = {"train": given.train_list, "val": given.val_list, "test": given.test_list}
     made = import_folder(
         given.folder,
         given.out,
-        lists={split: file for split, file in lists.items() if file},
+        lists=_lists(given),
         classes=given.classes,
         task=given.task,
         val_fraction=given.val_fraction,
         seed=given.seed,
     )
     return say(made)
+
+
+def _add_lists(parser: argparse.ArgumentParser) -> None:
+    text = "list of the training clips, or of all clips"
+    parser.add_argument("--list", "--train-list", type=Path, dest="train_list", metavar="FILE", help=text)
+    parser.add_argument("--val-list", type=Path, metavar="FILE", help="list of the val clips")
+    parser.add_argument("--test-list", type=Path, metavar="FILE", help="list of the test clips")
+
+
+def _lists(given: argparse.Namespace) -> dict[Split, Path]:
+    lists: dict[Split, Path | None] = {"train": given.train_list, "val": given.val_list, "test": given.test_list}
+    return {split: file for split, file in lists.items() if file}
+
+
+def _add_task(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--classes", type=Path, metavar="FILE", help="class names, a name or an id and a name a line")
+    parser.add_argument("--task", default="label", metavar="NAME", help="name of the task (%(default)s)")
+
+
+def add_import(commands: Commands) -> None:
+    """Add the command ``import``, with a sub-command for each of ``FORMATS``."""
+    more = "\n\n`hoi-data import FORMAT --help` says what a format needs."
+    parser = add_command(commands, "import", "make the manifest of clips that are annotated for other code", more)
+    formats = parser.add_subparsers(required=True, metavar="FORMAT")
+    kinetics = _add_format(formats, "kinetics", "the official csv files of Kinetics")
+    text = "csv files with label, youtube_id, time_start, time_end, split; clips are <youtube_id>_<start>_<end>.mp4"
+    kinetics.add_argument("--annotations", type=Path, nargs="+", required=True, metavar="FILE", help=text)
+    _add_task(kinetics)
+    slowfast = _add_format(formats, "slowfast", "lists for SlowFast, a path and a class id a line")
+    text = "what is between path and class id (default: a comma if most lines have one there, else blanks)"
+    slowfast.add_argument("--separator", metavar="TEXT", help=text)
+    pytorchvideo = _add_format(formats, "pytorchvideo", "lists for PyTorchVideo, a path and a class id a line")
+    mmaction2 = _add_format(formats, "mmaction2", "lists for MMAction2 of videos or frame folders, or json")
+    mmaction2.add_argument("--frames", action="store_true", help="frame folders: a path, its frames and a class id")
+    mmaction2.add_argument("--multi-label", action="store_true", help="any number of class ids a line")
+    for of_lists in (slowfast, pytorchvideo, mmaction2):
+        _add_lists(of_lists)
+        _add_task(of_lists)
+    huggingface = _add_format(formats, "huggingface", "a Hugging Face video folder, with or without metadata")
+    text = "column of the metadata that is a task; repeat it for several (label)"
+    huggingface.add_argument("--label", action="append", dest="labels", metavar="NAME", help=text)
+    text = "column of the path, if several end in file_name"
+    huggingface.add_argument("--file-column", metavar="NAME", help=text)
+    huggingface.add_argument("--classes", type=Path, metavar="FILE", help="class names for labels that are ids")
+    epic = _add_format(formats, "epic-kitchens", "the csv files of EPIC-KITCHENS-100: verb and noun of an action")
+    epic.add_argument("--all-nouns", action="store_true", help="all nouns of an action, instead of the first")
+    charades = _add_format(formats, "charades", "the csv files of Charades: all actions of a video")
+    text = "a row a video, or a row the time of an action (%(default)s)"
+    charades.add_argument("--level", choices=("video", "segment"), default="video", help=text)
+    ava = _add_format(formats, "ava", "the csv files of AVA: the actions of all persons around a key frame")
+    ava.add_argument("--window", type=float, default=3.0, metavar="SECONDS", help="length of a row (%(default)s)")
+    text = "where in the film the files begin: 900 if they were cut from minute 15 on (%(default)s)"
+    ava.add_argument("--offset", type=float, default=0.0, metavar="SECONDS", help=text)
+    for of_folder in (epic, charades, ava):
+        text = "the folder of the annotation files"
+        of_folder.add_argument("--annotations", type=Path, required=True, metavar="DIR", help=text)
+
+
+def _add_format(formats: Commands, name: str, text: str) -> argparse.ArgumentParser:
+    """Add a format with the options that all have."""
+    parser = add_command(formats, name, text)
+    parser.add_argument("--videos", type=Path, required=True, metavar="DIR", help="folder of the videos")
+    add_out(parser, "folder for the manifest")
+    text = "if the source has no val, this fraction of its train, by group where it names groups (%(default)s)"
+    parser.add_argument("--val-fraction", type=float, default=0.2, metavar="F", help=text)
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the draw for --val-fraction (%(default)s)")
+    parser.add_argument("--keep-missing", action="store_true", help="list clips that are not on disk, too")
+    parser.add_argument("--fps", type=float, metavar="F", help="frames a second of frame folders")
+    parser.add_argument("--dry-run", action="store_true", help="say what would come out, write nothing")
+    parser.set_defaults(command=_import, format=name)
+    return parser
+
+
+def _import(given: argparse.Namespace) -> int:
+    from data_tools.formats import run_import
+    from data_tools.formats.samples import Options
+
+    own = {name: value for name, value in vars(given).items() if name not in ("command", "format", "dry_run")}
+    options = Options(**{field.name: own.pop(field.name) for field in fields(Options)})
+    if "train_list" in own:
+        own = {"lists": _lists(given), **{name: own[name] for name in own if not name.endswith("_list")}}
+    if not given.dry_run:
+        return say(run_import(given.format, options, own))
+    with TemporaryDirectory() as folder, redirect_stdout(StringIO()) as said:
+        say(run_import(given.format, replace(options, out=Path(folder)), own))
+    print(said.getvalue().replace(folder, str(options.out)), end="dry run: nothing was written\n")
+    return 0
