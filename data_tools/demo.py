@@ -16,7 +16,8 @@ Tasks of the manifest:
 
 The group of a clip is its actor, with skin and sleeve of his own; no actor is in two splits. Training counts follow
 ``n_c = n_max imbalance^(-c / (C - 1))``, c = 0 .. C - 1 (Cui et al., CVPR 2019, section 5); val and test are balanced.
-``demo.json`` beside the manifest says the options, the counts and the exact imbalance.
+``demo.json`` beside the manifest says the options, the counts and the exact imbalance; ``detections.parquet`` holds
+what a detector might find in the clips of val and test (``demo_detections``).
 """
 
 from __future__ import annotations
@@ -36,10 +37,12 @@ from rich.console import Console
 from rich.progress import track
 
 from data_tools.demo_camera import Film, film
+from data_tools.demo_detections import detect
 from data_tools.demo_objects import NOUNS
 from data_tools.demo_pairs import PREDICATES, annotate, follow
 from data_tools.demo_scene import REVERSED, VERBS, Actor, acted_on, play
 from data_tools.encoding import write_mp4
+from hoi_train.data.detections_file import DETECTIONS, write_detections
 from hoi_train.data.manifest import write_manifest
 from hoi_train.data.manifest_tasks import DATASET_FILE
 from hoi_train.engine.randomness import seed_of
@@ -103,7 +106,10 @@ def make_demo(out: Path, *, clips: int = 300, imbalance: float = 50.0, size: int
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         made = pool.map(make, _plans(counts, seed))
         rows = list(track(made, "making clips", total=clips, console=console, disable=not console.is_terminal))
-    return write_manifest(out / "manifest.parquet", rows, TASKS, root=out, object_classes=ClassList(NOUNS))
+    classes = ClassList(NOUNS)
+    found = [detect(row, seed) for row in rows if row["split"] != "train"]
+    write_detections(out / DETECTIONS, found, classes)
+    return write_manifest(out / "manifest.parquet", rows, TASKS, root=out, object_classes=classes)
 
 
 def split_counts(clips: int, imbalance: float) -> Counts:
@@ -209,6 +215,6 @@ def _clear(out: Path) -> None:
         return
     if not (out / NOTE).is_file():
         raise UserError(f"{out} holds files and no {NOTE}, so it is no demo set; name a new or an empty folder")
-    for name in ("manifest.parquet", DATASET_FILE):
+    for name in ("manifest.parquet", DATASET_FILE, DETECTIONS):
         (out / name).unlink(missing_ok=True)
     shutil.rmtree(out / "clips", ignore_errors=True)

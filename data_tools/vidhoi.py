@@ -4,7 +4,8 @@
 
 The folder holds ``train_frame_annots.json`` and ``val_frame_annots.json``, or one of them; ``obj_categories.json`` and
 ``pred_categories.json``; if wanted, ``train_trajectories.json`` and ``val_trajectories.json``, and detections as
-``det_train_trajectories.json`` and ``det_val_trajectories.json``. ``vidhoi_frames`` says how frames are counted.
+``det_val_frame_annots.json`` and ``det_val_trajectories.json`` (or ``det_train_…``). ``vidhoi_frames`` says how frames
+are counted, ``vidhoi_detections`` what the detections are.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from pathlib import Path
 
 from data_tools.sources import Imported
 from data_tools.vidhoi_classes import REMOVED_FILE, Classes, read_classes, read_removed
+from data_tools.vidhoi_detections import read_detections
 from data_tools.vidhoi_frames import read_records
 from data_tools.vidhoi_import import Annotated, import_annotated
 from data_tools.vidhoi_records import Records
@@ -51,7 +53,9 @@ def import_vidhoi(
         notes.append(
             f"published numbers are without the frames of {annotations / REMOVED_FILE}; give it to --leave-out"
         )
-    tracks, detections = (partial(_read, annotations, prefix) for prefix in ("", "det_"))
+    tracks, detected = (partial(_read, annotations, prefix) for prefix in ("", "det_"))
+    files = [annotations / f"det_{part}_frame_annots.json" for part in PARTS]
+    detections = partial(read_detections, [file for file in files if file.exists()], classes, detected)
     source = Annotated(records, classes, removed, tracks, detections, tuple(notes))
     return import_annotated(source, videos, out, options or Options())
 

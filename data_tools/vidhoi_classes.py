@@ -39,7 +39,7 @@ hold_hand_of shout_at
 OBJECTS, PREDICATES = ClassList(tuple(_OBJECTS.split())), ClassList(tuple(_PREDICATES.split()))
 
 _VIDEO = re.compile(r"[A-Za-z0-9_-]+/[A-Za-z0-9_-]+")
-_FRAME = re.compile(r"(?P<video>[^_]+)_(?P<frame>\d{1,9})", re.ASCII)
+FRAME_NAME = re.compile(r"(?P<video>[^_]+)_(?P<frame>\d{1,9})", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def read_removed(file: Path, problems: Problems) -> dict[tuple[str, int], str]:
         return {}
     removed = {}
     for number, entry in enumerate(content, 1):
-        match = _FRAME.fullmatch(entry) if isinstance(entry, str) else None
+        match = FRAME_NAME.fullmatch(entry) if isinstance(entry, str) else None
         if match is None or not is_video_name(match["video"]) or int(match["frame"]) < 1:
             text = f"entry {number}: must be <folder>/<video>_<frame from 1> such as 1000/4925211209_000156"
             problems.add(file, None, f"{text}, got {entry!r:.80}")

@@ -24,8 +24,9 @@ from hoi_train.records import nearest
 
 KEYS = (
     *("video_folder", "video_id", "frame_id", "video_fps", "middle_frame_timestamp"),
-    *("person_id", "object_id", "object_class", "action_class", "person_box", "object_box"),
+    *("width", "height", "person_id", "object_id", "object_class", "action_class", "person_box", "object_box"),
 )
+_SIZE = ("width", "height")
 _fields = itemgetter(*KEYS)
 _NUMBERS = frozenset({int, float})
 _IDS, _RATES = 2**31, 1000  # ids and frames a second are below; larger ones are a fault of the file
@@ -68,15 +69,16 @@ class _FileReader:
     def record(self, record: Any) -> None:
         """Add a record; in the way of a sound one lies little, the words for a bad one are found afterwards."""
         try:
-            folder, video, frame, rate, second, person, thing, object_class, action, box, other = _fields(record)
+            folder, video, frame, rate, second, *size, person, thing, object_class, action, box, other = _fields(record)
             number = self.frames.get(frame) or self.new_frame(frame)
             place = self.places.get((folder, video))
-            place = self.new_video(folder, video, rate) if place is None else place
+            place = self.new_video(folder, video, rate, size) if place is None else place
             boxes = (*corners_of(box), *corners_of(other))
             sound = type(person) is type(thing) is type(object_class) is type(action) is int
             sound = sound and 0 <= object_class < self.sizes[0] and 0 <= action < self.sizes[1]
             sound = sound and 0 <= person < _IDS and 0 <= thing < _IDS and number > 0 and place >= 0
-            sound = sound and self.columns.known[place].rate == rate and {*map(type, boxes)} <= _NUMBERS
+            sound = sound and (known := self.columns.known[place]).rate == rate and known.size == tuple(size)
+            sound = sound and {*map(type, boxes)} <= _NUMBERS
             if not (sound and all(map(math.isfinite, boxes))):
                 raise ValueError
             self.columns.add(place, number - 1, (person, thing), (object_class, action), boxes)
@@ -93,14 +95,14 @@ class _FileReader:
         self.frames[frame] = int(frame) if plain else 0
         return self.frames[frame]
 
-    def new_video(self, folder: Any, video: Any, rate: Any) -> int:
+    def new_video(self, folder: Any, video: Any, rate: Any, size: list[Any]) -> int:
         """Return the position of a video that this file has not named before, or -1."""
         named = isinstance(folder, str) and isinstance(video, str) and is_video_name(f"{folder}/{video}")
         if not named or type(rate) is not int or f"{folder}/{video}" in self.columns.videos:
             return -1
-        if not 0 < rate < _RATES:
+        if not (0 < rate < _RATES and all(type(side) is int and 0 < side < _IDS for side in size)):
             return -1
-        place = self.columns.video(f"{folder}/{video}", self.part, rate)
+        place = self.columns.video(f"{folder}/{video}", self.part, rate, (size[0], size[1]))
         self.places[folder, video] = place
         return place
 
@@ -128,6 +130,10 @@ class _FileReader:
             return isinstance(value, dict) and all(_is_finite(value.get(corner)) for corner in CORNERS)
         if key == "middle_frame_timestamp":
             return True
+        if key in _SIZE:
+            known = self.known(record)
+            same = known is None or known.size is None or known.size[_SIZE.index(key)] == value
+            return type(value) is int and 0 < value < _IDS and same
         if key == "video_fps":
             known = self.known(record)
             return type(value) is int and 0 < value < _RATES and (known is None or known.rate == value)
@@ -143,6 +149,8 @@ class _FileReader:
             return "text of letters, digits, '_' and '-'"
         if key.endswith("_box"):
             return f"an object with the finite numbers {', '.join(CORNERS)}"
+        if key in _SIZE:
+            return "a whole number of pixels, the same in all records of a video"
         if key == "video_fps":
             return "a whole number from 1 to 999, the same in all records of a video"
         return (

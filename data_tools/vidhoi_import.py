@@ -7,25 +7,25 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from data_tools.sources import MANIFEST, Imported, write_import
 from data_tools.vidhoi_classes import Classes
+from data_tools.vidhoi_detections import Detections
 from data_tools.vidhoi_pairs import pair_lists, segments, sound_records
-from data_tools.vidhoi_records import Records
+from data_tools.vidhoi_records import Records, Video
 from data_tools.vidhoi_tracks import Boxes, Named, Tracks
 from data_tools.vidhoi_videos import Found, Options, Videos
-from hoi_train.data.manifest import write_manifest
-from hoi_train.data.manifest_columns import PAIRS, TRACKS
-from hoi_train.records import ClipError, Task, UserError
-
-DETECTIONS = "detections.parquet"
+from hoi_train.data.detections_file import DETECTIONS, write_detections
+from hoi_train.data.manifest_columns import TRACKS
+from hoi_train.records import SPLITS, ClipError, Task, UserError
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Annotated:
         classes: what their ids mean.
         removed: frames to leave out, by video and number from 0; and how the user wrote them.
         tracks: returns the tracks of some videos, given the boxes that their pairs have.
-        detections: the same of detected tracks, whose ids are their own.
+        detections: returns what was detected in some videos, with ids of its own; ``None`` if there is no such thing.
         notes: what the user should know of the files.
     """
 
@@ -45,15 +45,12 @@ class Annotated:
     classes: Classes
     removed: Mapping[tuple[str, int], str]
     tracks: Callable[[Named], Mapping[str, Tracks]]
-    detections: Callable[[Named], Mapping[str, Tracks]]
+    detections: Callable[[Sequence[Video]], Detections] | None
     notes: tuple[str, ...] = ()
 
 
 def import_annotated(source: Annotated, videos: Path, out: Path, options: Options) -> Imported:
     """Write the manifest, and with detections ``detections.parquet`` beside it.
-
-    Detected tracks are a manifest of their own, of the same rows: their ids mean other things than those of the pairs,
-    and who trains on annotated boxes does not load them.
 
     Raises:
         UserError: none of the videos is on disk.
@@ -72,22 +69,31 @@ def import_annotated(source: Annotated, videos: Path, out: Path, options: Option
     boxes = _boxes(records)
     tracks = source.tracks(boxes)
     found.check_folders(tracks, boxes)
-    kept = np.array([records.videos[place].name in found.places for place in places], bool)
-    names = [records.videos[place].name for place in places[kept]]
-    lists = pairs.filter(pa.array(kept))
+    names = [records.videos[place].name for place in places]
+    order = [row for row, name in enumerate(names) if name in found.places]
+    order.sort(key=lambda row: SPLITS.index(found.splits[names[row]]))  # training shares the rows of a split that touch
+    names = [names[row] for row in order]
+    lists = pairs.take(pa.array(order, pa.int64()))
+    del pairs
     task = Task("predicate", source.classes.predicates, "multi", of="pair")
     table = found.table(names, {"pairs": lists, "tracks": _rows(tracks, names)})
     counts["videos with pairs, of which no trajectories are known"] = len(tracks) and len({*names} - {*tracks})
-    del records, pairs, lists, boxes, tracks  # the manifest is read again when it is written
-    detected = source.detections({name: _none() for name in names})
+    del records, lists, boxes, tracks  # the manifest is read again when it is written
+    detected = source.detections([found.annotated[name] for name in names]) if source.detections else None
     made = _write(out, table, [task], found, source, counts)
     (out / DETECTIONS).unlink(missing_ok=True)
-    if detected:
-        names = [name for name in names if name in detected]
-        table = found.table(names, {"pairs": pa.nulls(len(names), PAIRS), "tracks": _rows(detected, names)})
-        write_manifest(out / DETECTIONS, table, [task], found.videos.root, source.classes.objects)
-        made = Imported(made.path, (*made.notes, f"detected tracks of {len(names)} videos: {out / DETECTIONS}"))
-    return made
+    if detected is None:
+        return made
+    return replace(made, notes=(*made.notes, *_write_detections(out, detected, source.classes)))
+
+
+def _write_detections(out: Path, detected: Detections, classes: Classes) -> Iterator[str]:
+    """Write what was detected, if anything, and say what."""
+    yield from detected.notes
+    if len(detected.table):
+        write_detections(out / DETECTIONS, detected.table, classes.objects)
+        num_pairs = pc.sum(pc.list_value_length(detected.table.column("pairs"))).as_py()
+        yield f"detections in {len(detected.table)} videos, {num_pairs} pairs: {out / DETECTIONS}"
 
 
 def _clip_rows(records: Records, classes: Classes, found: Found, options: Options) -> Iterator[dict[str, Any]]:
@@ -136,10 +142,6 @@ def _boxes(records: Records) -> dict[str, Boxes]:
         )
         for video, frame, person, thing, boxes in _by_video(records, *columns)
     }
-
-
-def _none() -> Boxes:
-    return Boxes(np.empty(0, np.int64), np.empty(0, np.int64), np.empty((0, 4)))
 
 
 def _rows(tracks: Mapping[str, Tracks], names: list[str]) -> Any:

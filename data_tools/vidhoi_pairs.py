@@ -21,16 +21,19 @@ def sound_records(records: Records, removed: Mapping[tuple[str, int], str]) -> t
     """Leave out what no pair can be made of, and the frames that were asked to be left out; say how many of each."""
     boxes = records.boxes.reshape(-1, 2, 2, 2)  # box, corner, x and y
     flat = ~(boxes[:, :, 0] < boxes[:, :, 1]).all(axis=(1, 2))
-    same = (records.person == records.thing) & ~flat
+    sizes = np.array([video.size or (np.inf, np.inf) for video in records.videos])[records.video]
+    outside = ((boxes[:, :, 0] >= sizes[:, None]) | (boxes[:, :, 1] <= 0)).any(axis=(1, 2)) & ~flat
+    same = (records.person == records.thing) & ~(flat | outside)
     places = {video.name: place for place, video in enumerate(records.videos)}
     keys = [(places[name] << 32) + frame for name, frame in removed if name in places]
     out = np.isin((records.video.astype(np.int64) << 32) + records.frame, np.array(keys, np.int64))
     counts = {
         "records left out, a box without area": int(flat.sum()),
+        "records left out, a box outside the picture": int(outside.sum()),
         "records left out, person and object are the same track": int(same.sum()),
-        "records left out, of the frames to leave out": int((out & ~flat & ~same).sum()),
+        "records left out, of the frames to leave out": int((out & ~(flat | outside | same)).sum()),
     }
-    kept = ~(flat | same | out)
+    kept = ~(flat | outside | same | out)
     return records if kept.all() else records.where(kept), {text: count for text, count in counts.items() if count}
 
 

@@ -24,11 +24,13 @@ class Video:
         name: ``<folder>/<video>``.
         part: ``train`` or ``val``, the official part it belongs to.
         rate: key frames are this many frames apart; about the frames a second.
+        size: width and height in pixels of the frames that were annotated, if known.
     """
 
     name: str
     part: str
     rate: int
+    size: tuple[int, int] | None = None
 
 
 @dataclass
@@ -73,11 +75,11 @@ class RecordColumns:
         self.ids, self.numbers, self.boxes = array("q"), array("i"), array("d")
         self.remarks: Counter[str] = Counter()
 
-    def video(self, name: str, part: str, rate: int) -> int:
+    def video(self, name: str, part: str, rate: int, size: tuple[int, int] | None = None) -> int:
         """Return a video's position; it is added if it is new."""
         place = self.videos.setdefault(name, len(self.videos))
         if place == len(self.known):
-            self.known.append(Video(name, part, rate))
+            self.known.append(Video(name, part, rate, size))
         return place
 
     def add(self, video: int, frame: int, ids: tuple[int, int], classes: tuple[int, int], boxes: Any) -> None:

@@ -153,6 +153,7 @@ class Found:
     def table(self, names: list[str], columns: Mapping[str, Any]) -> Any:
         """Return an Arrow table with a row a video."""
         places = [self.places[name] for name in names]
+        sizes = [self.annotated[name].size for name in names]
         return pa.table(
             {
                 "clip_id": pa.array(names, pa.string()),
@@ -161,6 +162,8 @@ class Found:
                 "group": pa.array(names, pa.string()),
                 "num_frames": pa.array([place.get("num_frames") for place in places], pa.int64()),
                 "fps": pa.array([place.get("fps") for place in places], pa.float64()),
+                "width": pa.array([size and size[0] for size in sizes], pa.int64()),
+                "height": pa.array([size and size[1] for size in sizes], pa.int64()),
                 **columns,
             }
         )

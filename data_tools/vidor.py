@@ -46,7 +46,7 @@ def import_vidor(annotations: Path, videos: Path, out: Path, options: Options | 
     def of(named: Named) -> Mapping[str, Tracks]:
         return {name: tracks[name] for name in named}
 
-    return import_annotated(Annotated(records, Classes(), {}, of, lambda _: {}), videos, out, options or Options())
+    return import_annotated(Annotated(records, Classes(), {}, of, None), videos, out, options or Options())
 
 
 def read_vidor(annotations: Path, problems: Problems) -> tuple[Records, dict[str, Tracks]]:
@@ -112,6 +112,7 @@ def _video(
     only = Boxes(boxes.frame[kept], boxes.track[kept], boxes.corners[kept])
     row = make_tracks(only, Boxes(only.frame[:0], only.track[:0], only.corners[:0]), only_named=False)
     rate, added = key_frame_rate(content["fps"]), False
+    size = (content["width"], content["height"]) if "width" in content else None
     frames = key_frames(rate, content["frame_count"])
     at = {
         track.track_id: track.boxes_at(torch.tensor(frames, dtype=torch.int64)).tolist()
@@ -128,7 +129,7 @@ def _video(
             category = PERSON if categories[ids[1]] in PEOPLE else categories[ids[1]]
             classes = OBJECTS.index(category), PREDICATES.index(relation["predicate"])
             columns.add(
-                columns.video(name, part, rate), frame, ids, classes, (*at[ids[0]][number], *at[ids[1]][number])
+                columns.video(name, part, rate, size), frame, ids, classes, (*at[ids[0]][number], *at[ids[1]][number])
             )
             added = True
     if added:
@@ -146,6 +147,9 @@ def _faults(content: Any) -> Iterator[str]:
         yield f"fps must be frames a second from 1 to 999, got {fps!r:.80}"
     if not (type(count) is int and 1 <= count < 2**31):
         yield f"frame_count must be a whole number from 1 on, got {count!r:.80}"
+    size = [content[key] for key in ("width", "height") if key in content]
+    if size and not (len(size) == 2 and all(type(side) is int and 0 < side < 2**31 for side in size)):
+        yield f"width and height must be whole numbers of pixels, both or neither given, got {size!r:.80}"
     things, relations = content.get("subject/objects"), content.get("relation_instances")
     ids: set[Any] = set()
     if not isinstance(things, list):

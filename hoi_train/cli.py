@@ -60,6 +60,12 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument(
         "--fit-thresholds", action="store_true", help="choose each class's threshold on val and keep it in the run"
     )
+    evaluate.add_argument(
+        "--boxes",
+        type=Path,
+        metavar="FILE",
+        help="detections.parquet: the pairs that a detector found, in place of the annotated ones",
+    )
     evaluate.set_defaults(command=_evaluate)
 
     predict = commands.add_parser("predict", help="what a run says of a video, as JSON lines and as a film")
@@ -118,9 +124,15 @@ def _train(arguments: argparse.Namespace) -> int:
 def _evaluate(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from hoi_train.engine.train import evaluate_run
+    from hoi_train.engine.results import evaluate_detected, evaluate_run
+    from hoi_train.records import UserError
 
-    return evaluate_run(arguments.run, arguments.split, arguments.checkpoint, Console(), fit=arguments.fit_thresholds)
+    given = (arguments.run, arguments.split, arguments.checkpoint, Console())
+    if arguments.boxes is None:
+        return evaluate_run(*given, fit=arguments.fit_thresholds)
+    if arguments.fit_thresholds:
+        raise UserError("--fit-thresholds: thresholds are fitted with the annotated boxes; leave out --boxes")
+    return evaluate_detected(*given, arguments.boxes)
 
 
 def _predict(arguments: argparse.Namespace) -> int:

@@ -156,6 +156,7 @@ class Clip:
         num_frames: frames of the whole file if known, else ``None``.
         seekable: seeking in the file is known to be exact, because the data tools encoded it.
         fps: frames a second of a frame folder; ``None`` for video files, which carry their own times.
+        size: width and height in pixels of the upright frames that its boxes were annotated in, if known.
     """
 
     clip_id: str
@@ -168,6 +169,7 @@ class Clip:
     num_frames: int | None = None
     seekable: bool = False
     fps: float | None = None
+    size: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         if self.split not in SPLITS:

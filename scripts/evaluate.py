@@ -4,4 +4,5 @@ import sys
 
 from hoi_train.cli import main
 
-sys.exit(main(["evaluate", *sys.argv[1:]]))
+if __name__ == "__main__":  # the processes that read import this file, too
+    sys.exit(main(["evaluate", *sys.argv[1:]]))

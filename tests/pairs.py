@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from data_tools.encoding import write_mp4
-from hoi_train.data.manifest import write_manifest
+from hoi_train.data.manifest import read_manifest, write_manifest
 from hoi_train.engine.randomness import seed_of
 from hoi_train.records import ClassList, Split, Task
 
@@ -83,3 +83,13 @@ def middle_of(picture: torch.Tensor, channel: int) -> tuple[float, float]:
     others = picture.float().sum(0) - picture[channel].float()
     y, x = ((picture[channel] > 120) & (others < 120)).nonzero().double().mean(0).tolist()
     return x + 0.5, y + 0.5
+
+
+def detections_like(manifest: Path, score: float = 1.0) -> list[dict[str, Any]]:
+    """Return rows of a file of detections that say what the manifest's annotation says."""
+    rows = read_manifest(manifest).table.select(["clip_id", "pairs", "tracks"]).to_pylist()
+    for row in rows:
+        for pair in row["pairs"] or ():
+            del pair["predicates"]
+            pair |= {"person_score": score, "object_score": score}
+    return rows

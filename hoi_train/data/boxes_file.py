@@ -23,6 +23,7 @@ A person is the object of another person where the run's data list its class amo
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +34,7 @@ from annotated_types import Ge, Le, MinLen
 from pydantic import ValidationError, create_model
 from torch import Tensor
 
+from hoi_train.data.manifest_tasks import unique_keys
 from hoi_train.data.problems import Problems
 from hoi_train.records import ClassList, Track, UserError, nearest
 from hoi_train.schema import Strict, explain
@@ -106,7 +108,9 @@ def read_boxes(path: Path, object_classes: ClassList, num_frames: int, size: tup
     """
     problems = Problems()
     try:
-        content = _File.model_validate_json(path.read_bytes()).model_dump()
+        data = path.read_bytes()
+        content = _File.model_validate_json(data).model_dump()
+        json.loads(data, object_pairs_hook=unique_keys)  # which pydantic lets pass, the last one counting
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from None
     except ValidationError as error:
@@ -114,6 +118,8 @@ def read_boxes(path: Path, object_classes: ClassList, num_frames: int, size: tup
             problems.add(path, None, f"{line:.300}")
         problems.add(path, None, f"the file must look like {EXAMPLE}")
         problems.raise_if_any()
+    except ValueError as error:
+        raise UserError(f"{path}: {error} in one object; leave one of them") from None
     tracks = content["tracks"]
     ids = [entry["track_id"] for entry in tracks]
     for track_id in sorted({track_id for track_id in ids if ids.count(track_id) > 1}):

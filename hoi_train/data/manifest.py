@@ -23,6 +23,8 @@ group      no       what no split may tear apart: a person, a source video
 num_frames no       frames of the whole file
 seekable   no       ``true`` if seeking in the file is known to be exact: the data tools encoded it
 fps        no       frames a second of a frame folder
+width,     no       size in pixels of the upright frames that boxes were annotated in; a file whose frames have
+height              another one is refused
 pairs      no       human-object pairs, a list of ``PairAnnotation``; its predicates are the labels of the
                     tasks with ``"of": "pair"``; not in csv
 tracks     no       where the persons and objects are, a list of ``Track``, its boxes as a list of lists; not in
@@ -50,7 +52,7 @@ from hoi_train.data.manifest_tasks import DATASET_FILE, check_tasks, dataset_jso
 from hoi_train.data.problems import ManifestError, Problem, Problems
 from hoi_train.records import SPLITS, ClassCounts, ClassList, Clip, PairAnnotation, Split, Task, Track, nearest
 
-__all__ = ["Manifest", "ManifestError", "read_manifest", "write_manifest"]
+__all__ = ["Manifest", "ManifestError", "read_manifest", "write_manifest", "written_manifest"]
 
 
 class Manifest:
@@ -80,6 +82,7 @@ class Manifest:
         self.table = table
         self.warnings = warnings
         self.object_classes = object_classes
+        self._packed: Tensor | None = None
 
     def __len__(self) -> int:
         return int(self.table.num_rows)
@@ -88,8 +91,21 @@ class Manifest:
         return f"Manifest({str(self.path)!r}, {len(self)} clips, tasks: {', '.join(self.tasks)})"
 
     def __getstate__(self) -> dict[str, Any]:
-        """Pickle only the rows of a view: Arrow would send the whole table it is a view of."""
-        return {**self.__dict__, "table": self.table.take(pa.array(np.arange(len(self))))}
+        """Put the rows into a tensor, once: torch hands it to worker processes as memory that all of them share."""
+        if self._packed is None:
+            rows = self.table.take(pa.array(np.arange(len(self))))  # of a view its rows only
+            self._packed = torch.empty(_write_stream(rows, pa.MockOutputStream()), dtype=torch.uint8)
+            self._packed.share_memory_()  # type: ignore[no-untyped-call]
+            _write_stream(rows, pa.FixedSizeBufferWriter(pa.py_buffer(self._packed.numpy())))
+            del rows
+            self.table = _read_stream(self._packed)
+            pa.default_memory_pool().release_unused()
+        return {**self.__dict__, "table": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Read the table where it lies."""
+        self.__dict__.update(state)
+        self.table = _read_stream(state["_packed"])
 
     @property
     def clip_ids(self) -> tuple[str, ...]:
@@ -130,6 +146,7 @@ class Manifest:
             num_frames=value["num_frames"],
             seekable=value["seekable"],
             fps=value["fps"],
+            size=None if value["width"] is None else (value["width"], value["height"]),
         )
 
     def pairs(self, row: int) -> tuple[PairAnnotation, ...]:
@@ -181,6 +198,17 @@ class Manifest:
         return self.table.column(column)[row].as_py()
 
 
+def _write_stream(table: pa.Table, sink: Any) -> int:
+    """Write a table in Arrow's stream format and return its bytes."""
+    with pa.ipc.new_stream(sink, table.schema) as stream:
+        stream.write_table(table)
+    return int(sink.tell() if isinstance(sink, pa.FixedSizeBufferWriter) else sink.size())
+
+
+def _read_stream(packed: Tensor) -> pa.Table:
+    return pa.ipc.open_stream(pa.py_buffer(packed.numpy())).read_all()
+
+
 def tracks_of(tracks: Any) -> tuple[Track, ...]:
     """Return the tracks in an Arrow array of them, or none for ``None``; boxes float32."""
     if tracks is None or not len(tracks):
@@ -191,12 +219,13 @@ def tracks_of(tracks: Any) -> tuple[Track, ...]:
     return tuple(Track(*track) for track in zip(ids.to_pylist(), starts.to_pylist(), parts, strict=True))
 
 
-def read_manifest(path: Path, root: Path | None = None) -> Manifest:
+def read_manifest(path: Path, root: Path | None = None, *, tracks: bool = True) -> Manifest:
     """Read and check a manifest and the ``dataset.json`` beside it.
 
     Args:
         path: a ``.parquet``, ``.csv`` or ``.jsonl`` file.
         root: folder of the videos, in place of the one that ``dataset.json`` names.
+        tracks: read the tracks, nearly all of the memory of a manifest that has them; without, no row has any.
 
     Returns:
         The manifest; whether the videos exist and decode is not looked at (``hoi-data verify`` does that).
@@ -213,11 +242,12 @@ def read_manifest(path: Path, root: Path | None = None) -> Manifest:
     root = _folder(named_root if root is None else Path(root), path.parent / DATASET_FILE, problems)
     if path.suffix == ".csv":
         _check_separator(path, tasks.values(), problems)
-    raw = read_raw(path, list(tasks.values()), problems)
+    raw = read_raw(path, list(tasks.values()), problems, tracks=tracks)
     table = check(raw, list(tasks.values()), root, problems, object_classes)
     problems.raise_if_any()
     manifest = Manifest(path, root, tasks, table, object_classes=object_classes)
     manifest.warnings = tuple(_warnings(manifest))
+    pa.default_memory_pool().release_unused()  # checking takes as much again, which Arrow would keep for later
     return manifest
 
 
@@ -244,6 +274,17 @@ def write_manifest(
     Raises:
         ManifestError: if ``read_manifest`` would refuse the result; rows are counted from 1.
     """
+    return written_manifest(path, rows, tasks, root, object_classes).path
+
+
+def written_manifest(
+    path: Path,
+    rows: Iterable[Mapping[str, Any]] | pa.Table,
+    tasks: Sequence[Task],
+    root: Path,
+    object_classes: ClassList | None = None,
+) -> Manifest:
+    """Do what ``write_manifest`` does and return what ``read_manifest`` would, without a second copy in memory."""
     path = Path(path)
     _check_format(path)
     check_tasks(tasks, object_classes)
@@ -253,7 +294,7 @@ def write_manifest(
         raw = raw_from_table(path, _with_names(rows, tasks), types, problems)
     else:
         raw = raw_from_rows(path, enumerate(rows, 1), types, "row", problems)
-    check(raw, tasks, root.resolve(), problems, object_classes)
+    table = check(raw, tasks, root.resolve(), problems, object_classes)
     if path.suffix == ".csv":
         _check_separator(path, tasks, problems)
         for name in NOT_IN_CSV:
@@ -262,7 +303,10 @@ def write_manifest(
     problems.raise_if_any()
     path.parent.mkdir(parents=True, exist_ok=True)
     _replace_both(path, raw, dataset_json(root, path.parent, tasks, object_classes))
-    return path
+    manifest = Manifest(path, root.resolve(), {task.name: task for task in tasks}, table, object_classes=object_classes)
+    manifest.warnings = tuple(_warnings(manifest))
+    pa.default_memory_pool().release_unused()  # checking takes as much again, which Arrow would keep for later
+    return manifest
 
 
 def _folder(root: Path, named_in: Path, problems: Problems) -> Path:
@@ -309,6 +353,8 @@ def _with_names(table: pa.Table, tasks: Sequence[Task]) -> pa.Table:
 
 def _warnings(manifest: Manifest) -> Iterable[str]:
     """Say which classes the val and test rows have but training never sees."""
+    labels = manifest.table.drop_columns(["tracks"])  # which a split would copy, and nothing here counts
+    manifest = Manifest(manifest.path, manifest.root, manifest.tasks, labels)
     train = manifest.split("train")
     if not len(train):
         yield f"{manifest.path}: no clip is in split train"

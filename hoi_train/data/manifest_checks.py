@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
@@ -138,10 +139,14 @@ class _Checker:
             ("end", 0.0, "seconds >= 0"),
             ("fps", np.nextafter(0, 1), "frames a second > 0"),
             ("num_frames", 1, "at least 1"),
+            ("width", 1, "pixels, at least 1"),
+            ("height", 1, "pixels, at least 1"),
         ):
             values = np.asarray(pc.fill_null(columns[name], 1).cast(pa.float64()))
             sound[name] = np.isfinite(values) & (values >= least)
             self.note(name, ~sound[name], partial(self.must_be, name, words))
+        lone = _mask(columns["width"].is_null()) != _mask(columns["height"].is_null())
+        self.note("width", lone, lambda row: "width and height are given together or not at all")
         start = np.asarray(pc.fill_null(columns["start"], 0.0))
         end = np.asarray(pc.fill_null(columns["end"], np.inf))
         wrong = (start >= end) & sound["start"] & sound["end"]
@@ -196,12 +201,14 @@ class _Checker:
         if not predicates:
             self.problems.add(self.raw.file, None, 'column \'pairs\' needs a task with "of": "pair" in dataset.json')
             return
-        flat, owners, sound = self.records("pairs", "a pair")
+        flat, owners, sound, lacking = _records(column, "a pair")
+        for text, rows in lacking.items():
+            self.note_rows("pairs", rows, text)
         negative = _mask(pc.less(pc.struct_field(flat, "frame"), 0))
-        self.note_owners("pairs", owners, sound & negative, "a pair has a negative frame")
+        self.note_rows("pairs", owners[sound & negative], "a pair has a negative frame")
         for name in ("person_box", "object_box"):
             bad = sound & ~_sound_boxes(pc.struct_field(flat, name))
-            self.note_owners("pairs", owners, bad, f"{name} of a pair {_NO_BOX}")
+            self.note_rows("pairs", owners[bad], f"{name} of a pair {_NO_BOX}")
         if object_classes is not None:
             names = pc.struct_field(flat, "object_class")
             unknown = sound & ~_mask(pc.is_in(names, pa.array(object_classes.names)))
@@ -216,18 +223,17 @@ class _Checker:
         column = self.raw.columns["tracks"]
         if column.null_count == len(column):
             return
-        flat, owners, sound = self.records("tracks", "a track")
-        negative = _mask(pc.less(pc.struct_field(flat, "start_frame"), 0))
-        self.note_owners("tracks", owners, sound & negative, "a track has a negative start_frame")
-        lists = pc.struct_field(flat, "boxes")
-        empty = _mask(pc.equal(pc.list_value_length(lists), 0))
-        self.note_owners("tracks", owners, sound & empty, "a track has no boxes")
-        bad = ~_sound_boxes(pc.list_flatten(lists))
-        if bad.any():
-            holders = owners[np.asarray(pc.list_parent_indices(lists))]
-            self.note_owners("tracks", holders, bad, f"a box of a track {_NO_BOX}")
-        whole = ~np.isin(owners, owners[~sound])
-        self.track_ids(owners[whole], np.asarray(pc.fill_null(pc.struct_field(flat, "track_id"), 0))[whole])
+        ids, owners, noted, start = [], [], defaultdict[str, list[NDArray[np.int64]]](list), 0
+        for chunk in column.chunks if isinstance(column, pa.ChunkedArray) else [column]:
+            chunk_ids, chunk_owners, faults = _track_faults(chunk)
+            for text, rows in faults.items():
+                noted[text].append(start + rows)
+            ids.append(chunk_ids)
+            owners.append(start + chunk_owners)
+            start += len(chunk)
+        for text, lists in noted.items():
+            self.note_rows("tracks", np.concatenate(lists), text)
+        self.track_ids(np.concatenate(owners), np.concatenate(ids))
 
     def track_ids(self, rows: NDArray[np.int64], ids: NDArray[np.int64]) -> None:
         """Note ids that occur twice in a row, and pairs of what has no track there."""
@@ -242,25 +248,43 @@ class _Checker:
         tracked, first = np.unique(keys[: len(ids)], return_index=True)
         twice = np.ones(len(ids), bool)
         twice[first] = False
-        self.note_owners("tracks", rows, twice, "two tracks have the same track_id")
-        self.note_owners("tracks", places, ~np.isin(keys, tracked) & np.isin(places, rows), _NO_TRACK)
+        self.note_rows("tracks", rows[twice], "two tracks have the same track_id")
+        self.note_rows("tracks", places[~np.isin(keys, tracked) & np.isin(places, rows)], _NO_TRACK)
 
-    def records(self, column: str, one: str) -> tuple[Any, NDArray[np.int64], Mask]:
-        """Return the structs in the lists of a column, the row of each, and which are whole; note the others."""
-        values = self.raw.columns[column]
-        flat, owners = pc.list_flatten(values), np.asarray(pc.list_parent_indices(values))
-        sound = ~_mask(flat.is_null())
-        self.note_owners(column, owners, ~sound, f"{one} is null")
-        for field in flat.type:
-            present = ~_mask(pc.struct_field(flat, field.name).is_null())
-            self.note_owners(column, owners, sound & ~present, f"{one} lacks {field.name}")
-            sound &= present
-        return flat, owners, sound
+    def note_rows(self, column: str, rows: NDArray[np.int64], text: str) -> None:
+        bad = np.zeros(len(self.raw), bool)
+        bad[rows] = True
+        self.note(column, bad, lambda row: text)
 
-    def note_owners(self, column: str, owners: NDArray[np.int64], bad: Mask, text: str) -> None:
-        rows = np.zeros(len(self.raw), bool)
-        rows[owners[bad]] = True
-        self.note(column, rows, lambda row: text)
+
+Rows = dict[str, NDArray[np.int64]]  # by what is wrong with them
+
+
+def _records(values: Any, one: str) -> tuple[Any, NDArray[np.int64], Mask, Rows]:
+    """Return the structs in lists, the list of each, which structs are whole, and the lists that hold others."""
+    flat, owners = pc.list_flatten(values), np.asarray(pc.list_parent_indices(values))
+    sound = ~_mask(flat.is_null())
+    lacking = {f"{one} is null": owners[~sound]}
+    for field in flat.type:
+        present = ~_mask(pc.struct_field(flat, field.name).is_null())
+        lacking[f"{one} lacks {field.name}"] = owners[sound & ~present]
+        sound &= present
+    return flat, owners, sound, lacking
+
+
+def _track_faults(values: Any) -> tuple[NDArray[np.int64], NDArray[np.int64], Rows]:
+    """Return the ids of tracks in the lists that hold nothing but whole ones, the list of each, and the bad lists."""
+    flat, owners, sound, faults = _records(values, "a track")
+    negative = _mask(pc.less(pc.struct_field(flat, "start_frame"), 0))
+    faults["a track has a negative start_frame"] = owners[sound & negative]
+    lists = pc.struct_field(flat, "boxes")
+    empty = _mask(pc.equal(pc.list_value_length(lists), 0))
+    faults["a track has no boxes"] = owners[sound & empty]
+    bad = ~_sound_boxes(pc.list_flatten(lists))
+    if bad.any():
+        faults[f"a box of a track {_NO_BOX}"] = owners[np.asarray(pc.list_parent_indices(lists))[bad]]
+    whole = ~np.isin(owners, owners[~sound])
+    return np.asarray(pc.fill_null(pc.struct_field(flat, "track_id"), 0))[whole], owners[whole], faults
 
 
 def _sound_boxes(boxes: Any) -> Mask:

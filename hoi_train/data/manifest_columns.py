@@ -34,6 +34,10 @@ PAIRS = pa.list_(
         ]
     )
 )
+# What a detector found: pairs that have no labels yet, and how sure it is of each box.
+DETECTED = pa.list_(
+    pa.struct([*list(PAIRS.value_type)[:-1], ("person_score", pa.float64()), ("object_score", pa.float64())])
+)
 # Tens of millions of boxes: half the memory of float64, and exact for whole pixels.
 _BOXES = pa.list_(pa.list_(pa.float32()))
 TRACKS = pa.list_(pa.struct([("track_id", pa.int64()), ("start_frame", pa.int64()), ("boxes", _BOXES)]))
@@ -46,7 +50,7 @@ class RawTable:
 
     Args:
         file: where it came from.
-        columns: arrays of one length; a column that the file lacks is all null.
+        columns: arrays of one length, ``tracks`` perhaps in chunks; a column that the file lacks is all null.
         numbers: int64 ``[rows]``, the line or row of the file that each row came from, from 1.
         unit: what ``numbers`` counts.
         refused: positions by column whose value could not be read and is null now; noted already.
@@ -74,6 +78,8 @@ def column_types(tasks: Iterable[Task]) -> dict[str, Any]:
         "num_frames": pa.int64(),
         "seekable": pa.bool_(),
         "fps": pa.float64(),
+        "width": pa.int64(),
+        "height": pa.int64(),
     }
     for task in tasks:
         if task.of == "clip":
@@ -90,7 +96,7 @@ def raw_from_table(file: Path, table: Any, types: Mapping[str, Any], problems: P
         try:
             if _kind(column.type) not in (_kind(wanted), "null"):
                 raise pa.ArrowTypeError("cast() would parse text, and print numbers")
-            columns[name] = whole(column.cast(wanted))
+            columns[name] = _held(name, column.cast(wanted))
         except (pa.ArrowException, ValueError):
             problems.add(file, None, f"column {name!r} holds {column.type}, it must hold {DESCRIBED[str(wanted)]}")
             columns[name] = pa.nulls(table.num_rows, wanted)
@@ -126,7 +132,7 @@ def raw_from_rows(
         numbers += [number for number, _ in batch]
     for number, keys in groupby(unknown, key=unknown.__getitem__):
         note_columns(file, list(keys), types, number, problems, unit)
-    raw.columns = {name: whole(pa.chunked_array(chunks[name], type=wanted)) for name, wanted in types.items()}
+    raw.columns = {name: _held(name, pa.chunked_array(chunks[name], type=wanted)) for name, wanted in types.items()}
     raw.numbers = np.array(numbers, np.int64)
     return raw
 
@@ -149,6 +155,11 @@ def note_columns(
     for name, count in Counter(names).items():
         if count > 1 and name in types:
             problems.add(file, number, f"column {name!r} occurs twice", unit)
+
+
+def _held(name: str, column: Any) -> Any:
+    """Return a column as one array; tracks, nearly all of a manifest's memory, are left in chunks: no copy."""
+    return column if name == "tracks" else whole(column)
 
 
 def whole(column: Any) -> Any:
@@ -193,6 +204,7 @@ DESCRIBED = {
     "bool": "true or false",
     "list<item: string>": "a list of class names",
     str(PAIRS): f"a list of pairs, each with {', '.join(field.name for field in PAIRS.value_type)}",
+    str(DETECTED): f"a list of pairs, each with {', '.join(field.name for field in DETECTED.value_type)}",
     str(TRACKS): f"a list of tracks, each with {', '.join(field.name for field in TRACKS.value_type)}",
 }
 _FITS: dict[str, tuple[frozenset[type], Callable[[Any], bool]]] = {

@@ -36,15 +36,23 @@ from hoi_train.records import Task
 
 FORMATS = (".parquet", ".csv", ".jsonl")
 SEPARATOR = "|"  # between the classes of a multi-label cell in csv
+ROW_GROUP = 1 << 25  # bytes of a Parquet file written, or read, at a time: what that takes beside the table itself
 
 _DECODER = json.JSONDecoder(object_pairs_hook=unique_keys)
 
 
-def read_raw(file: Path, tasks: Sequence[Task], problems: Problems) -> RawTable:
-    """Read a manifest of any format by its suffix, noting what cannot be read."""
+def read_raw(file: Path, tasks: Sequence[Task], problems: Problems, *, tracks: bool = True) -> RawTable:
+    """Read a manifest of any format by its suffix, noting what cannot be read; ``tracks`` if wanted."""
     types = column_types(tasks)
+    raw = _read(file, types, problems, tracks)
+    if not tracks:
+        raw.columns["tracks"] = pa.nulls(len(raw), types["tracks"])
+    return raw
+
+
+def _read(file: Path, types: Mapping[str, Any], problems: Problems, tracks: bool) -> RawTable:
     if file.suffix == ".parquet":
-        return _read_parquet(file, types, problems)
+        return _read_parquet(file, types, problems, tracks)
     if file.suffix == ".csv":
         return _read_csv(file, types, problems)
     return raw_from_rows(file, _json_rows(file, problems), types, "line", problems)
@@ -55,7 +63,8 @@ def write_raw(file: Path, raw: RawTable) -> None:
     used = {name: column for name, column in raw.columns.items() if column.null_count < len(column)}
     table = pa.table(used)
     if file.suffix == ".parquet":
-        parquet.write_table(table, file, compression="zstd")
+        rows = max(1, table.num_rows * ROW_GROUP // max(1, table.nbytes))
+        parquet.write_table(table, file, compression="zstd", row_group_size=rows)
     elif file.suffix == ".csv":
         with file.open("w", encoding="utf-8", newline="") as stream:
             writer = csv.writer(stream, lineterminator="\n")
@@ -81,9 +90,12 @@ def _cell(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _read_parquet(file: Path, types: Mapping[str, Any], problems: Problems) -> RawTable:
+def _read_parquet(file: Path, types: Mapping[str, Any], problems: Problems, tracks: bool) -> RawTable:
     try:
-        table = parquet.ParquetFile(file).read()
+        opened = parquet.ParquetFile(file)
+        names = None if tracks else [name for name in opened.schema_arrow.names if name != "tracks"]
+        groups = [opened.read_row_group(number, names) for number in range(opened.num_row_groups)]
+        table = pa.concat_tables(groups) if groups else opened.read()
     except (pa.ArrowException, OSError) as error:
         problems.add(file, None, f"not a readable Parquet file: {error}")
         table = pa.table({name: pa.array([], wanted) for name, wanted in types.items()})

@@ -13,7 +13,10 @@ from hoi_train.records import ClassList, Task, nearest
 
 DATASET_FILE = "dataset.json"
 EXAMPLE = '{"root": ".", "tasks": {"verb": {"labels": "single", "classes": ["take", "put"]}}}'
-CLIP_COLUMNS = ("clip_id", "path", "start", "end", "split", "group", "num_frames", "seekable", "fps", "pairs", "tracks")
+CLIP_COLUMNS = (
+    *("clip_id", "path", "start", "end", "split", "group", "num_frames", "seekable", "fps"),
+    *("width", "height", "pairs", "tracks"),
+)
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 _TASK_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")

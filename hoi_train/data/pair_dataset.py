@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
 from typing import Any
@@ -14,12 +14,14 @@ import torch
 from torch import Tensor
 
 from hoi_train.data.dataset import ClipDataset, Sample, collate, mirrored
+from hoi_train.data.detections_file import SCORES, unlabelled
 from hoi_train.data.manifest import Manifest
+from hoi_train.data.readers.base import clip_error
 from hoi_train.data.samplers import Item
 from hoi_train.data.sampling import Indices
 from hoi_train.data.transforms import Transform
-from hoi_train.metrics.detections import Floats, TruePairs
-from hoi_train.records import ClassList, ClipBatch, PairBatch, Task
+from hoi_train.metrics.detections import Detections, Floats, Pairs, TruePairs
+from hoi_train.records import ClassList, Clip, ClipBatch, PairBatch, Task
 
 
 @dataclass(frozen=True)
@@ -129,15 +131,17 @@ class PairDataset(ClipDataset):
         """Read and transform the frames about a key frame, and its boxes with them.
 
         Raises:
-            ClipError: the clip cannot be read, or has no such frame; the message names it.
+            ClipError: the clip cannot be read, has no such frame, or is of another size than its boxes are for; the
+                message names it.
         """
         keys = self.key_frames
         row, frame = int(keys.rows[item.clip]), int(keys.frames[item.clip])
         positions = keys.order[keys.starts[item.clip] : keys.starts[item.clip + 1]]
         found = self._pairs().take(pa.array(positions)).to_pylist()
-        clip = self.clips.clip(row)
+        clip = self.clip_at(item.clip)
         name = f"{clip.clip_id}@{frame}"
         pixels, indices, first = self._read(clip, name, item, frame)
+        _check_places(clip, found, pixels.shape[2], pixels.shape[1])
         boxes = self._boxes(row, found, first + indices)
         video, moved = self._transform(pixels, name, item, boxes.reshape(-1, 4))
         assert moved is not None
@@ -157,27 +161,62 @@ class PairDataset(ClipDataset):
 
     def truth(self, task: str) -> TruePairs:
         """Return all pairs of the split in their order, which is that of ``PairBatch.indices``."""
-        pairs, keys, of = self._pairs(), self.key_frames, self.tasks[task]
+        predicates = _targets(pc.struct_field(self._pairs(), "predicates").to_pylist(), self.tasks[task]).numpy() > 0
+        return TruePairs(**self._located().columns, predicates=predicates)
+
+    def on_detections(self, found: pa.Table) -> PairDataset:
+        """Return the key frames with the pairs that a detector found there, in place of the annotated ones.
+
+        Key frames without a detected pair, and pairs that were detected in other frames, are left out.
+
+        Args:
+            found: the columns of a file of detections.
+        """
+        place = pc.index_in(self.clips.table.column("clip_id"), found.column("clip_id"))
+        pairs, tracks = (found.column(name).take(place).combine_chunks() for name in ("pairs", "tracks"))
+        rows = np.asarray(pc.list_parent_indices(pairs), np.int64)
+        frames = np.asarray(pc.struct_field(pc.list_flatten(pairs), "frame"), np.int64)
+        annotated = pa.array((self.key_frames.rows << 32) + self.key_frames.frames)
+        kept = np.asarray(pc.is_in(pa.array((rows << 32) + frames), annotated)) & (frames < 1 << 32)
+        table = self.clips.table
+        for name, column in (("pairs", unlabelled(pairs, kept)), ("tracks", tracks)):
+            table = table.set_column(table.column_names.index(name), name, column)
+        detected, clips = copy(self), self.clips
+        detected.clips = Manifest(clips.path, clips.root, clips.tasks, table, clips.warnings, clips.object_classes)
+        detected.key_frames = KeyFrames.of(detected.clips)
+        return detected
+
+    def detections(self) -> Detections:
+        """Return all pairs of ``on_detections`` in their order, which is that of ``PairBatch.indices``."""
+        pairs = self._pairs()
+        people, things = (np.asarray(pc.struct_field(pairs, name), np.float64) for name in SCORES)
+        return Detections(**self._located().columns, person_scores=people, object_scores=things)
+
+    def clip_at(self, position: int) -> Clip:
+        """Return the clip of the key frame at a position."""
+        return self.clips.clip(int(self.key_frames.rows[position]))
+
+    def batch(self, items: Iterable[Item]) -> ClipBatch:
+        """Return the samples of some items as a batch; raises ``ClipError`` as one of them does."""
+        return collate_pairs([self[item] for item in items])
+
+    def _located(self) -> Pairs:
+        """Return where all pairs of the split are."""
+        pairs, keys = self._pairs(), self.key_frames
         names = np.empty(len(pairs), dtype=object)
         clip_ids = self.clips.clip_ids
         shown = [f"{clip_ids[row]}@{frame}" for row, frame in zip(keys.rows, keys.frames, strict=True)]
         names[keys.order] = np.repeat(np.array(shown, dtype=object), np.diff(keys.starts))
         people, things = (_boxes_of(pairs, key) for key in ("person_box", "object_box"))
-        return TruePairs(
+        classes = pc.index_in(pc.struct_field(pairs, "object_class"), pa.array(self.objects.names))
+        return Pairs(
             frame_ids=names.astype(np.str_),
             person_index=_numbered(pc.struct_field(pairs, "person_id")),
             object_index=_numbered(pc.struct_field(pairs, "object_id")),
             person_boxes=people,
             object_boxes=things,
-            object_class=np.asarray(
-                pc.index_in(pc.struct_field(pairs, "object_class"), pa.array(self.objects.names)), np.int64
-            ),
-            predicates=_targets(pc.struct_field(pairs, "predicates").to_pylist(), of).numpy() > 0,
+            object_class=np.asarray(classes, np.int64),
         )
-
-    def batch(self, items: Sequence[Item]) -> ClipBatch:
-        """Return the samples of some items as a batch; raises ``ClipError`` as one of them does."""
-        return collate_pairs([self[item] for item in items])
 
     def _pairs(self) -> Any:
         return pc.list_flatten(self.clips.table.column("pairs").combine_chunks())
@@ -204,6 +243,16 @@ def collate_pairs(samples: Sequence[PairSample]) -> ClipBatch:
         indices=torch.cat([sample.pairs for sample in samples]),
     )
     return collate(samples, torch.cat, pairs)
+
+
+def _check_places(clip: Clip, pairs: Sequence[Mapping[str, Any]], width: int, height: int) -> None:
+    """Refuse annotated boxes that lie outside the picture: they are of another file, or of another scale."""
+    for pair in pairs:
+        for name in ("person_box", "object_box") if SCORES[0] not in pair else ():  # a tracker's boxes may drift away
+            x0, y0, x1, y1 = pair[name]
+            if x0 >= width or y0 >= height or x1 <= 0 or y1 <= 0:
+                text = f"{name} {pair[name]} of frame {pair['frame']} lies outside its {width}×{height} pixels"
+                raise clip_error(clip, f"{text} (width × height); boxes are in pixels of this file, upright")
 
 
 def _boxes_of(pairs: Any, key: str) -> Floats:

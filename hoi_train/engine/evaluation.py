@@ -67,10 +67,38 @@ def evaluate(
     Raises:
         NonFiniteError: on every rank, if a logit of any clip is not finite.
     """
-    share_buffers(model)
-    was_training = model.training, objective.training
-    model.eval()
+    was_training = objective.training
     objective.eval()
+    rows = network_rows(fabric, model, batches, tasks, split)
+    stats = EpochStats(
+        epoch=epoch,
+        split=split,
+        tasks={name: _statistics(judged, objective.loss(name), *rows[name]) for name, judged in tasks.items()},
+    )
+    objective.train(was_training)
+    return stats
+
+
+@torch.no_grad()
+def network_rows(
+    fabric: Fabric, model: nn.Module, batches: Iterable[ClipBatch], tasks: Iterable[str], split: Split
+) -> dict[str, tuple[Tensor, Tensor]]:
+    """Return logits and target of every clip or pair of a split, in their order, by task; equal on all ranks.
+
+    Args:
+        fabric: as of ``evaluate``.
+        model: likewise.
+        batches: likewise.
+        tasks: their names.
+        split: name of the split.
+
+    Raises:
+        NonFiniteError: on every rank, if a logit of any clip is not finite.
+    """
+    share_buffers(model)
+    was_training = model.training
+    model.eval()
+    tasks = tuple(tasks)
     indices: list[Tensor] = []
     columns: dict[str, list[Tensor]] = {f"{kind} {task}": [] for task in tasks for kind in ("logits", "target")}
     for batch in batches:
@@ -86,17 +114,8 @@ def evaluate(
     found = gather(*(torch.cat(parts) if parts else torch.empty(0) for parts in (indices, *columns.values())))
     rows = dict(zip(columns, found[1:], strict=True))
     _check_finite({task: rows[f"logits {task}"] for task in tasks}, found[0], split)
-    stats = EpochStats(
-        epoch=epoch,
-        split=split,
-        tasks={
-            name: _statistics(judged, objective.loss(name), rows[f"logits {name}"], rows[f"target {name}"])
-            for name, judged in tasks.items()
-        },
-    )
-    model.train(was_training[0])
-    objective.train(was_training[1])
-    return stats
+    model.train(was_training)
+    return {task: (rows[f"logits {task}"], rows[f"target {task}"]) for task in tasks}
 
 
 def _statistics(judged: Judged, loss: Loss, logits: Tensor, target: Tensor) -> TaskStats:

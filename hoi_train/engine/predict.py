@@ -11,9 +11,9 @@ import bisect
 import json
 import math
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -21,6 +21,7 @@ import numpy as np
 import torch
 
 from hoi_train.data.boxes_file import EXAMPLE, Actor, read_boxes
+from hoi_train.data.pair_dataset import PairSample
 from hoi_train.data.readers import open_clip
 from hoi_train.data.readers.base import Image, Reader
 from hoi_train.engine.predictor import Predictor, Scores, load_predictor
@@ -74,7 +75,7 @@ class KeyFramePrediction:
 
     first: int
     time: float
-    pairs: tuple[PairPrediction, ...] = ()
+    pairs: tuple[PairPrediction, ...]
 
     def to_json(self, top: int) -> dict[str, Any]:
         """Return plain values, with the ``top`` best classes of each pair."""
@@ -168,8 +169,11 @@ def windows(predictor: Predictor, reader: Reader, every: int | None) -> Iterator
     length = every or len(window)
     parts = [window[k : k + length] for k in range(0, len(window), length)]
     plans = [part.start + predictor.plan(len(part), predictor.config.data.num_frames) for part in parts]
-    for part, frames in zip(parts, reader.read_each(plans), strict=True):
-        scores = predictor.clip(f"{reader.clip.path}@{part.start}", torch.from_numpy(frames))
+    samples = (
+        predictor.clip(f"{reader.clip.path}@{part.start}", torch.from_numpy(frames))
+        for part, frames in zip(parts, reader.read_each(plans), strict=True)
+    )
+    for part, (scores,) in zip(parts, predictor.scores(samples), strict=True):
         yield WindowPrediction(part.start, times[part.start], times[part.stop], scores)
 
 
@@ -180,27 +184,33 @@ def key_frames(
     window, times = reader.window(), _times(reader)
     second = max(1, round(1 / float(np.median(np.diff(times)))))
     found = {frame: _pairs(predictor, actors, frame) for frame in window[:: every or second]}
-    plans = {
-        frame: window.start + predictor.plan(len(window), predictor.config.data.num_frames, frame - window.start)
-        for frame, pairs in found.items()
-        if pairs
-    }
-    read = reader.read_each(list(plans.values()))
+    scores = predictor.scores(_samples(predictor, reader, {frame: pairs for frame, pairs in found.items() if pairs}))
     for frame, pairs in found.items():
-        prediction = KeyFramePrediction(frame, times[frame])
-        if pairs:
-            indices = torch.from_numpy(plans[frame])
-            boxes = torch.stack([actor.track.boxes_at(indices) for pair in pairs for actor in pair])
-            scores = predictor.pairs(
-                f"{reader.clip.path}@{frame}",
-                torch.from_numpy(next(read)),
-                boxes.view(-1, 2, *boxes.shape[1:]),
-                torch.tensor([predictor.objects.index(thing.name) for _, thing in pairs]),
-                int((indices - frame).abs().argmin()),
-            )
-            labelled = tuple(PairPrediction(*pair, tasks) for pair, tasks in zip(pairs, scores, strict=True))
-            prediction = replace(prediction, pairs=labelled)
-        yield prediction
+        of_pairs = next(scores) if pairs else []
+        labelled = tuple(PairPrediction(*pair, tasks) for pair, tasks in zip(pairs, of_pairs, strict=True))
+        yield KeyFramePrediction(frame, times[frame], labelled)
+
+
+def _samples(
+    predictor: Predictor, reader: Reader, found: Mapping[int, Sequence[tuple[Actor, Actor]]]
+) -> Iterator[PairSample]:
+    """Yield key frames with their pairs as the network sees them."""
+    window = reader.window()
+    plans = [
+        window.start + predictor.plan(len(window), predictor.config.data.num_frames, frame - window.start)
+        for frame in found
+    ]
+    read = reader.read_each(plans)
+    for (frame, pairs), plan, frames in zip(found.items(), plans, read, strict=True):
+        indices = torch.from_numpy(plan)
+        boxes = torch.stack([actor.track.boxes_at(indices) for pair in pairs for actor in pair])
+        yield predictor.key_frame(
+            f"{reader.clip.path}@{frame}",
+            torch.from_numpy(frames),
+            boxes.view(-1, 2, *boxes.shape[1:]),
+            torch.tensor([predictor.objects.index(thing.name) for _, thing in pairs]),
+            int((indices - frame).abs().argmin()),
+        )
 
 
 def _pairs(predictor: Predictor, actors: Sequence[Actor], frame: int) -> list[tuple[Actor, Actor]]:

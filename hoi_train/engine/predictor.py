@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,8 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from hoi_train.config import ConfigError, RunConfig
+from hoi_train.data.dataset import Sample, collate
+from hoi_train.data.pair_dataset import PairSample, collate_pairs
 from hoi_train.data.sampling import PLANS, Plan
 from hoi_train.data.transforms import TRANSFORMS, Transform
 from hoi_train.engine import checkpoint
@@ -23,7 +25,7 @@ from hoi_train.engine.train import launch, load_network
 from hoi_train.metrics.thresholds import DEFAULT
 from hoi_train.models.pooling import POOLING
 from hoi_train.models.recognizer import Recognizer
-from hoi_train.records import ClassList, PairBatch, Task, UserError
+from hoi_train.records import ClassList, Task, UserError
 from hoi_train.schema import build
 
 
@@ -52,7 +54,7 @@ class Scores:
 
     def to_json(self, top: int) -> dict[str, Any]:
         """Return what is predicted, and the scores of that and of the ``top`` best classes, highest first."""
-        best = dict.fromkeys([*itertools.islice(self.ranked, top), *self.predicted])
+        best = dict.fromkeys([*islice(self.ranked, top), *self.predicted])
         kept = {name: round(score, 6) for name, score in self.ranked.items() if name in best}
         return {"predicted": list(self.predicted), "scores": kept}
 
@@ -92,18 +94,18 @@ class Predictor:
         """Whether it labels human-object pairs, and not whole clips."""
         return POOLING[self.config.model.pooling.name].of == "pair"
 
-    def clip(self, name: str, frames: Tensor) -> dict[str, Scores]:
-        """Return the scores of a clip, by task.
+    def clip(self, name: str, frames: Tensor) -> Sample:
+        """Return a clip as the network sees it.
 
         Args:
             name: of the clip, for messages.
             frames: uint8 ``[T, H, W, 3]``, those of the plan.
         """
         video, _ = self.transform(frames, self._draws(name), None)
-        return self._scores(name, video, None)[0]
+        return Sample(video, {}, 0, name)
 
-    def pairs(self, name: str, frames: Tensor, boxes: Tensor, objects: Tensor, key: int) -> list[dict[str, Scores]]:
-        """Return the scores of each of the M pairs of a key frame, by task.
+    def key_frame(self, name: str, frames: Tensor, boxes: Tensor, objects: Tensor, key: int) -> PairSample:
+        """Return a key frame with its M pairs as the network sees it.
 
         Args:
             name: of the key frame, for messages.
@@ -114,25 +116,37 @@ class Predictor:
         """
         video, moved = self.transform(frames, self._draws(name), boxes.reshape(-1, 4))
         assert moved is not None
-        first = torch.zeros(len(boxes), dtype=torch.int64)
-        indices = torch.arange(len(boxes))
-        return self._scores(name, video, PairBatch(first, moved.view(boxes.shape), first + key, objects, indices))
+        return PairSample(video, {}, 0, name, moved.view(boxes.shape), key, objects, torch.arange(len(boxes)))
+
+    def scores(self, samples: Iterable[Sample]) -> Iterator[list[dict[str, Scores]]]:
+        """Yield for each clip or key frame the scores of the clip or of each of its pairs, by task.
+
+        As many are asked at a time as a batch of the run's training had, for which there was memory.
+        """
+        samples = iter(samples)
+        while batch := list(islice(samples, self.config.training.batch_size)):
+            yield from self._scores(batch)
 
     @torch.no_grad()
-    def _scores(self, name: str, video: Tensor, pairs: PairBatch | None) -> list[dict[str, Scores]]:
-        place = self.fabric.to_device
+    def _scores(self, samples: Sequence[Sample]) -> Iterator[list[dict[str, Scores]]]:
+        pairs = [sample for sample in samples if isinstance(sample, PairSample)]
+        batch = (collate_pairs(pairs) if pairs else collate(samples)).map(self.fabric.to_device)
         with self.fabric.autocast():
-            logits = self.model(place(video[None]), None if pairs is None else pairs.map(place))
+            logits = self.model(**batch.inputs)
         for task, values in logits.items():
-            if not values.isfinite().all():
+            bad = (~values.isfinite().all(1)).nonzero()
+            if len(bad):
+                name = batch.row_ids[int(bad[0])]
                 raise UserError(f"{name}: logits of task {task!r} are nan or infinite: the run's weights have diverged")
-        return [
-            {
-                task: Scores.of(row, self.tasks[task], self.thresholds.get(task, DEFAULT))
-                for task, row in zip(logits, rows, strict=True)
-            }
-            for rows in zip(*logits.values(), strict=True)
-        ]
+        rows = zip(*logits.values(), strict=True)
+        for count in [len(sample.pairs) for sample in pairs] or [1] * len(samples):
+            yield [
+                {
+                    task: Scores.of(row, self.tasks[task], self.thresholds.get(task, DEFAULT))
+                    for task, row in zip(logits, each, strict=True)
+                }
+                for each in islice(rows, count)
+            ]
 
     def _draws(self, name: str) -> torch.Generator:
         return generator(self.config.seed, "augment", -1, name)  # as evaluation draws, if its transform does

@@ -28,6 +28,16 @@ def sum_over_ranks(values: Tensor) -> Tensor:
     return total
 
 
+def num_ranks() -> int:
+    """Return how many ranks there are, 1 without a process group."""
+    return dist.get_world_size() if distributed() else 1
+
+
+def mean_over_ranks(values: Tensor) -> Tensor:
+    """Return the mean of the ranks' values."""
+    return sum_over_ranks(values) / num_ranks()
+
+
 def of_all_ranks(values: Tensor) -> Tensor:
     """Return the values of all ranks, equally many on each, in their order."""
     if not distributed():

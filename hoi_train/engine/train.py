@@ -1,43 +1,37 @@
-"""From a configuration to a finished run, and from a run to its results."""
+"""From a configuration to a finished run."""
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import replace
-from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
 from lightning_fabric import Fabric
 from rich.console import Console
-from torch import Tensor, nn
+from torch import nn
 
 from hoi_train.config import ConfigError, RunConfig, Training
+from hoi_train.data.dataset import ClipDataset
 from hoi_train.engine import checkpoint
 from hoi_train.engine.evaluation import Judged, evaluate
 from hoi_train.engine.experiment import Experiment, assemble
 from hoi_train.engine.loop import Loop, Stopped
 from hoi_train.engine.run import (
     CHECKPOINTS,
-    THRESHOLDS_FILE,
+    EVENTS_FILE,
     Run,
     RunMaker,
     chosen_checkpoint,
     finished,
     has_recorded,
     open_run,
-    read_run,
-    read_thresholds,
     versions,
-    write_thresholds,
 )
-from hoi_train.metrics.thresholds import fit_thresholds
 from hoi_train.records import EpochStats, Split
-from hoi_train.reports.tables import class_table, epoch_table
+from hoi_train.reports.tables import epoch_table
+from hoi_train.tracking.events import read_events
 
 
 def launch(config: Training) -> Fabric:
@@ -88,37 +82,10 @@ def train(
     return 0
 
 
-def evaluate_run(folder: Path, split: Split, which: str, console: Console, *, fit: bool = False) -> int:
-    """Evaluate a checkpoint (``best`` or ``last``) of a run on a split, show and write ``evaluation_<split>.json``.
-
-    With ``fit`` the thresholds of multi-label tasks are chosen on the validation split first and kept in the run, in
-    ``thresholds.json``; a later evaluation of the same checkpoint uses them.
-    """
-    config = read_run(folder).model_copy(update={"runs": folder.parent})
-    fabric = launch(config.training)
-    experiment = assemble(config, rank=fabric.global_rank, world_size=fabric.world_size)
-    if split not in experiment.loaders:
-        raise ConfigError(f"{config.data.manifest} has no clips in the split {split!r}")
-    chosen = chosen_checkpoint(folder, config, which)
-    thresholds = _fit(experiment, fabric, chosen) if fit else read_thresholds(folder, chosen, experiment.tasks)
-    judged = experiment.judged(split)
-    judged |= {name: replace(judged[name], threshold=threshold) for name, threshold in thresholds.items()}
-    stats = _evaluate_checkpoint(experiment, fabric, chosen, split, judged)
-    if fabric.global_rank == 0:
-        if fit:
-            write_thresholds(folder, chosen, experiment.tasks, thresholds)
-        if thresholds:
-            console.print(f"thresholds: {folder / THRESHOLDS_FILE}, fitted on val", soft_wrap=True)
-        result = {"checkpoint": chosen.path.name, **stats.to_json()}
-        (folder / f"evaluation_{split}.json").write_text(json.dumps(result, indent=1))
-        for task in stats.tasks.values():
-            console.print(class_table(task))
-        console.print(epoch_table(stats))
-    return 0
-
-
 def _begin(loop: Loop, run: Run, experiment: Experiment, console: Console) -> None:
     """Resume from the newest valid checkpoint, or record the start of a new run."""
+    left_out = None if experiment.left_out is None else experiment.left_out.to_json()
+    _check_left_out(run, left_out)
     newest = checkpoint.latest(run.folder / CHECKPOINTS)
     if newest is not None:
         loop.restore(checkpoint.load(newest, loop.fabric.device), newest.cursor)
@@ -136,6 +103,11 @@ def _begin(loop: Loop, run: Run, experiment: Experiment, console: Console) -> No
         "config": experiment.config.plain(),
         "run_id": run.wandb_id,
         "versions": versions(),
+        "readers": {
+            split: loader.dataset.readers()
+            for split, loader in experiment.loaders.items()
+            if isinstance(loader.dataset, ClipDataset)
+        },
         "parameters": parameters,
         "class_counts": {task: list(counts.positives) for task, counts in experiment.counts.items()},
         "classes": {task: list(found.classes) for task, found in experiment.tasks.items()},
@@ -143,13 +115,28 @@ def _begin(loop: Loop, run: Run, experiment: Experiment, console: Console) -> No
         "of": {task: found.of for task, found in experiment.tasks.items()},
         "object_classes": list(experiment.object_classes or ()),
         "groups": {task: dict(groups) for task, groups in experiment.groups.items()},
+        "left_out": left_out,
     }
     run.record(start)
     sizes = ", ".join(f"{len(loader)} {split}" for split, loader in experiment.loaders.items())
     samples = f"{sizes} {'key frames' if any(task.of == 'pair' for task in experiment.tasks.values()) else 'clips'}"
     console.print(f"{run.folder}: {samples}, {parameters:,} parameters", soft_wrap=True)
+    if experiment.left_out is not None:
+        console.print(str(experiment.left_out), soft_wrap=True, markup=False, highlight=False)
     if experiment.weights_report is not None:
         console.print(str(experiment.weights_report), soft_wrap=True)
+
+
+def _check_left_out(run: Run, left_out: Mapping[str, Any] | None) -> None:
+    """Refuse to go on with other clips left out than the run began with."""
+    path = run.folder / EVENTS_FILE
+    start = next((row for row in read_events(path) if row["event"] == "start"), None) if path.is_file() else None
+    if start is not None and start.get("left_out") != left_out:
+        listed = run.config.data.quarantine
+        raise ConfigError(
+            f"data.quarantine: {listed} does not list the clips that {run.folder} left out when it began; "
+            "give it the old list, or begin a new run with another name (name=…) or seed"
+        )
 
 
 def _finish(loop: Loop, run: Run, experiment: Experiment, fabric: Fabric, console: Console) -> None:
@@ -157,7 +144,7 @@ def _finish(loop: Loop, run: Run, experiment: Experiment, fabric: Fabric, consol
     best = chosen_checkpoint(run.folder, experiment.config, "best")
     stats = None
     if "test" in experiment.loaders:
-        stats = _evaluate_checkpoint(experiment, fabric, best, "test", experiment.judged("test"))
+        stats = evaluate_checkpoint(experiment, fabric, best, "test", experiment.judged("test"))
         console.print(epoch_table(stats))
         run.record({"event": "evaluation", "step": loop.cursor.step, "checkpoint": best.path.name, **stats.to_json()})
     end = {"event": "end", "step": loop.cursor.step, "best_epoch": loop.best.epoch, "best": loop.best.value}
@@ -166,38 +153,27 @@ def _finish(loop: Loop, run: Run, experiment: Experiment, fabric: Fabric, consol
         console.print(f"best {experiment.monitor} {loop.best.value:.4f} at epoch {loop.best.epoch + 1}; {run.folder}")
 
 
-def _fit(experiment: Experiment, fabric: Fabric, chosen: checkpoint.Checkpoint) -> dict[str, Tensor]:
-    """Return the best thresholds of the multi-label tasks on the validation split."""
-    found: dict[str, Tensor] = {}
-
-    def measure(name: str, logits: Tensor, target: Tensor) -> dict[str, float]:
-        found[name] = fit_thresholds(logits, target)
-        return {}
-
-    tasks = {name: task for name, task in experiment.tasks.items() if task.labels == "multi"}
-    if not tasks or "val" not in experiment.loaders:
-        lacking = "no clips in the split 'val'" if tasks else "no multi-label task"
-        raise ConfigError(f"--fit-thresholds: {experiment.config.data.manifest}: the run has {lacking}")
-    judged = {name: replace(each, measure=partial(measure, name)) for name, each in experiment.judged("val").items()}
-    _evaluate_checkpoint(experiment, fabric, chosen, "val", judged)
-    return {name: found[name] for name in tasks}
-
-
-def _evaluate_checkpoint(
+def evaluate_checkpoint(
     experiment: Experiment,
     fabric: Fabric,
     chosen: checkpoint.Checkpoint,
     split: Split,
     judged: Mapping[str, Judged],
 ) -> EpochStats:
-    state = checkpoint.load(chosen, fabric.device)
+    """Evaluate a checkpoint of an experiment on a split, by what the tasks are to be judged by."""
+    epoch, batches = load_checkpoint(experiment, fabric, chosen), experiment.loaders[split].evaluation()
+    return evaluate(fabric, experiment.model, experiment.objective, batches, judged, epoch, split)
+
+
+def load_checkpoint(experiment: Experiment, fabric: Fabric, chosen: checkpoint.Checkpoint) -> int:
+    """Give an experiment the network and the losses of a checkpoint, on the device, and return its epoch, from 0."""
+    state, epoch = checkpoint.load(chosen, fabric.device), int(chosen.cursor["epoch"]) - 1
     load_network(experiment.model, state)
-    model = fabric.to_device(experiment.model)
+    fabric.to_device(experiment.model)
     objective = experiment.objective.to(fabric.device)
     objective.load_state_dict(state["objective"])
-    epoch, batches = int(chosen.cursor["epoch"]) - 1, experiment.loaders[split].evaluation()
     objective.schedule(epoch)
-    return evaluate(fabric, model, objective, batches, judged, epoch, split)
+    return epoch
 
 
 def load_network(model: nn.Module, state: Mapping[str, Any]) -> None:

@@ -9,6 +9,7 @@ from annotated_types import Ge, Lt
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
+from hoi_train.engine.ranks import num_ranks
 from hoi_train.losses.base import Loss
 from hoi_train.losses.weights import ClassWeighting
 from hoi_train.records import ClassCounts
@@ -83,7 +84,9 @@ class ASL(Loss):
 
     def reduce(self, losses: Tensor, target: Tensor) -> Tensor:
         """Return the sum over samples (the authors'), or their mean."""
-        return losses.sum() if self.reduction == "sum" else super().reduce(losses, target)
+        if self.reduction == "mean":
+            return super().reduce(losses, target)
+        return losses.sum() * (num_ranks() if self.training else 1)  # the mean of the ranks' is the sum over all
 
     def _negative(self, logits: Tensor) -> Tensor:
         if self.clip == 0:

@@ -7,6 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from hoi_train.engine.ranks import mean_over_ranks
 from hoi_train.losses.weights import ClassWeighting, Place
 from hoi_train.records import ClassCounts, LabelKind, TaskStats
 
@@ -63,8 +64,18 @@ class Loss(nn.Module):
         raise NotImplementedError
 
     def reduce(self, losses: Tensor, target: Tensor) -> Tensor:
-        """Return the scalar to minimise: the mean over samples unless the paper says otherwise."""
-        return losses.sum() / max(len(losses), 1)
+        """Return the scalar to minimise: the mean over samples unless the paper says otherwise.
+
+        In training the samples are those of all ranks, which may have unequally many, and every rank must call this
+        equally often. Ranks follow the mean of their gradients, so that the mean of their results is what one process
+        gets for all their samples. In evaluation every rank is given all samples.
+        """
+        return losses.sum() / self.shared_divisor(losses.new_tensor(len(losses)))
+
+    def shared_divisor(self, mine: Tensor) -> Tensor:
+        """Return what this rank divides its sum of losses by, from its own part of the whole batch's divisor."""
+        whole = mean_over_ranks(mine) if self.training else mine
+        return whole.clamp(min=torch.finfo(mine.dtype).tiny)  # of an empty batch: 0 / tiny is 0
 
     def weigh(self, losses: Tensor, target: Tensor) -> Tensor:
         """Multiply losses by the class weights in force, or return them as they are if there are none.

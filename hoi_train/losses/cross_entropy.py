@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Literal
 
-import torch
 from torch import Tensor
 
 from hoi_train.losses.base import Loss
@@ -25,8 +24,8 @@ class CrossEntropy(Loss):
         reduction: ``mean`` is ``sum_i loss_i / N``, as in the CB (Cui et al., CVPR 2019) and the CIFAR and EGTEA
             codes of CDB (Sinha et al., ACCV 2020). ``weighted_mean`` is ``sum_i loss_i / sum_i w_{y_i}``, as in
             torch, LDAM-DRW and the ImageNet-LT code of CDB: the step no longer grows with rare classes in the batch.
-            With several processes each divides by the weights of its own part of the batch.
 
+    >>> import torch
     >>> loss = CrossEntropy(ClassCounts.single([6, 3, 1]), weights=ClassWeighting("inverse"))
     >>> loss(torch.zeros(2, 3), torch.tensor([0, 2])) / torch.log(torch.tensor(3.0))
     tensor([0.3333, 2.0000])
@@ -50,5 +49,5 @@ class CrossEntropy(Loss):
         """Return the mean over samples, or over their weights."""
         if self.reduction == "mean" or self.weights is None or self.deferred:
             return super().reduce(losses, target)
-        total = self.weights.to(losses.dtype)[target].sum()
-        return losses.sum() / total.clamp(min=torch.finfo(losses.dtype).tiny)  # CDB's weights can be 0 for a batch
+        total = self.weights.to(losses.dtype)[target].sum()  # CDB's weights can be 0 for a batch
+        return losses.sum() / self.shared_divisor(total)

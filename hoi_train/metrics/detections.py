@@ -60,6 +60,11 @@ class Pairs:
     def __len__(self) -> int:
         return len(self.frame_ids)
 
+    @property
+    def columns(self) -> dict[str, NDArray[Any]]:
+        """The columns that true and predicted pairs share, by name."""
+        return {column.name: getattr(self, column.name) for column in fields(Pairs)}
+
     def on(self: AnyPairs, frames: Collection[str]) -> AnyPairs:
         """Return the pairs on these frames, in their order."""
         chosen = np.isin(self.frame_ids, np.array(list(frames), dtype=np.str_))
@@ -92,29 +97,45 @@ class TruePairs(Pairs):
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class PredictedPairs(Pairs):
-    """The predictions.
+class Detections(Pairs):
+    """What a detector found.
 
     Args:
         person_scores, object_scores: float64 ``[N]`` in 0..1, how sure the detector is of each box.
-        scores: float64 ``[N, P]`` in 0..1, how sure the network is of each predicate.
     """
 
     person_scores: Floats
     object_scores: Floats
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._check_scores("person_scores", (len(self),))
+        self._check_scores("object_scores", (len(self),))
+
+    def predicted(self, scores: Floats) -> PredictedPairs:
+        """Return the predictions that predicate scores, float64 ``[N, P]``, make of them."""
+        people, things = self.person_scores, self.object_scores
+        return PredictedPairs(**self.columns, person_scores=people, object_scores=things, scores=scores)
+
+    def _check_scores(self, name: str, shape: tuple[int | None, ...]) -> None:
+        column = getattr(self, name)
+        _check_form(name, column, np.float64, shape)
+        self._check_rows(name, column, (column >= 0) & (column <= 1), "must lie in 0..1")
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class PredictedPairs(Detections):
+    """The predictions.
+
+    Args:
+        scores: float64 ``[N, P]`` in 0..1, how sure the network is of each predicate.
+    """
+
     scores: Floats
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        shapes: dict[str, tuple[int | None, ...]] = {
-            "person_scores": (len(self),),
-            "object_scores": (len(self),),
-            "scores": (len(self), None),
-        }
-        for name, shape in shapes.items():
-            column = getattr(self, name)
-            _check_form(name, column, np.float64, shape)
-            self._check_rows(name, column, (column >= 0) & (column <= 1), "must lie in 0..1")
+        self._check_scores("scores", (len(self), None))
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from hoi_train.metrics.pairs import triplet_names
 from hoi_train.records import Split
 from hoi_train.reports.runs import Evaluation, ReportError, Run, check_label_kinds, read_runs, shared_tasks
 
@@ -32,6 +33,11 @@ MULTI_LABEL_CURVES = {
     "macro recall": "recall_macro",
     "majority mAP": "map_majority",
     "minority mAP": "map_minority",
+}
+PAIR_CURVES = {  # of tasks of pairs, in rows of their own
+    f"{words} mAP{of}": triplet_names(protocol, group)[0]
+    for protocol, words in (("vidhoi", "VidHOI"), ("per_triplet", "per-triplet"))
+    for group, of in (("full", ""), ("rare", ", rare triplets"), ("non_rare", ", non-rare triplets"))
 }
 
 
@@ -66,7 +72,7 @@ def per_class_recall(run_dirs: Sequence[Path], path: Path, *, task: str | None =
 
 
 def history(run_dirs: Sequence[Path], path: Path, *, task: str | None = None, split: Split = "val") -> None:
-    """Write a PNG with the losses and the averages of several runs over the epochs.
+    """Write a PNG with the losses and the averages of several runs over the epochs; of pairs VidHOI's too.
 
     Args:
         run_dirs: directories with an ``events.jsonl``.
@@ -82,11 +88,16 @@ def history(run_dirs: Sequence[Path], path: Path, *, task: str | None = None, sp
     if len(tasks) > 1:
         raise ReportError(f"the runs have several tasks, name one of them: {', '.join(tasks)}")
     found = {run: run.evaluations(tasks[0], split) for run in runs}
-    first = found[runs[0]][0]
+    first_of_runs = [of_run[0] for of_run in found.values()]
     check_label_kinds(tasks[0], (each for of_run in found.values() for each in of_run))
-    curves = {f"loss, {split}": "loss", **(SINGLE_LABEL_CURVES if first.single_label else MULTI_LABEL_CURVES)}
-    figure = _figure(11.0, 6.2)
-    axes = figure.subplots(2, 3, sharex=True).flat
+    curves = {
+        f"loss, {split}": "loss",
+        **(SINGLE_LABEL_CURVES if first_of_runs[0].single_label else MULTI_LABEL_CURVES),
+    }
+    if any(scalar in each.scalars for each in first_of_runs for scalar in PAIR_CURVES.values()):
+        curves |= PAIR_CURVES
+    figure = _figure(11.0, 3.1 * (len(curves) + 1) / 3)
+    axes = figure.subplots((len(curves) + 1) // 3, 3, sharex=True).flat
     styles = _styles(runs)
     _draw_curve(
         axes[0],
@@ -95,7 +106,9 @@ def history(run_dirs: Sequence[Path], path: Path, *, task: str | None = None, sp
         styles,
     )
     for panel, (title, scalar) in zip(axes[1:], curves.items(), strict=True):
-        points = {run: {each.epoch + 1: each.scalars[scalar] for each in found[run]} for run in runs}
+        points = {
+            run: {each.epoch + 1: each.scalars[scalar] for each in found[run] if scalar in each.scalars} for run in runs
+        }
         _draw_curve(panel, title, points, styles)
     for panel in axes[-3:]:
         panel.set_xlabel("epoch")
@@ -131,6 +144,8 @@ def _draw_curve(panel: Any, title: str, points: Mapping[Run, Mapping[int, float]
 
     is_share = not title.startswith("loss")
     for run, values in points.items():
+        if not _is_defined(values):
+            continue  # what is drawn of nothing but nan has no place, and the layout fails
         heights = [100 * value if is_share else value for value in values.values()]
         panel.plot(
             list(values),
@@ -141,11 +156,17 @@ def _draw_curve(panel: Any, title: str, points: Mapping[Run, Mapping[int, float]
             clip_on=False,
             **styles[run],
         )
+    if not any(map(_is_defined, points.values())):
+        panel.text(0.5, 0.5, "n/a", transform=panel.transAxes, ha="center", color=GREY)
     panel.set_title(f"{title}, in %" if is_share else title, fontsize=10)
     panel.xaxis.set_major_locator(MaxNLocator(integer=True))
     panel.set_ylim(*((0, 100) if is_share else (0, None)))
     panel.grid(color="#D0D0D0", linewidth=0.6)
     _bare(panel)
+
+
+def _is_defined(values: Mapping[int, float]) -> bool:
+    return not all(map(math.isnan, values.values()))
 
 
 def _check_alike(task: str, shown: Mapping[Run, Evaluation]) -> None:

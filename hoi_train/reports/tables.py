@@ -138,7 +138,7 @@ def class_table(stats: TaskStats) -> Table:
     support = stats.support.tolist()
     vectors = [stats.vectors[name].tolist() for name in ("recall", "precision", "f1", "ap")]
     for i in sorted(range(stats.task.num_classes), key=lambda i: (-support[i], i)):
-        shares = (_percent(vector[i], 1) for vector in vectors)
+        shares = (percent(vector[i], 1) for vector in vectors)
         table.add_row(Text(stats.task.classes.names[i]), group_of.get(i, ""), str(support[i]), *shares)
     return table
 
@@ -155,7 +155,7 @@ def _compare_table(task: str, split: str, found: Sequence[Row]) -> Table:
         label = group.replace(" ", "\n") if len(headings) == 1 else f"{group}\nrec/prec"
         table.add_column(label, justify="right", no_wrap=True)
     for row, marks in zip(found, _best(found), strict=True):
-        shares = {h: Text(_percent(value, 2), "bold" if h in marks else "") for h, value in row.values.items()}
+        shares = {h: Text(percent(value, 2), "bold" if h in marks else "") for h, value in row.values.items()}
         cells = (Text("/").join(shares[heading] for heading in headings) for headings in columns.values())
         table.add_row(Text(row.run), str(row.epoch + 1), *cells)
     return table
@@ -164,7 +164,7 @@ def _compare_table(task: str, split: str, found: Sequence[Row]) -> Table:
 def _markdown_table(task: str, found: Sequence[Row]) -> str:
     lines = [(_heading(task, found), "epoch", *found[0].values)]
     for row, marks in zip(found, _best(found), strict=True):
-        shares = {heading: _percent(value, 2) for heading, value in row.values.items()}
+        shares = {heading: percent(value, 2) for heading, value in row.values.items()}
         cells = (f"**{share}**" if heading in marks else share for heading, share in shares.items())
         lines.append((row.run, str(row.epoch + 1), *cells))
     text = ["| " + " | ".join(cell.replace("|", r"\|") for cell in line) + " |" for line in lines]
@@ -199,7 +199,7 @@ def _best(found: Sequence[Row]) -> list[set[str]]:
     """Return for each row the headings where no other row is better; none where all are alike."""
     marks: list[set[str]] = [set() for _ in found]
     for heading in found[0].values:
-        shown = [_percent(row.values[heading], 2) for row in found]
+        shown = [percent(row.values[heading], 2) for row in found]
         defined = [float(share) for share in shown if share != NOT_AVAILABLE]
         if len(set(shown)) > 1:
             for mark, share in zip(marks, shown, strict=True):
@@ -211,15 +211,16 @@ def _best(found: Sequence[Row]) -> list[set[str]]:
 def _epoch_cells(task: TaskStats, ranked: bool, groups: Sequence[str]) -> list[str]:
     scalars = task.scalars
     cells = [f"{scalars['loss']:.3f}" if math.isfinite(scalars["loss"]) else NOT_AVAILABLE]
-    cells += [_percent(scalars.get(name, math.nan), 1) for name in (("top1", "top5") if ranked else ())]
-    cells.append(_percent(scalars["map"], 1))
+    cells += [percent(scalars.get(name, math.nan), 1) for name in (("top1", "top5") if ranked else ())]
+    cells.append(percent(scalars["map"], 1))
     if _of_pairs(scalars):
-        cells.append(_percent(scalars["vidhoi_map"], 1))
+        cells.append(percent(scalars["vidhoi_map"], 1))
     for group in ("macro", *groups):
         pair = (scalars.get(f"{name}_{group}", math.nan) for name in ("recall", "precision"))
-        cells.append("/".join(_percent(value, 1) for value in pair))
+        cells.append("/".join(percent(value, 1) for value in pair))
     return [*cells, f"{scalars['classes_counted']:.0f}/{task.task.num_classes}"]
 
 
-def _percent(share: float, digits: int) -> str:
+def percent(share: float, digits: int) -> str:
+    """Return a share as per cent, nan as ``n/a``."""
     return NOT_AVAILABLE if math.isnan(share) else f"{100 * share:.{digits}f}"

@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 import torch
 
-from hoi_train.data.manifest import read_manifest
+from hoi_train.data.manifest import ManifestError, read_manifest, write_manifest
 from hoi_train.data.pair_dataset import PairDataset
 from hoi_train.data.samplers import Item
 from hoi_train.data.sampling import AroundKey, Plan, Segments
 from hoi_train.data.transforms import Augment, CenterCrop
 from hoi_train.records import ClipError, Split
 from tests.pairs import FRAMES, KEY_FRAMES, OBJECTS, PREDICATE, make_pair_data, middle_of
+from tests.videos import encode, turn
 
 
 @pytest.fixture(scope="module")
@@ -131,3 +132,49 @@ def test_a_key_frame_that_the_file_lacks_is_named(manifest: Path) -> None:
     with pytest.raises(ClipError, match=r"its pairs are of frame 99, it has frames 0 to 7"):
         dataset[Item(1)]
     assert len(clips) == 18
+
+
+def test_boxes_of_a_file_of_another_size_are_refused(manifest: Path, tmp_path: Path) -> None:
+    clips = read_manifest(manifest)
+    rows = [{**row, "path": str(clips.root / row["path"])} for row in clips.table.to_pylist()]
+    wide = tmp_path / "wide.mp4"
+    encode(wide, FRAMES)
+    turned = turn(wide, tmp_path / "turned.mp4", (0, 1, -1, 0))
+    cases = [
+        ((48, 48), None, None),
+        ((64, 48), None, "its frames are of 48×48 pixels, its boxes were annotated in 64×48 (width × height)"),
+        ((96, 80), wide, None),
+        ((96, 80), turned, "its frames are of 80×96 pixels, turned on their side, its boxes were annotated in 96×80"),
+        ((80, 96), turned, None),
+    ]
+    for (width, height), file, words in cases:
+        changed = [{**row, "width": width, "height": height, "path": str(file or row["path"])} for row in rows]
+        root = tmp_path if file else clips.root
+        path = write_manifest(tmp_path / "m.parquet", changed, [PREDICATE], root, OBJECTS)
+        assert read_manifest(path).clip(0).size == (width, height)
+        dataset = dataset_of(path)
+        if words is None:
+            dataset[Item(0, 0)]
+        else:
+            with pytest.raises(ClipError) as error:
+                dataset[Item(0, 0)]
+            assert str(error.value).startswith(f"clip 'train_1': {dataset.clips.clip(1).path}: {words}")
+
+
+def test_annotated_boxes_outside_the_picture_are_refused(manifest: Path, tmp_path: Path) -> None:
+    clips = read_manifest(manifest)
+    rows = clips.table.to_pylist()
+    for row in rows:
+        for pair in row["pairs"]:
+            pair["object_box"] = [48.0, 2.0, 60.0, 9.0]
+    path = write_manifest(tmp_path / "m.parquet", rows, [PREDICATE], clips.root, OBJECTS)
+    words = r"clip 'train_1': .*: object_box \[48.0, 2.0, 60.0, 9.0\] of frame 2 lies outside its 48×48 pixels"
+    with pytest.raises(ClipError, match=words):
+        dataset_of(path)[Item(0, 0)]
+
+
+def test_width_and_height_are_given_together(manifest: Path, tmp_path: Path) -> None:
+    clips = read_manifest(manifest)
+    rows = [{**row, "width": 48 if row["split"] == "val" else None} for row in clips.table.to_pylist()]
+    with pytest.raises(ManifestError, match="row 10: width and height are given together or not at all"):
+        write_manifest(tmp_path / "m.parquet", rows, [PREDICATE], clips.root, OBJECTS)

@@ -11,6 +11,8 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+import torch
+from torchvision.ops import box_iou
 
 from data_tools import demo
 from data_tools.demo_camera import Film, Track, film
@@ -18,6 +20,7 @@ from data_tools.demo_objects import KINDS, NOUNS, PALETTE, Place
 from data_tools.demo_pairs import EVERY, PREDICATES, annotate
 from data_tools.demo_scene import REVERSED, VERBS, Actor, acted_on, play
 from data_tools.demo_shapes import Canvas, Part, solid_box
+from hoi_train.data.detections_file import read_detections
 from hoi_train.data.manifest import Manifest, read_manifest
 from hoi_train.records import UserError
 
@@ -52,7 +55,7 @@ def test_same_seed_same_bytes_whatever_the_threads(made: Manifest, monkeypatch: 
     monkeypatch.setattr(demo.os, "cpu_count", lambda: 1)
     demo.make_demo(made.root, **FEW, seed=3)  # over the earlier set
     assert digests(made.root) == before
-    assert len(before) == FEW["clips"] + 3  # manifest.parquet, dataset.json, demo.json
+    assert len(before) == FEW["clips"] + 4  # manifest.parquet, detections.parquet, dataset.json, demo.json
 
 
 def test_every_clip_is_its_own() -> None:
@@ -124,6 +127,28 @@ def test_pairs_of_the_manifest(made: Manifest) -> None:
         boxes = np.array([pair[name] for pair in row for name in ("person_box", "object_box")])
         assert boxes.min() >= 0
         assert boxes.max() <= 64
+
+
+def test_detections_are_near_the_truth_and_not_all_of_it(made: Manifest) -> None:
+    assert made.object_classes is not None
+    found = read_detections(made.root / "detections.parquet", made.object_classes).to_pylist()
+    rows = {clip_id: row for row, clip_id in enumerate(made.clip_ids)}
+    assert {made.clip(rows[row["clip_id"]]).split for row in found} == {"val", "test"}
+    truth = {(row, pair.frame, pair.object_id): pair for row in range(len(made)) for pair in made.pairs(row)}
+    held_out = sum(made.clip(row).split != "train" for row, _, _ in truth)
+    seen: Counter[str] = Counter()
+    for row in found:
+        for pair in row["pairs"]:
+            true = truth.get((rows[row["clip_id"]], pair["frame"], pair["object_id"]))
+            seen["imagined" if true is None else "found"] += 1
+            for key in ("person", "object") if true else ():
+                theirs = torch.tensor([pair[f"{key}_box"], getattr(true, f"{key}_box")], dtype=torch.float64)
+                assert box_iou(theirs[:1], theirs[1:]).item() > 0.5
+            seen["mistaken"] += true is not None and pair["object_class"] != true.object_class
+            assert 0.3 <= pair["object_score"] <= 1
+    assert 0.7 * held_out < seen["found"] < 0.95 * held_out
+    assert 0 < seen["mistaken"] < 0.2 * seen["found"]
+    assert 0 < seen["imagined"] < 0.4 * seen["found"]
 
 
 # --- the long tail -------------------------------------------------------------------------------------------------

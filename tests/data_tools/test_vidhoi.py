@@ -18,6 +18,7 @@ import torch
 from data_tools.vidhoi import import_vidhoi
 from data_tools.vidhoi_classes import OBJECTS, PREDICATES
 from data_tools.vidhoi_videos import Options
+from hoi_train.data.detections_file import read_detections
 from hoi_train.data.manifest import Manifest, ManifestError, read_manifest
 from hoi_train.data.problems import LISTED
 from hoi_train.records import UserError
@@ -113,7 +114,7 @@ def test_the_real_trajectories_and_detections(test_data: Path, tmp_path: Path) -
     }
     folder = real(test_data, tmp_path / "a", **files)
     raw = json.loads((folder / "val_trajectories.json").read_text())["0087/3830567237"]
-    where = {"video_folder": "0087", "video_id": "3830567237"}
+    where = {"video_folder": "0087", "video_id": "3830567237", "width": 640, "height": 480}
     ids = {"person_id": 0, "object_id": 4, "object_class": 11}
     boxes = [next(box["bbox"] for box in raw[464] if box["tid"] == tid) for tid in (0, 4)]
     one = record(465, **where, **ids, person_box=boxes[0], object_box=boxes[1])
@@ -130,11 +131,12 @@ def test_the_real_trajectories_and_detections(test_data: Path, tmp_path: Path) -
                 assert tracks[box["tid"]].boxes_at(torch.tensor([frame]))[0].tolist() == expected
     pair = manifest.pairs(0)[0]
     assert tuple(tracks[4].boxes_at(torch.tensor([pair.frame]))[0].tolist()) == pair.object_box
-    detected = read_manifest(folder / "out" / "detections.parquet")
-    assert detected.clip_ids == manifest.clip_ids
-    assert [track.track_id for track in detected.tracks(0)] == [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]
-    assert detected.pairs(0) == ()
-    assert f"detected tracks of 1 videos: {folder / 'out' / 'detections.parquet'}" in notes
+    (detected,) = read_detections(folder / "out" / "detections.parquet", OBJECTS).to_pylist()
+    assert detected["clip_id"] == "0087/3830567237"
+    assert [track["track_id"] for track in detected["tracks"]] == [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]
+    assert not detected["pairs"]
+    assert f"detections in 1 videos, 0 pairs: {folder / 'out' / 'detections.parquet'}" in notes
+    assert any("have no classes and scores, which det_val_frame_annots.json has: no pairs" in note for note in notes)
     for name in ("det_val_trajectories.json", "val_trajectories.json"):
         (folder / name).unlink()
     manifest, _ = imported(folder)  # an earlier import leaves no detections behind
@@ -177,6 +179,7 @@ def test_what_no_pair_can_be_made_of_is_counted_and_left_out(tmp_path: Path) -> 
         record(15, 1, person_box=OTHER),  # another box for the same pair
         record(45, person_box=flat),
         record(45, object_id=4),
+        record(45, object_box={**OTHER, "xmin": 160, "xmax": 180}),
         record(45, object_id=9, object_class=0),
         record(46, object_id=9),  # no key frame
     ]
@@ -190,6 +193,7 @@ def test_what_no_pair_can_be_made_of_is_counted_and_left_out(tmp_path: Path) -> 
     assert pairs[0].person_box == (1, 2, 30, 40)
     assert {
         "records left out, a box without area: 1",
+        "records left out, a box outside the picture: 1",
         "records left out, person and object are the same track: 1",
         "records that repeat a predicate of a pair, counted once: 1",
         "records with another box or object class than the first of their pair, which counts: 1",
@@ -315,6 +319,8 @@ FAULTS: Sequence[tuple[Any, str]] = [
         "video_fps must be a whole number from 1 to 999, the same in all records of a video, got 29.97",
     ),
     ({"video_fps": 24}, "video_fps must be a whole number from 1 to 999, the same in all records of a video, got 24"),
+    ({"width": 0}, "width must be a whole number of pixels, the same in all records of a video, got 0"),
+    ({"height": 91}, "height must be a whole number of pixels, the same in all records of a video, got 91"),
     ({"person_id": -1}, f"person_id must be {WHOLE}, got -1"),
     ({"person_id": True}, f"person_id must be {WHOLE}, got True"),
     ({"object_id": 2**70}, f"object_id must be {WHOLE}, got {2**70}"),
@@ -422,26 +428,34 @@ def test_mutated_files_never_escape_as_other_errors(test_data: Path, tmp_path: P
 
 @pytest.mark.skipif(sys.platform != "linux", reason="peak memory is read from /proc")
 @pytest.mark.parametrize(
-    ("count", "seconds", "gibibytes"),
+    ("count", "frames", "seconds", "gibibytes"),
     [
-        (20_000, 20, 1.2),
-        pytest.param(*(1_393_976, 60, 2.0), marks=[pytest.mark.campaign, pytest.mark.timeout(900)]),
+        (20_000, 0, 20, 1.2),
+        (4_380, 900, 20, 1.0),
+        pytest.param(*(1_393_976, 0, 60, 2.0), marks=[pytest.mark.campaign, pytest.mark.timeout(900)]),
+        pytest.param(*(1_393_976, 900, 400, 2.0), marks=[pytest.mark.campaign, pytest.mark.timeout(1800)]),
     ],
 )
-def test_the_whole_of_vidhoi_fits(tmp_path: Path, count: int, seconds: float, gibibytes: float) -> None:
-    """As many records as the train part has, in videos as long as its are: time on one core, and peak memory."""
+def test_the_whole_of_vidhoi_fits(tmp_path: Path, count: int, frames: int, seconds: float, gibibytes: float) -> None:
+    """As many records as the train part has, in videos as long as its are: time on one core, and peak memory.
+
+    With ``frames``, trajectories of 4 tracks in so many frames of every video: 23 million boxes in all.
+    """
     folder = annotations(tmp_path / "a", [])
     draw = random.Random(0)
     with (folder / "train_frame_annots.json").open("w") as stream:
         for number in range(count):
-            video, place = divmod(number, 219)
-            x, y = draw.randrange(500), draw.randrange(300)
-            box = {"xmin": x, "ymin": y, "xmax": x + 40, "ymax": y + 50}
+            video, place = divmod(number, VIDEO)
+            person, box = place % 4, drawn_box(draw)
             where = {"video_folder": f"{video % 1200:04}", "video_id": f"{2_400_000_000 + video}"}
-            ids = {"person_id": place % 3, "object_id": 3 + place % 5, "object_class": place % 3}
+            where |= {"width": 640, "height": 480}
+            ids = {"person_id": person, "object_id": (person + 1 + place % 3) % 4, "object_class": place % 3}
             one = record(15 + 30 * (place // 9), draw.randrange(3), **where, **ids, person_box=box, object_box=box)
             stream.write(("[" if number == 0 else ", ") + json.dumps(one))
         stream.write("]")
+    videos = -(-count // VIDEO)
+    if frames:
+        write_trajectories(folder / "train_trajectories.json", videos, frames, draw)
     command = ["vidhoi", "--annotations", folder, "--videos", folder, "--out", tmp_path / "out", "--keep-missing"]
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     program = [sys.executable, "-c", PEAK, *map(str, command)]
@@ -449,7 +463,32 @@ def test_the_whole_of_vidhoi_fits(tmp_path: Path, count: int, seconds: float, gi
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < seconds
     assert float(done.stderr) < gibibytes
-    assert f"{-(-count // 219)} clips" in done.stdout
+    assert f"{videos} clips" in done.stdout
+    if frames:
+        manifest = read_manifest(tmp_path / "out" / "manifest.parquet").select(range(1))
+        assert [(track.start_frame, len(track.boxes)) for track in manifest.tracks(0)] == [(0, frames)] * 4
+
+
+VIDEO = 219  # records of a video
+
+
+def drawn_box(draw: random.Random) -> dict[str, int]:
+    x, y = draw.randrange(500), draw.randrange(300)
+    return {"xmin": x, "ymin": y, "xmax": x + 40, "ymax": y + 50}
+
+
+def write_trajectories(file: Path, videos: int, frames: int, draw: random.Random) -> None:
+    """Write 4 boxes for every frame of every video; the frames are drawn from a thousand."""
+    known = [
+        json.dumps([{"tid": tid, "bbox": drawn_box(draw), "generated": 1, "tracker": "kcf"} for tid in range(4)])
+        for _ in range(1000)
+    ]
+    with file.open("w") as stream:
+        for video in range(videos):
+            text = ", ".join(draw.choices(known, k=frames))
+            stream.write(", " if video else "{")
+            stream.write(f'"{video % 1200:04}/{2_400_000_000 + video}": [{text}]')
+        stream.write("}")
 
 
 PEAK = """

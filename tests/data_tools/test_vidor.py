@@ -108,6 +108,7 @@ def test_it_agrees_with_the_frame_annotations_made_from_it(tmp_path: Path) -> No
                         **{"video_folder": "0001", "video_id": "11", "frame_id": f"{i:06}", "video_fps": 30},
                         **{"middle_frame_timestamp": i // 30 + 1, "person_box": boxes[0], "object_box": boxes[1]},
                         **{"person_id": r["subject_tid"], "object_id": r["object_tid"]},
+                        **{"width": content["width"], "height": content["height"]},
                         "object_class": 0 if category in ("adult", "child") else OBJECTS.index(category),
                         "action_class": PREDICATES.index(r["predicate"]),
                     }

@@ -12,12 +12,15 @@ import pytest
 import torch
 import yaml
 
+from hoi_train.cli import main
+from hoi_train.data.detections_file import write_detections
 from hoi_train.data.manifest import read_manifest, write_manifest
+from hoi_train.metrics.pairs import oracle_scalar_names
 from hoi_train.tracking.events import read_events
 from tests.engine.processes import run
 from tests.engine.test_resume import assert_identical, final_state
 from tests.engine.test_train import ENVIRONMENT, TORCHRUN
-from tests.pairs import make_pair_data
+from tests.pairs import OBJECTS, detections_like, make_pair_data
 from tests.small import make_config, make_data
 
 
@@ -97,6 +100,99 @@ def test_two_ranks_evaluate_as_one_process_does(finished: Path) -> None:
         subprocess.run(arguments, check=True, capture_output=True, env=ENVIRONMENT, timeout=200)
         results.append(json.loads((finished / "evaluation_test.json").read_text())["scalars"])
     assert results[0] == pytest.approx(results[1], abs=1e-6, nan_ok=True)
+
+
+# --- the boxes of a detector ---------------------------------------------------------------------------------------
+
+
+def protocols(finished: Path, *arguments: str) -> dict[str, float]:
+    """Evaluate on test and return what the protocols say, without the numbers that detected boxes do not have."""
+    assert main(["evaluate", str(finished), *arguments]) == 0
+    name = "evaluation_test_detected.json" if "--boxes" in arguments else "evaluation_test.json"
+    scalars = json.loads((finished / name).read_text())["scalars"]
+    return {key: value for key, value in scalars.items() if key.split("/")[1] in oracle_scalar_names()}
+
+
+def detected(finished: Path, file: Path, rows: list[dict[str, Any]]) -> dict[str, float]:
+    return protocols(finished, "--boxes", str(write_detections(file, rows, OBJECTS)))
+
+
+def test_perfect_detections_give_the_numbers_of_the_oracle(
+    finished: Path, manifest: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    oracle = protocols(finished)
+    assert "predicate, test, oracle boxes: mAP in %" in capsys.readouterr().out
+    kept = (finished / "evaluation_test.json").read_bytes()
+    perfect = detected(finished, tmp_path / "detections.parquet", detections_like(manifest))
+    assert perfect == oracle
+    assert len(perfect) == len(oracle_scalar_names())
+    shown = capsys.readouterr().out
+    assert "predicate, test, detected boxes: mAP in %" in shown
+    assert "predicate, test, detected boxes, person top 5 in %: recall" in shown
+    assert "oracle" not in shown
+    assert (finished / "evaluation_test.json").read_bytes() == kept
+    assert json.loads(kept)["boxes"] == "oracle"
+    said = json.loads((finished / "evaluation_test_detected.json").read_text())
+    assert (said["boxes"], said["key_frames"], said["key_frames_without_detections"]) == ("detected", 6, 0)
+
+
+def test_worse_detections_give_lower_numbers(finished: Path, manifest: Path, tmp_path: Path) -> None:
+    def moved(pixels: float, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        for pair in (pair for row in rows for pair in row["pairs"] or ()):
+            pair["object_box"] = [corner + pixels for corner in pair["object_box"]]
+        return rows
+
+    file, names = tmp_path / "detections.parquet", ("vidhoi_map", "per_triplet_map", "person_top5_f1")
+    perfect, near, far = (detected(finished, file, moved(by, detections_like(manifest))) for by in (0, 1, 4))
+    assert near == perfect  # a pixel of 10, both ways: an IoU of 0.68, and the network looks at the tracks
+    for name in names:
+        assert perfect[f"predicate/{name}"] > far[f"predicate/{name}"] == 0  # an IoU of 0.22
+    rows = detections_like(manifest)
+    for row in rows:
+        row["pairs"] = [pair for pair in row["pairs"] or () if pair["frame"] == 2]
+    lost = detected(finished, file, rows)
+    said = json.loads((finished / "evaluation_test_detected.json").read_text())
+    assert said["key_frames_without_detections"] == 3
+    for name in names:
+        assert 0 < lost[f"predicate/{name}"] < perfect[f"predicate/{name}"]
+    assert lost["predicate/vidhoi_classes"] == perfect["predicate/vidhoi_classes"]  # what is missed is asked for
+
+
+def test_a_false_pair_counts_by_its_score(finished: Path, manifest: Path, tmp_path: Path) -> None:
+    found = []
+    for score in (0.01, 1.0):
+        rows = detections_like(manifest, score=0.5)
+        for row in rows:
+            false = [{**pair, "object_id": 9, "object_box": [0, 0, 4, 4]} for pair in row["pairs"] or ()]
+            ids = {(pair["frame"], pair["person_id"]): pair for pair in false}.values()  # one a frame
+            row["pairs"] = [*(row["pairs"] or ()), *(pair | {"object_score": score} for pair in ids)]
+            row["tracks"] += [{**row["tracks"][1], "track_id": 9}]
+        found.append(detected(finished, tmp_path / "detections.parquet", rows)["predicate/per_triplet_map"])
+    unsure, sure = found
+    assert unsure > sure
+
+
+def test_what_cannot_be_evaluated_with_detected_boxes(
+    finished: Path, manifest: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = detections_like(manifest)
+    for row in rows:
+        row["pairs"] = [{**pair, "frame": 7} for pair in (row["pairs"] or ())[:1]]
+    elsewhere = write_detections(tmp_path / "elsewhere.parquet", rows, OBJECTS)
+    for arguments, words in (
+        (["--boxes", str(elsewhere)], "no pair was detected in the 6 key frames that "),
+        (["--boxes", str(tmp_path / "none.parquet")], "none.parquet: no such file"),
+        (["--boxes", str(elsewhere), "--fit-thresholds"], "--fit-thresholds: thresholds are fitted with the annotated"),
+    ):
+        assert main(["evaluate", str(finished), *arguments]) == 2
+        assert words in capsys.readouterr().err
+    config = make_config(tmp_path, make_data(tmp_path), training={"epochs": 1})
+    assert run(["train", str(config)], tmp_path / "log") == 0, (tmp_path / "log").read_text()
+    assert main(["evaluate", str(tmp_path / "small-seed3"), "--boxes", str(elsewhere)]) == 2
+    assert "labels whole clips; leave it out" in capsys.readouterr().err
+
+
+# --- going on, and what is refused ---------------------------------------------------------------------------------
 
 
 def test_a_run_that_was_cut_short_ends_with_the_same_weights(manifest: Path, tmp_path: Path) -> None:

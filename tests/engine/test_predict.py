@@ -114,6 +114,15 @@ def lines_of(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
+def leaves(content: Any, place: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield what is in lists and dicts by its place."""
+    if isinstance(content, (list, dict)):
+        for key, value in content.items() if isinstance(content, dict) else enumerate(content):
+            yield from leaves(value, f"{place}/{key}")
+    else:
+        yield place, content
+
+
 def test_clips_get_the_numbers_of_evaluation_without_their_data(clip_run: Trained, tmp_path: Path) -> None:
     logits, folder, clips = clip_run.evaluated(), clip_run.elsewhere(tmp_path), clip_run.clips
     for row in range(3):
@@ -158,6 +167,35 @@ def test_windows_of_a_stretch(clip_run: Trained, tmp_path: Path) -> None:
     assert all(len(line["tasks"]["verb"]["scores"]) == 1 for line in lines)
     predict(clip_run.folder, video, out=out, start=0.5, end=0.75, top=1)
     assert lines_of(out) == [lines[1]]
+
+
+@pytest.mark.parametrize("kind", ["clips", "pairs"])
+def test_several_at_a_time_get_the_scores_of_one_at_a_time(
+    kind: str, clip_run: Trained, pair_run: Trained, tmp_path: Path
+) -> None:
+    trained = clip_run if kind == "clips" else pair_run
+    boxes = None if kind == "clips" else boxes_of(trained.clips, 1)
+    if boxes is not None:  # frames 0 and 4 have no pair, 1 to 3 two, the others one
+        boxes["tracks"][1] |= {"start_frame": 1, "boxes": boxes["tracks"][1]["boxes"][1:4]}
+        boxes["tracks"][2] |= {"start_frame": 1, "boxes": boxes["tracks"][2]["boxes"][1:]}
+        boxes["tracks"][0] |= {"boxes": boxes["tracks"][0]["boxes"][:4]}
+        boxes["tracks"].append({**boxes["tracks"][0], "track_id": 3, "start_frame": 5, "boxes": [[1, 2, 9, 9]] * 3})
+    given = None if boxes is None else written(tmp_path / "b.json", boxes)
+    results = []
+    for size in (1, 3, 8):
+        folder = trained.elsewhere(tmp_path)
+        text = (folder / "config.yaml").read_text()
+        assert "  batch_size: 4\n" in text
+        (folder / "config.yaml").write_text(text.replace("  batch_size: 4\n", f"  batch_size: {size}\n"))
+        predict(folder, trained.clips.clip(1).path, boxes=given, out=tmp_path / "out", every=1, top=9)
+        results.append(lines_of(tmp_path / "out"))
+        shutil.rmtree(folder)
+    if boxes is not None:
+        assert [len(line["pairs"]) for line in results[0]] == [0, 2, 2, 2, 0, 1, 1, 1]
+    wanted = dict(leaves(results[0]))
+    assert len(results[0]) == 8
+    for result in results[1:]:
+        assert dict(leaves(result)) == pytest.approx(wanted, abs=TOLERANCE)
 
 
 def test_a_pair_needs_both_in_the_key_frame(
@@ -219,6 +257,10 @@ TRACK: dict[str, Any] = {"track_id": 0, "class": "person", "start_frame": 0, "bo
     [
         ("{", "{file}: Invalid JSON"),
         ({"track": []}, "{file}: tracks: missing, it must be given"),
+        (
+            '{"tracks": [{"track_id": 0, "class": "person", "start_frame": 0, "boxes": [], "boxes": [[1, 2, 3, 4]]}]}',
+            "{file}: key 'boxes' occurs twice in one object; leave one of them",
+        ),
         ({"tracks": [{**TRACK, "clas": 1}]}, "{file}: tracks.0.clas: unknown key; allowed here: track_id, class, "),
         ({"tracks": [{**TRACK, "boxes": [[1, 2, 3]]}]}, "{file}: tracks.0.boxes.0.3: missing"),
         ({"tracks": [TRACK, TRACK]}, "{file}: track 0: the track_id occurs 2 times"),

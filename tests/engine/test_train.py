@@ -63,6 +63,8 @@ def test_every_epoch_is_recorded_with_averages_and_classes(finished: Path) -> No
     assert sum(row["event"] == "train" for row in events) == 9
     assert [row["split"] for row in events if row["event"] == "evaluation"][-1] == "test"
     assert (events[0]["event"], events[-1]["event"]) == ("start", "end")
+    assert set(events[0]["readers"]) == {"train", "val", "test"}
+    assert set(events[0]["readers"]["val"]) == {"pyav"}
 
 
 def test_the_weights_of_cdb_are_recorded_after_each_validation(finished: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,7 +13,7 @@ import pytest
 from matplotlib.colors import to_rgb
 from matplotlib.image import imread
 
-from hoi_train.reports.plots import COLOURS, MARKERS, SHADE, history, per_class_recall
+from hoi_train.reports.plots import COLOURS, MARKERS, PAIR_CURVES, SHADE, history, per_class_recall
 from hoi_train.reports.runs import ReportError
 
 MakeRun = Callable[..., Path]
@@ -59,6 +60,26 @@ def test_history_shows_every_run(make_run: MakeRun, tmp_path: Path) -> None:
     assert [pixels(path, colour).any() for colour in COLOURS[:3]] == [True, True, False]
     history([make_run("multi", labels=("multi",), epochs=1)], path)  # one epoch is a point, not an empty panel
     assert pixels(path, COLOURS[0]).sum() > 6 * 20
+
+
+def test_history_of_pairs_has_the_protocols_of_vidhoi(make_run: MakeRun, tmp_path: Path) -> None:
+    path, plain = tmp_path / "history.png", make_run("plain", labels=("multi",))
+    history([plain], path)
+    height = imread(path).shape[0]
+    pairs = [make_run(name, labels=("multi",)) for name in ("bce", "asl")]
+    for run, gain in zip(pairs, (0.02, 0.04), strict=True):
+        lines = [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]
+        for line in lines:
+            if line["event"] == "evaluation":
+                for scalar in PAIR_CURVES.values():
+                    line["scalars"][f"noun/{scalar}"] = None if "rare" in scalar else 0.2 + gain * line["epoch"]
+        (run / "events.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    history(pairs, path)
+    assert imread(path).shape[0] == 2 * height
+    lower = [pixels(path, colour)[height:-100].any(1) for colour in COLOURS[:2]]
+    assert all(of_run[: height // 2].any() and of_run[height // 2 :].any() for of_run in lower)
+    history([plain, *pairs], path)  # a run without them has no curve there
+    assert imread(path).shape[0] == 2 * height
 
 
 def test_names_are_text_not_markup(make_run: MakeRun, tmp_path: Path) -> None:

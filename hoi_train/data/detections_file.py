@@ -1,0 +1,144 @@
+"""The file of what a detector and tracker found in the videos of a manifest: human-object pairs to be labelled.
+
+A Parquet file, one row a video; what has no row, or no pair in a frame, is a video or frame where nothing was found.
+
+======= ====== =========================================================================================
+column  needed meaning
+======= ====== =========================================================================================
+clip_id yes    that of the manifest, unique
+pairs   yes    a list of the pairs to be labelled, each with ``frame``, ``person_id``, ``object_id``, ``person_box``,
+               ``object_box`` and ``object_class`` as in a manifest, and ``person_score`` and ``object_score``,
+               0..1, how sure the detector is of each box. Ids are the detector's own
+tracks  no     where the persons and objects are in all frames, as in a manifest; a row that has tracks has those
+               that its pairs name. Without, boxes stand still about their frame
+======= ====== =========================================================================================
+
+Which pairs there are is the detector's choice; VidHOI's authors take every person with everything else in the frame.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyarrow import parquet
+
+from hoi_train.data.manifest_checks import check
+from hoi_train.data.manifest_columns import (
+    DETECTED,
+    PAIRS,
+    TRACKS,
+    RawTable,
+    column_types,
+    raw_from_rows,
+    raw_from_table,
+)
+from hoi_train.data.problems import Problems
+from hoi_train.data.sampling import Indices
+from hoi_train.records import ClassList, Task
+
+DETECTIONS = "detections.parquet"  # as the importers name it
+TYPES = {"clip_id": pa.string(), "pairs": DETECTED, "tracks": TRACKS}
+SCORES = ("person_score", "object_score")
+_UNLABELLED = Task("predicate", ClassList(("none",)), "multi", of="pair")
+
+
+def write_detections(path: Path, rows: Iterable[Mapping[str, Any]] | pa.Table, object_classes: ClassList) -> Path:
+    """Check detections and write them; the file appears whole or not at all.
+
+    Args:
+        path: a ``.parquet`` file; its folder is made.
+        rows: mappings from column to value, or an Arrow table.
+        object_classes: classes that the objects may have.
+
+    Raises:
+        ManifestError: if ``read_detections`` would refuse the result; rows are counted from 1.
+    """
+    problems = Problems()
+    if isinstance(rows, pa.Table):
+        raw = raw_from_table(path, rows, TYPES, problems)
+    else:
+        raw = raw_from_rows(path, enumerate(rows, 1), TYPES, "row", problems)
+    _check(raw, object_classes, problems)
+    problems.raise_if_any()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    waiting = path.with_name(f".{os.getpid()}-{path.name}")
+    try:
+        parquet.write_table(pa.table(raw.columns), waiting, compression="zstd")
+        waiting.replace(path)
+    finally:
+        waiting.unlink(missing_ok=True)
+    return path
+
+
+def read_detections(path: Path, object_classes: ClassList) -> pa.Table:
+    """Read a file of detections and check it.
+
+    Returns:
+        Its three columns.
+
+    Raises:
+        ManifestError: with everything that is wrong, each problem with file and row.
+    """
+    problems = Problems()
+    if not path.is_file():
+        problems.add(path, None, "a folder, not a file" if path.is_dir() else "no such file")
+        problems.raise_if_any()
+    try:
+        table = parquet.ParquetFile(path).read()
+    except (pa.ArrowException, OSError) as error:
+        problems.add(path, None, f"not a readable Parquet file, which detections must be: {error}")
+        problems.raise_if_any()
+    raw = raw_from_table(path, table, TYPES, problems)
+    _check(raw, object_classes, problems)
+    problems.raise_if_any()
+    return pa.table(raw.columns)
+
+
+def _check(raw: RawTable, object_classes: ClassList, problems: Problems) -> None:
+    """Note what is wrong: what would be wrong with pairs and tracks of a manifest, scores, and pairs given twice."""
+    columns = {name: pa.nulls(len(raw), wanted) for name, wanted in column_types([_UNLABELLED]).items()}
+    columns |= raw.columns
+    columns["pairs"] = unlabelled(columns["pairs"])
+    columns["path"], columns["split"] = (pa.array([text] * len(raw), pa.string()) for text in ("-", "test"))
+    stand_in = RawTable(raw.file, columns, raw.numbers, raw.unit, raw.refused)
+    check(stand_in, [_UNLABELLED], raw.file.parent, problems, object_classes)
+    if problems.total:
+        return
+    flat, owners = pc.list_flatten(raw.columns["pairs"]), np.asarray(pc.list_parent_indices(raw.columns["pairs"]))
+    names = ("frame", "person_id", "object_id")
+    keys = np.stack([owners, *(np.asarray(pc.struct_field(flat, name)) for name in names)])
+    order = np.lexsort(keys)
+    again = np.zeros(len(order), bool)
+    again[order[1:]] = (keys[:, order[1:]] == keys[:, order[:-1]]).all(axis=0)
+    _note(raw, owners[again], "a pair occurs twice in its frame", problems)
+    for name in SCORES:
+        scores = np.asarray(pc.struct_field(flat, name))
+        _note(raw, owners[~((scores >= 0) & (scores <= 1))], f"{name} of a pair must lie in 0..1", problems)
+
+
+def _note(raw: RawTable, positions: Indices, text: str, problems: Problems) -> None:
+    rows = np.unique(positions).tolist()
+    problems.add_rows(raw.file, rows, len(rows), lambda _: text, lambda row: int(raw.numbers[row]), raw.unit)
+
+
+def unlabelled(column: Any, kept: Any = None) -> Any:
+    """Return lists of detected pairs as lists of a manifest's pairs, without predicates and with the scores beside.
+
+    Args:
+        column: Arrow array of N lists.
+        kept: bool, which of all pairs to keep; all if not given.
+    """
+    flat, owners = pc.list_flatten(column), np.asarray(pc.list_parent_indices(column))
+    if kept is not None:
+        flat, owners = flat.filter(pa.array(kept)), owners[kept]
+    none = pa.array([[]] * len(flat), PAIRS.value_type.field("predicates").type)
+    fields = [*DETECTED.value_type, PAIRS.value_type.field("predicates")]
+    columns = [*(pc.struct_field(flat, field.name) for field in DETECTED.value_type), none]
+    ends = np.searchsorted(owners, np.arange(len(column) + 1))
+    return pa.ListArray.from_arrays(pa.array(ends, pa.int32()), pa.StructArray.from_arrays(columns, fields=fields))
