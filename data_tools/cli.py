@@ -20,9 +20,13 @@ COMMANDS = (
     imports.add_vidhoi,
     imports.add_vidor,
     imports.add_folder,
+    imports.add_import,
     manifests.add_stats,
+    manifests.add_split,
     manifests.add_vidhoi_stats,
     videos.add_verify,
+    videos.add_reencode,
+    videos.add_cache,
 )
 
 

@@ -97,14 +97,11 @@ def _of_video(path: Path) -> Header | str:
 
 
 def _of_folder(path: Path) -> Header | str:
-    from PIL import Image
-
     images = sorted(entry for entry in path.iterdir() if entry.suffix.lower() in IMAGE_SUFFIXES)
     if not images:
         return "a folder without frame images"
-    with Image.open(images[0]) as image:
-        width, height = image.size
-        return Header(width, height, nan, nan, f"{image.format} frames")
+    found = _of_video(images[0])
+    return found if isinstance(found, str) else Header(found.width, found.height, nan, nan, f"{found.codec} frames")
 
 
 def _summary(found: Mapping[str, Header], unreadable: dict[str, str]) -> ProbeFacts:

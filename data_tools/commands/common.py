@@ -31,7 +31,7 @@ def say(made: Imported) -> int:
     from hoi_train.data.manifest import read_manifest
     from hoi_train.records import SPLITS
 
-    manifest = read_manifest(made.path)
+    manifest = made.manifest or read_manifest(made.path, tracks=False)
     counts = ", ".join(f"{len(manifest.split(split))} {split}" for split in SPLITS)
     tasks = ", ".join(f"{task.name} ({task.num_classes} classes)" for task in manifest.tasks.values())
     print(f"{made.path}: {len(manifest)} clips ({counts}); tasks: {tasks}")

@@ -6,13 +6,14 @@ A map is a 3×3 float64 matrix that takes ``(x, y, 1)`` in the frame to the outp
 from __future__ import annotations
 
 import math
-from functools import cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+
+from hoi_train.data.opencv import opencv
 
 Matrix = npt.NDArray[np.float64]
 
@@ -141,7 +142,7 @@ def _resize(frames: Tensor, height: int, width: int) -> Tensor:
 
 def _sample(part: Tensor, there: Matrix, size: int) -> Tensor:
     """Sample pictures at the points that ``there`` gives for the output's pixels, rounded to 1/32 of a pixel."""
-    cv2 = _opencv()
+    cv2 = opencv()
     centers = np.arange(size) + 0.5
     x, y = (along * centers[None, :] + down * centers[:, None] + begin - 0.5 for along, down, begin in there[:2])
     places, fractions = cv2.convertMaps(x.astype(np.float32), y.astype(np.float32), cv2.CV_16SC2)  # once for all frames
@@ -149,11 +150,3 @@ def _sample(part: Tensor, there: Matrix, size: int) -> Tensor:
     for picture, output in zip(part.numpy(), shown, strict=True):
         cv2.remap(picture, places, fractions, cv2.INTER_LINEAR, output)  # black beyond the picture's edge
     return torch.from_numpy(shown)
-
-
-@cache
-def _opencv() -> Any:
-    import cv2
-
-    cv2.setNumThreads(1)  # a worker has one core; threads of its own would fight the other workers'
-    return cv2

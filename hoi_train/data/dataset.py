@@ -6,12 +6,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
 
+import pyarrow.compute as pc
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from hoi_train.data.manifest import Manifest
-from hoi_train.data.readers import check_reader, open_clip
+from hoi_train.data.readers import check_reader, count_readers, open_clip
 from hoi_train.data.readers.base import clip_error
 from hoi_train.data.samplers import Item
 from hoi_train.data.sampling import Indices, Plan, Segments
@@ -77,6 +78,11 @@ class ClipDataset(Dataset[Sample]):
     def clip_at(self, position: int) -> Clip:
         """Return the clip that the sample at a position is of."""
         return self.clips.clip(position)
+
+    def readers(self) -> dict[str, int]:
+        """Return how many of the clips each reader reads, ``auto`` resolved."""
+        counted = pc.value_counts(self.clips.table.column("path")).to_pylist()
+        return count_readers({self.clips.root / path["values"]: path["counts"] for path in counted}, self.reader)
 
     def batch(self, items: Iterable[Item]) -> ClipBatch:
         """Return the samples of some items as a batch; raises ``ClipError`` as one of them does."""

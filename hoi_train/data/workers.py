@@ -23,7 +23,7 @@ from hoi_train.records import ClipBatch, ClipError
 PRELOAD = (
     "hoi_train.data.loader",
     "hoi_train.data.readers.pyav_reader",
-    "hoi_train.data.readers.decord_reader",
+    "hoi_train.data.readers.zip_reader",
     "torchvision.transforms.v2.functional",
     "cv2",
 )
@@ -92,7 +92,7 @@ class Workers:
             except StopIteration:
                 return
             except (RuntimeError, EOFError, OSError):  # what a dead process gives rise to; its tensors are lost too
-                lost = self._desk.lost()
+                lost = self._desk.lost_soon()
                 if lost is None:
                     raise
                 raise lost from None
@@ -137,6 +137,13 @@ class _Desk:
         clips = [clip for pid, clip, _ in self.rows.tolist() if pid not in (NOTHING, *alive)]
         read = next((clip for clip in clips if clip != NOTHING), None)
         return WorkerLost(read, "the process that read it died" if read is not None else "one died") if clips else None
+
+    def lost_soon(self) -> WorkerLost | None:
+        """Return what ``lost`` does; a process's end is known a moment after that of its connections."""
+        until = time.monotonic() + 5.0
+        while (found := self.lost()) is None and time.monotonic() < until:
+            time.sleep(0.05)
+        return found
 
     def kill(self) -> None:
         for process in self._processes():

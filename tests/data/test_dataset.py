@@ -122,5 +122,5 @@ def test_a_missing_clip_is_named(manifest: Manifest) -> None:
 
 
 def test_an_unknown_reader_is_refused_before_any_clip_is_read(manifest: Manifest) -> None:
-    with pytest.raises(UserError, match="reader 'opencv' is not one of auto, decord, pyav, frames"):
+    with pytest.raises(UserError, match="reader 'opencv' is not one of auto, pyav, frames"):
         make_dataset(manifest, reader="opencv")

@@ -326,7 +326,7 @@ def test_jsonl_faults_are_all_said_with_their_lines(tmp_path: Path) -> None:
         "line 8: noun is empty; write an empty list for none",
         "line 9: unknown column 'verbb'; did you mean 'verb'? "
         "(known: clip_id, path, start, end, split, group, num_frames, seekable, fps, "
-            "width, height, verb, noun, pairs, tracks)",
+        "width, height, verb, noun, pairs, tracks)",
         "line 10: num_frames must be a whole number, got 2.5",
         "line 11: not a JSON object: key 'clip_id' occurs twice",
         "line 12: path 'p\\x00q' contains control characters",

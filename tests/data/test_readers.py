@@ -1,13 +1,14 @@
-"""Every reader against a sequential decode, and what is refused."""
+"""What readers promise beyond the frames themselves (see test_readers_matrix), and what they refuse."""
 
 from __future__ import annotations
 
-import importlib.util
 import os
+import sys
 import wave
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,94 +16,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_tools.encoding import write_mp4
-from hoi_train.data.readers import READERS, check_reader, open_clip
+from hoi_train.data.readers import READERS, check_reader, choose_reader, count_readers, open_clip
 from hoi_train.data.readers.base import Reader
 from hoi_train.records import Clip, ClipError, UserError
-from tests.videos import clip_of, cut, encode, number_of, numbered, packet_places, sequential, turn, write_image
+from tests.data.reader_cases import SEEKING, UNEVEN
+from tests.data.test_readers_matrix import need
+from tests.videos import clip_of, encode, number_of, numbered, packet_places, sequential, turn, write_image
 
-HAS_DECORD = importlib.util.find_spec("decord") is not None
-decord = pytest.mark.skipif(not HAS_DECORD, reason="decord has no wheel for this machine")
-
-OPEN_GOP = {"x264-params": "open-gop=1:bframes=3:scenecut=0:keyint=12:min-keyint=12:b-adapt=0"}
-UNEVEN = np.cumsum(np.random.default_rng(0).integers(200, 900, 60)).tolist()
-
-
-def _cut_of(folder: Path, first: int, **options: object) -> Path:
-    return cut(encode(folder / "whole.mp4", 60, **options), folder / "cut.mp4", first)  # type: ignore[arg-type]
-
-
-# name -> (number drawn into the first frame, frames, maker)
-EXACT: dict[str, tuple[int, int, Callable[[Path], Path]]] = {
-    "b_frames": (0, 60, lambda d: encode(d / "v.mp4", 60)),
-    "one_gop": (0, 100, lambda d: encode(d / "v.mp4", 100, gop=250)),
-    "intra": (0, 30, lambda d: encode(d / "v.mp4", 30, gop=1, b_frames=0)),
-    "one_frame": (0, 1, lambda d: encode(d / "v.mp4", 1)),
-    "odd_size": (0, 20, lambda d: encode(d / "v.mp4", 20, width=97, height=81, pixels="yuv444p")),
-    "variable_rate": (0, 60, lambda d: encode(d / "v.mp4", 60, times=UNEVEN)),
-    "fragmented": (
-        0,
-        60,
-        lambda d: encode(d / "v.mp4", 60, options={}, container_options={"movflags": "frag_keyframe"}),
-    ),
-    "matroska": (0, 60, lambda d: encode(d / "v.mkv", 60)),
-}
-SEQUENTIAL_ONLY: dict[str, tuple[int, int, Callable[[Path], Path]]] = {
-    "open_gop": (0, 60, lambda d: encode(d / "v.mp4", 60, options=OPEN_GOP)),
-    "edit_list": (17, 43, lambda d: _cut_of(d, 17)),
-    "cut_open_gop": (12, 48, lambda d: _cut_of(d, 12, options=OPEN_GOP)),
-    "cut_inside_open_gop": (17, 43, lambda d: _cut_of(d, 17, options=OPEN_GOP)),
-    "offset_start": (0, 60, lambda d: encode(d / "v.ts", 60)),
-    "avi_b_frames": (0, 60, lambda d: encode(d / "v.avi", 60, codec="mpeg4", b_frames=2)),
-    "mpeg4_mp4": (0, 60, lambda d: encode(d / "v.mp4", 60, codec="mpeg4", b_frames=2)),
-    "vp8": (
-        0,
-        30,
-        lambda d: encode(d / "v.webm", 30, codec="libvpx", options={"auto-alt-ref": "1", "lag-in-frames": "8"}),
-    ),
-}
+VIDEO_READERS = ("pyav", *sorted(SEEKING))
 
 
 def _read(clip: Clip, reader: str, indices: object) -> np.ndarray:
     with open_clip(clip, reader) as opened:
         return opened.read(indices)  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize("name", [*EXACT, *SEQUENTIAL_ONLY])
-def test_pyav_gives_the_frames_of_a_sequential_decode(name: str, tmp_path: Path) -> None:
-    first, count, make = {**EXACT, **SEQUENTIAL_ONLY}[name]
-    path = make(tmp_path)
-    expected = sequential(path)
-    assert [number_of(image) for image in expected] == list(range(first, first + count))
-    with open_clip(clip_of(path), "pyav") as reader:
-        assert len(reader.timestamps) == count
-        assert reader.timestamps[0] == 0
-        assert (np.diff(reader.timestamps) > 0).all()
-        assert np.array_equal(reader.read(np.arange(count)), expected)
-        some = np.random.default_rng(1).integers(0, count, 10)
-        assert np.array_equal(reader.read(some), [expected[i] for i in some])
-        assert all(np.array_equal(a, b) for a, b in zip(reader.frames(), expected, strict=True))
-
-
-@decord
-@pytest.mark.parametrize("name", EXACT)
-@pytest.mark.parametrize("seekable", [True, False])
-def test_decord_gives_the_same_frames_and_times_as_pyav(name: str, seekable: bool, tmp_path: Path) -> None:
-    _, count, make = EXACT[name]
-    clip = clip_of(make(tmp_path), seekable=seekable)
-    with open_clip(clip, "decord") as fast, open_clip(clip, "pyav") as exact:
-        assert np.array_equal(fast.timestamps, exact.timestamps)
-        everything = exact.read(np.arange(count))
-        assert np.array_equal(fast.read(np.arange(count)), everything)
-        for some in np.random.default_rng(2).integers(0, count, (3, 5)):
-            assert np.array_equal(fast.read(some), everything[some])
-
-
-@decord
-@pytest.mark.parametrize("name", SEQUENTIAL_ONLY)
-def test_decord_refuses_files_in_which_seeking_is_not_exact(name: str, tmp_path: Path) -> None:
-    path = SEQUENTIAL_ONLY[name][2](tmp_path)
-    with pytest.raises(ClipError, match=r"seeking in it is not exact; use reader: auto, or re-encode it"):
-        open_clip(clip_of(path), "decord")
 
 
 def test_times_are_those_of_the_encoder(tmp_path: Path) -> None:
@@ -123,12 +49,18 @@ def test_several_plans_are_read_in_one_pass(tmp_path: Path, monkeypatch: pytest.
     assert passes == [[0, 1, 2, 3, 5, 29, 30, 31]]
 
 
-def test_auto_seeks_only_in_files_that_the_tools_encoded(tmp_path: Path) -> None:
-    path = encode(tmp_path / "v.mp4", 3)
-    own, foreign = (open_clip(clip_of(path, seekable=seekable)) for seekable in (True, False))
-    assert type(own).__name__ == ("DecordReader" if HAS_DECORD else "PyAVReader")
-    assert type(foreign).__name__ == "PyAVReader"
-    assert type(open_clip(clip_of(_folder(tmp_path / "frames", [1])))).__name__ == "FramesReader"
+def test_auto_takes_what_the_path_holds(tmp_path: Path) -> None:
+    path, folder = encode(tmp_path / "v.mp4", 3), _folder(tmp_path / "frames", [1])
+    for clip, reader in ((clip_of(path), "pyav"), (clip_of(path, seekable=True), "pyav"), (clip_of(folder), "frames")):
+        assert choose_reader(clip.path) == reader
+        with open_clip(clip) as opened, open_clip(clip, reader) as same:
+            assert type(opened) is type(same)
+
+
+def test_the_clips_of_each_reader_are_counted(tmp_path: Path) -> None:
+    paths = {_folder(tmp_path / "frames", [1]): 2, encode(tmp_path / "v.mp4", 1): 3, tmp_path / "missing.mp4": 1}
+    assert count_readers(paths, "auto") == {"frames": 2, "pyav": 4}
+    assert count_readers(paths, "decord") == {"decord": 6}
 
 
 TURNS = {(0, 1, -1, 0): -1, (-1, 0, 0, -1): 2, (0, -1, 1, 0): 1}  # matrix -> quarter turns against the clock
@@ -140,22 +72,28 @@ MIRRORS = {
 }
 
 
-@pytest.mark.parametrize("reader", ["pyav", pytest.param("decord", marks=decord)])
+@pytest.mark.parametrize("reader", VIDEO_READERS)
 @pytest.mark.parametrize("matrix", TURNS)
 def test_rotated_files_come_upright(matrix: tuple[int, int, int, int], reader: str, tmp_path: Path) -> None:
+    need(reader)
     source = encode(tmp_path / "v.mp4", 5)
     turned = _read(clip_of(turn(source, tmp_path / "turned.mp4", matrix)), reader, [3])[0]
     assert np.array_equal(turned, np.rot90(sequential(source)[3], TURNS[matrix]))
 
 
 @pytest.mark.parametrize("matrix", MIRRORS)
-def test_mirrored_files_come_upright(matrix: tuple[int, int, int, int], tmp_path: Path) -> None:
+@pytest.mark.parametrize("reader", VIDEO_READERS)
+def test_mirrored_files_come_upright(matrix: tuple[int, int, int, int], reader: str, tmp_path: Path) -> None:
+    need(reader)
     source = encode(tmp_path / "v.mp4", 5)
     clip = clip_of(turn(source, tmp_path / "mirrored.mp4", matrix))
-    assert np.array_equal(_read(clip, "pyav", [3])[0], MIRRORS[matrix](sequential(source)[3]))
-    if HAS_DECORD:
-        with pytest.raises(ClipError, match="decord shows its first frame in another way"):
-            open_clip(clip, "decord")
+    if reader in SEEKING:
+        with pytest.raises(
+            ClipError, match=f"{reader} shows its first frame in another way than PyAV; use reader: auto"
+        ):
+            open_clip(clip, reader)
+    else:
+        assert np.array_equal(_read(clip, reader, [3])[0], MIRRORS[matrix](sequential(source)[3]))
 
 
 def test_a_slanted_file_is_refused(tmp_path: Path) -> None:
@@ -203,21 +141,41 @@ def test_flipped_bits_that_the_decoder_marks_are_errors(tmp_path: Path) -> None:
     assert outcomes["refused"] >= 1
 
 
-@decord
+@pytest.mark.parametrize("reader", sorted(SEEKING))
 @pytest.mark.parametrize("width", range(8, 102, 4))
-def test_decord_reads_narrow_videos(width: int, tmp_path: Path) -> None:
+def test_narrow_videos(width: int, reader: str, tmp_path: Path) -> None:
+    need(reader)
     shades = np.random.default_rng(width).integers(0, 255, (3, 1, 1, 3)) + np.arange(width)[:, None]
     write_mp4(tmp_path / "v.mp4", np.broadcast_to(shades % 256, (3, 32, width, 3)).astype(np.uint8), fps=8)
     clip = clip_of(tmp_path / "v.mp4", seekable=True)
-    with open_clip(clip, "decord") as fast, open_clip(clip, "pyav") as exact:
+    with open_clip(clip, reader) as fast, open_clip(clip, "pyav") as exact:
         assert np.abs(fast.read([0, 2]).astype(int) - exact.read([0, 2])).max() <= 2
 
 
-@decord
-def test_decord_does_not_put_neighbours_in_the_place_of_damaged_frames(tmp_path: Path) -> None:
+@pytest.mark.parametrize("reader", VIDEO_READERS)
+def test_nothing_comes_in_the_place_of_damaged_frames(reader: str, tmp_path: Path) -> None:
+    need(reader)
     clip = clip_of(_damaged(tmp_path), seekable=True)
-    with open_clip(clip, "decord") as reader, pytest.raises(ClipError, match=r"frame \d+ does not decode"):
-        reader.read(np.arange(60))
+    for asked in (np.arange(60), np.array([59])):  # the decoder goes on behind the damage, with a patched frame
+        with pytest.raises(ClipError, match=r"does not decode|cannot be read as video"):
+            _read(clip, reader, asked)
+
+
+def test_torchcodec_does_not_go_on_behind_the_damage(tmp_path: Path) -> None:
+    need("torchcodec")
+    with open_clip(clip_of(_damaged(tmp_path)), "torchcodec") as opened:
+        for asked in (np.arange(60), np.array([59])):
+            with pytest.raises(ClipError, match="does not decode"):
+                opened.read(asked)
+
+
+def test_a_file_that_is_replaced_while_it_is_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hoi_train.data.readers.pyav_reader.KEPT_BYTES", 0)
+    clip = clip_of(encode(tmp_path / "v.mp4", 60))
+    with open_clip(clip) as reader:
+        encode(tmp_path / "other.mp4", 60, times=UNEVEN).replace(clip.path)
+        with pytest.raises(ClipError, match=r"frame \d+ of 60 does not decode"):
+            reader.read([40])
 
 
 def test_a_truncated_file_is_refused(tmp_path: Path) -> None:
@@ -276,9 +234,10 @@ def _bytes(path: Path, data: bytes) -> Path:
     return path
 
 
-@pytest.mark.parametrize("reader", ["pyav", pytest.param("decord", marks=decord)])
+@pytest.mark.parametrize("reader", VIDEO_READERS)
 @pytest.mark.parametrize("name", BAD)
 def test_what_is_no_video_is_refused_by_name(name: str, reader: str, tmp_path: Path) -> None:
+    need(reader)
     text, make = BAD[name]
     path = make(tmp_path)
     with pytest.raises(ClipError, match=text) as caught:
@@ -288,26 +247,35 @@ def test_what_is_no_video_is_refused_by_name(name: str, reader: str, tmp_path: P
 
 @pytest.mark.parametrize("reader", READERS)
 def test_a_pipe_is_refused_before_it_is_opened(reader: str, tmp_path: Path) -> None:
-    if reader == "decord" and not HAS_DECORD:
-        pytest.skip("decord has no wheel for this machine")
+    need(reader)
     os.mkfifo(tmp_path / "pipe.mp4")  # opening it would wait for a writer for ever
     with pytest.raises(ClipError, match="neither a regular file nor a folder"):
         open_clip(clip_of(tmp_path / "pipe.mp4"), reader)
 
 
 def test_an_unknown_reader_is_refused_with_the_nearest_name() -> None:
-    with pytest.raises(
-        UserError, match=r"reader 'decrd' is not one of auto, decord, pyav, frames; did you mean 'decord'"
-    ):
+    with pytest.raises(UserError, match=rf"reader 'decrd' is not one of {', '.join(READERS)}; did you mean 'decord'"):
         check_reader("decrd")
 
 
-def test_decord_asked_for_where_it_is_not_installed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("hoi_train.data.readers.find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"decord is not installed .* use reader: auto"):
-        check_reader("decord")
-    own = clip_of(encode(tmp_path / "v.mp4", 2), seekable=True)
-    assert type(open_clip(own)).__name__ == "PyAVReader"
+@pytest.mark.parametrize("reader", sorted(SEEKING))
+def test_a_reader_that_is_not_installed(reader: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(sys.modules, reader, None)  # as if it were not there
+    monkeypatch.delitem(sys.modules, f"hoi_train.data.readers.{reader}_reader", raising=False)
+    with pytest.raises(UserError, match=rf"reader '{reader}' cannot be used: .*{reader}.* use reader: auto"):
+        check_reader(reader)
+    with open_clip(clip_of(encode(tmp_path / "v.mp4", 2), seekable=True)) as opened:
+        assert number_of(opened.read([1])[0]) == 1
+
+
+def test_torchcodec_without_ffmpeg(monkeypatch: pytest.MonkeyPatch) -> None:
+    decoders = SimpleNamespace(VideoDecoder=None)
+    found = SimpleNamespace(ffmpeg_major_version=None, decoders=decoders)
+    monkeypatch.setitem(sys.modules, "torchcodec", found)  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "torchcodec.decoders", decoders)  # type: ignore[arg-type]
+    monkeypatch.delitem(sys.modules, "hoi_train.data.readers.torchcodec_reader", raising=False)
+    with pytest.raises(UserError, match=r"'torchcodec' cannot be used: it finds no FFmpeg libraries .*apt-get install"):
+        check_reader("torchcodec")
 
 
 def test_frames_out_of_range_are_refused(tmp_path: Path) -> None:
@@ -392,31 +360,11 @@ def test_bad_folders_are_refused(tmp_path: Path) -> None:
         open_clip(clip_of(encode(tmp_path / "v.mp4", 2)), "frames")
 
 
-@pytest.mark.parametrize("split", ["train/*/*.mp4", "validate/*.mp4"])
-def test_real_clips_read_alike(split: str, test_data: Path) -> None:
-    for path in sorted((test_data / "arid6/clips_128").glob(split))[::60]:
-        expected = sequential(path)
-        for reader in ("pyav", "decord") if HAS_DECORD else ("pyav",):
-            some = np.array([0, 5, 5, 17, len(expected) - 1])
-            assert np.array_equal(_read(clip_of(path), reader, some), [expected[i] for i in some])
-
-
-def test_awkward_real_clips(test_data: Path) -> None:
-    samples = test_data / "decode_samples"
-    for name, count, shape in (
-        ("mmaction2_test.avi", 164, (240, 320, 3)),
-        ("mmaction2_arm_wrestling_demo.mp4", 280, (256, 340, 3)),
-        ("torchcodec_av1.mkv", 125, (360, 640, 3)),
-        ("decord_rotated_90.mov", 3, (568, 320, 3)),
-    ):
-        with open_clip(clip_of(samples / name)) as reader:
-            assert len(reader.timestamps) == count
-            assert reader.read([0, 2]).shape == (2, *shape)
-    damaged = clip_of(samples / "decord_corrupted.mp4")
+def test_what_precedes_the_damage_of_a_real_file_is_read(test_data: Path) -> None:
+    damaged = clip_of(test_data / "decode_samples" / "decord_corrupted.mp4")
     assert _read(damaged, "pyav", [0]).shape == (1, 720, 1280, 3)
-    for reader in ("pyav", "decord") if HAS_DECORD else ("pyav",):
-        with pytest.raises(ClipError, match="clip 'decord_corrupted'"):
-            _read(damaged, reader, [40])
+    with pytest.raises(ClipError, match="clip 'decord_corrupted'"):
+        _read(damaged, "pyav", [40])
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="counts the open files of Linux")

@@ -27,7 +27,7 @@ def test_a_video_a_frame_folder_and_what_is_neither(tmp_path: Path) -> None:
     assert (header.fps, header.seconds) == pytest.approx((30, 0.5), rel=0.02)
     frames = read_header(str(tmp_path / "frames"))
     assert isinstance(frames, Header)
-    assert (frames.width, frames.height, frames.codec) == (40, 30, "JPEG frames")
+    assert (frames.width, frames.height, frames.codec) == (40, 30, "mjpeg frames")
     assert read_header(str(tmp_path / "none.mp4")) == "no such file"
     assert read_header(str(tmp_path / "empty")) == "a folder without frame images"
     assert "InvalidDataError" in str(read_header(str(tmp_path / "bad.mp4")))

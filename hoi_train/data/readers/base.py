@@ -81,7 +81,7 @@ class Reader(ABC):
         if len(outside):
             raise clip_error(self.clip, f"frame {outside[0]} was asked for, it has frames 0 to {total - 1}")
         wanted, places = np.unique(asked, return_inverse=True)
-        images = list(self._decode(wanted))
+        images = list(self._sized(wanted))
         return self._stacked([images[place] for place in places])
 
     def read_each(self, plans: Sequence[npt.NDArray[np.int64]]) -> Iterator[Image]:
@@ -92,7 +92,7 @@ class Reader(ABC):
         """
         last = {int(index): number for number, plan in enumerate(plans) for index in plan}
         wanted = np.array(sorted(last), dtype=np.int64)
-        decoded = zip(wanted.tolist(), self._decode(wanted), strict=True)
+        decoded = zip(wanted.tolist(), self._sized(wanted), strict=True)
         held: dict[int, Image] = {}
         for number, plan in enumerate(plans):
             while not held.keys() >= set(plan.tolist()):
@@ -103,7 +103,21 @@ class Reader(ABC):
 
     def frames(self) -> Iterator[Image]:
         """Decode all frames in order, uint8 ``[H, W, 3]`` each; raises ``ClipError`` at the first bad one."""
-        return self._decode(np.arange(len(self.timestamps)))
+        return self._sized(np.arange(len(self.timestamps)))
+
+    def _sized(self, wanted: npt.NDArray[np.int64]) -> Iterator[Image]:
+        """Yield frames, refusing those of another size than the clip's boxes were annotated in."""
+        for image in self._decode(wanted):
+            height, width = image.shape[:2]
+            if self.clip.size not in (None, (width, height)):
+                annotated = "×".join(map(str, self.clip.size or ()))
+                turned = ", turned on their side" if self.clip.size == (height, width) else ""
+                raise clip_error(
+                    self.clip,
+                    f"its frames are of {width}×{height} pixels{turned}, its boxes were annotated in {annotated} "
+                    "(width × height); put the file here that was annotated, neither resized nor rotated",
+                )
+            yield image
 
     def _stacked(self, images: Sequence[Image]) -> Image:
         sizes = {image.shape[:2] for image in images}

@@ -1,18 +1,20 @@
-"""Decode in sequence with PyAV: the exact frames of any sound file.
+"""Decode with PyAV: the exact frames of any sound file.
 
-No seeking: the frames that seeking decoders return are wrong, without an error, on stream-copied trims, open GOPs,
-transport streams and Xvid files. Every decoded frame's time is compared with the time that was due; a file that does
-not keep its promise is refused.
+Decoding begins at the key frame before a wanted frame where the file's packets prove that nothing is missed, and at
+the file's first frame elsewhere: the frames that seeking decoders return are wrong, without an error, on
+stream-copied trims, open GOPs, transport streams and Xvid files. Every decoded frame's time is compared with the time
+that was due; a file that does not keep its promise is refused.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from bisect import bisect_right
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
 from fractions import Fraction
+from itertools import groupby, islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, TypeAlias
 
 import av
 import numpy as np
@@ -20,7 +22,15 @@ import numpy.typing as npt
 from av.container import InputContainer
 
 from hoi_train.data.readers.base import Image, Reader, clip_error
-from hoi_train.records import Clip
+from hoi_train.data.readers.packet_index import (
+    FrameIndex,
+    PacketInfo,
+    Stretch,
+    closed_stretches,
+    is_entry,
+    undecodable_packets,
+)
+from hoi_train.records import Clip, ClipError
 
 # Containers that hold their video themselves: a playlist or a concat script would open other files.
 CONTAINERS = ("mov", "matroska", "avi", "mpegts", "mpeg", "asf", "flv", "ogg")
@@ -34,115 +44,133 @@ PNG = b"\x89PNG"
 
 FAULTS = (av.FFmpegError, OSError, ValueError)
 
+# Packets of larger files are read again each time, instead of being kept in memory.
+KEPT_BYTES = 32 << 20
 
-class PacketInfo(NamedTuple):
-    """What is kept of a packet; ``time`` is when its frame is shown, in the stream's unit."""
-
-    time: int | None
-    is_key: bool
-    is_discard: bool
-    size: int
-
-
-@dataclass(frozen=True)
-class FrameIndex:
-    """The frames of a file in the order they are shown.
-
-    Args:
-        times: when each frame is shown, in the stream's unit; ``None`` where the file does not say.
-        seconds: float64 ``[F]``, after the first frame.
-        undecodable: numbers of the packets that no decoder can decode, and that none is given.
-        seekable: decoding may begin at any key frame: nothing shown later depends on what came before it.
-    """
-
-    times: tuple[int | None, ...]
-    seconds: npt.NDArray[np.float64]
-    undecodable: frozenset[int]
-    seekable: bool
+Packet: TypeAlias = "av.Packet[av.VideoStream]"
+Packets: TypeAlias = "Iterable[tuple[int, Packet]]"
 
 
 class PyAVReader(Reader):
-    """Decode from the first frame on, in one thread, until the last frame wanted; convert only the wanted ones.
+    """Decode in one thread from the nearest safe key frame to each frame wanted; convert only the wanted ones.
 
     Frames are turned upright by the file's display matrix (quarter turns and mirrors). Pixels are taken as square.
+
+    Attributes:
+        index: when its frames are shown, and where decoding may begin.
     """
+
+    index: FrameIndex
 
     def __init__(self, clip: Clip) -> None:
         super().__init__(clip)
-        self._index = index_frames(clip)
-        self.timestamps = self._index.seconds
+        self._ready: InputContainer | None = _open(clip)
+        try:
+            self.index, self._kept = _index(clip, self._ready)
+        except ClipError:
+            self.close()
+            raise
+        self.timestamps = self.index.seconds
+        if self._kept is None:
+            self.close()
 
     def _decode(self, wanted: npt.NDArray[np.int64]) -> Iterator[Image]:
-        remaining = iter(wanted.tolist())
-        due = next(remaining, None)
-        with closing(_decoded(self.clip, self._index.undecodable)) as frames:
-            for number, frame in enumerate(frames):
-                if due is None:
+        container, self._ready = self._ready or _open(self.clip), None
+        try:
+            yield from self._from(container, wanted)
+        finally:
+            # For the next call: opening takes an eighth of the time of reading a short clip.
+            if self.index.seekable and self._kept is not None and self._ready is None:
+                self._ready = container
+            else:
+                container.close()
+
+    def _from(self, container: InputContainer, wanted: npt.NDArray[np.int64]) -> Iterator[Image]:
+        codec, stretches = container.streams.video[0].codec_context, self.index.stretches
+        packets = _numbered(container) if self._kept is None else enumerate(self._kept)
+        firsts = [stretch.first for stretch in stretches]
+        for place, due in groupby(wanted.tolist(), key=lambda index: bisect_right(firsts, index) - 1):
+            part = _part(packets, stretches[place])
+            with closing(_decoded(self.clip, part, codec, self.index.undecodable)) as frames:
+                yield from self._due(list(due), enumerate(frames, start=firsts[place]))
+
+    def _due(self, due: list[int], frames: Iterable[tuple[int, av.VideoFrame]]) -> Iterator[Image]:
+        for number, frame in frames:
+            self._check(number, frame)
+            if number == due[0]:
+                yield _upright(self.clip, frame)
+                due = due[1:]
+                if not due:
                     return
-                self._check(number, frame)
-                if number == due:
-                    yield _upright(self.clip, frame)
-                    due = next(remaining, None)
-        if due is not None:
-            raise clip_error(self.clip, f"it ends before frame {due} of {len(self.timestamps)}: damaged or cut off")
+        raise clip_error(self.clip, f"it ends before frame {due[0]} of {len(self.timestamps)}: damaged or cut off")
 
     def _check(self, number: int, frame: av.VideoFrame) -> None:
-        times = self._index.times
+        times = self.index.times
         # The decoder itself raises for few faults; most damaged frames it patches up and marks.
         if number >= len(times) or frame.pts != times[number] or frame.is_corrupt:
             raise clip_error(self.clip, f"frame {number} of {len(times)} does not decode: the file is damaged")
 
     def close(self) -> None:
-        """Nothing to do: the file is open only while frames are decoded."""
+        """Let go of the file and of its packets."""
+        self._kept = None
+        if self._ready is not None:
+            self._ready.close()
+            self._ready = None
 
 
 def index_frames(clip: Clip) -> FrameIndex:
-    """Find when the frames of a file are shown: from its packets where that is exact, else by decoding all of them.
+    """Find when the frames of a file are shown, and where decoding may begin.
 
     Raises:
-        ClipError: not a video file, or without any frame.
+        ClipError: not a video file, damaged, or without any frame.
     """
-    with _opened(clip) as (container, stream):
-        packets = [PacketInfo(p.pts, p.is_keyframe, p.is_discard, p.size) for p in container.demux(stream)]
-        codec, form = stream.codec_context.codec.canonical_name, container.format.name
-        unit, rate = stream.time_base, stream.average_rate
-    undecodable = _undecodable(packets)
+    with closing(_open(clip)) as container:
+        return _index(clip, container)[0]
+
+
+def _index(clip: Clip, container: InputContainer) -> tuple[FrameIndex, list[Packet] | None]:
+    """Return the index of an open file, and its packets unless they are too large to be kept.
+
+    The times come from the packets where that is exact, else from decoding all frames.
+    """
+    stream = container.streams.video[0]
+    codec, form = stream.codec_context.codec.canonical_name, container.format.name
+    packets, kept = _scan(clip, container, codec)
+    undecodable = undecodable_packets(packets)
     coded = [p for number, p in enumerate(packets) if p.size and number not in undecodable]
     shown = [p.time for p in coded if p.time is not None and not p.is_discard]
     exact = codec in ONE_FRAME_A_PACKET and form != "avi"
     exact = exact and len(set(shown)) == sum(not p.is_discard for p in coded)
-    times = tuple(sorted(shown)) if exact else tuple(frame.pts for frame in _decoded(clip, undecodable))
+    times = tuple(sorted(shown)) if exact else tuple(_decoded_times(clip, undecodable))
     if not times:
         raise clip_error(clip, "its video stream has no frames")
-    seekable = exact and form.startswith(("mov", "matroska")) and len(times) == len(coded) and _closed(packets)
-    return FrameIndex(times, _seconds(clip, times, unit, rate), undecodable, seekable)
+    # Of several video streams, each library chooses another one.
+    sound = exact and form.startswith(("mov", "matroska")) and len(container.streams.video) == 1
+    stretches = closed_stretches(packets) if sound and len(times) == len(coded) else ()
+    seconds = _seconds(clip, times, stream.time_base, stream.average_rate)
+    whole = (Stretch(0, 0, len(packets)),)
+    return FrameIndex(times, seconds, undecodable, bool(stretches), stretches or whole), kept
 
 
-def _undecodable(packets: Sequence[PacketInfo]) -> frozenset[int]:
-    """Return the numbers of the packets that refer to frames which are not in the file.
-
-    That is what comes before the first key frame, and what comes after it but is shown before it: the leading
-    pictures of an open GOP, left over when a video was cut without being encoded again.
-    """
-    first = next((number for number, packet in enumerate(packets) if packet.is_key), 0)
-    start = packets[first].time if packets else None
-    leading = (
-        number
-        for number, packet in enumerate(packets[first:], start=first)
-        if packet.time is not None and start is not None and packet.time < start
-    )
-    return frozenset(range(first)).union(leading)
+def _scan(clip: Clip, container: InputContainer, codec: str) -> tuple[list[PacketInfo], list[Packet] | None]:
+    header = container.streams.video[0].codec_context.extradata
+    packets, kept, size = [], [], 0
+    with _faults(clip):
+        for _, packet in _numbered(container):
+            key = packet.is_keyframe
+            entry = key and is_entry(codec, header, memoryview(packet))
+            packets.append(PacketInfo(packet.pts, key, entry, packet.is_discard, packet.size))
+            size += packet.size
+            if size <= KEPT_BYTES:
+                kept.append(packet)
+    return packets, kept if size <= KEPT_BYTES else None
 
 
-def _closed(packets: Sequence[PacketInfo]) -> bool:
-    """Return whether all packets after a key frame are shown after it."""
-    key = None
-    for packet in packets:
-        if packet.is_key:
-            key = packet.time
-        elif packet.size and (key is None or packet.time is None or packet.time < key):
-            return False
-    return True
+def _decoded_times(clip: Clip, undecodable: frozenset[int]) -> Iterator[int | None]:
+    with closing(_open(clip)) as container:
+        codec = container.streams.video[0].codec_context
+        for frame in _decoded(clip, _numbered(container), codec, undecodable):
+            yield frame.pts
 
 
 def _seconds(
@@ -156,30 +184,51 @@ def _seconds(
     return np.asarray(np.arange(len(times)) * rate.denominator / rate.numerator)
 
 
-@contextmanager
-def _opened(clip: Clip) -> Iterator[tuple[InputContainer, av.VideoStream]]:
-    """Open a file as video; whatever fails inside becomes a ``ClipError``."""
+def _open(clip: Clip) -> InputContainer:
+    """Open a file that has video; the caller closes it."""
     if clip.path.is_dir():
         raise clip_error(clip, "a folder, not a video file; use reader: auto")
+    with _faults(clip):
+        container = av.open(f"file:{clip.path}", container_options=OPTIONS)
+    if not container.streams.video:
+        container.close()
+        raise clip_error(clip, "it has no video stream")
+    stream = container.streams.video[0]
+    # One thread a worker: two threads win alone, but lose where every core has a worker.
+    stream.codec_context.thread_count = 1
+    stream.thread_type = "NONE"
+    return container
+
+
+@contextmanager
+def _faults(clip: Clip) -> Iterator[None]:
+    """Make a ``ClipError`` of whatever PyAV raises."""
     try:
-        with av.open(f"file:{clip.path}", container_options=OPTIONS) as container:
-            if not container.streams.video:
-                raise clip_error(clip, "it has no video stream")
-            stream = container.streams.video[0]
-            # One thread a worker: two threads win alone, but lose where every core has a worker.
-            stream.codec_context.thread_count = 1
-            stream.thread_type = "NONE"
-            yield container, stream
+        yield
     except FAULTS as error:
         raise clip_error(clip, f"cannot be read as video: {_reason(error)}") from None
 
 
-def _decoded(clip: Clip, undecodable: frozenset[int]) -> Generator[av.VideoFrame, None, None]:
-    """Yield the frames of a file in the order they are shown, its undecodable packets left out."""
-    with _opened(clip) as (container, stream):
-        for number, packet in enumerate(container.demux(stream)):
-            if number not in undecodable:
-                yield from packet.decode()
+def _numbered(container: InputContainer) -> Packets:
+    return enumerate(container.demux(container.streams.video[0]))
+
+
+def _part(packets: Packets, stretch: Stretch) -> Packets:
+    """Return the packets of a stretch; those before it are passed over, those after it stay."""
+    begun = (item for item in packets if item[0] >= stretch.start)
+    return islice(begun, stretch.stop - stretch.start)
+
+
+def _decoded(
+    clip: Clip, packets: Packets, codec: av.VideoCodecContext, undecodable: frozenset[int]
+) -> Generator[av.VideoFrame, None, None]:
+    """Yield the frames of some packets in the order they are shown, the undecodable ones left out."""
+    with _faults(clip):
+        codec.flush_buffers()  # else a frame could refer to one of another stretch
+        for number, packet in packets:
+            if packet.size and number not in undecodable:
+                yield from codec.decode(packet)
+        yield from codec.decode(None)
 
 
 def decode_image(clip: Clip, path: Path) -> Image:
