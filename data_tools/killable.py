@@ -118,13 +118,14 @@ class _Worker(Generic[Item, Result]):
 def _serve(work: Callable[[Any], Any], pipe: Connection[Any, Any]) -> None:
     """Answer items until the other end of the pipe is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which then ends this process
-    pipe.send(None)
+    answer = None  # ready
     while True:
         try:
+            pipe.send(answer)
             item = pipe.recv()
-        except EOFError:
+        except (EOFError, ConnectionError):  # so it ends, also when its parent is killed
             return
-        pipe.send(work(item))
+        answer = work(item)
 
 
 def _ending(code: int) -> str:

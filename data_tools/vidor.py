@@ -18,11 +18,11 @@ import numpy as np
 import torch
 
 from data_tools.sources import Imported
-from data_tools.vidhoi_classes import OBJECTS, PEOPLE, PERSON, PREDICATES, Classes, is_video_name, read_json
-from data_tools.vidhoi_import import Annotated, import_annotated
-from data_tools.vidhoi_records import RecordColumns, Records
-from data_tools.vidhoi_tracks import Boxes, Named, Tracks, make_tracks, read_boxes
-from data_tools.vidhoi_videos import Options
+from data_tools.vidhoi.classes import OBJECTS, PEOPLE, PERSON, PREDICATES, Classes, is_video_name, read_json
+from data_tools.vidhoi.manifest import Annotated, import_annotated
+from data_tools.vidhoi.records import RecordColumns, Records
+from data_tools.vidhoi.tracks import Boxes, Named, Tracks, make_tracks, read_boxes
+from data_tools.vidhoi.videos import Options
 from hoi_train.data.manifest import tracks_of
 from hoi_train.data.problems import Problems
 from hoi_train.records import UserError, nearest

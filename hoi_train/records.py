@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -43,8 +44,7 @@ class ClassList:
     def __post_init__(self) -> None:
         if not self.names:
             raise ValueError("a class list needs at least one class")
-        repeated = sorted({name for name in self.names if self.names.count(name) > 1})
-        if repeated:
+        if repeated := sorted(name for name, count in Counter(self.names).items() if count > 1):
             raise ValueError(f"class names must be unique, repeated: {repeated}")
         if any(not name or name != name.strip() for name in self.names):
             raise ValueError("class names must not be empty or have blanks around them")

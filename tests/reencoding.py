@@ -13,8 +13,8 @@ from unittest.mock import patch
 import numpy as np
 from rich.console import Console
 
-from data_tools.reencode import Report, Run, reencode
-from data_tools.reencode_source import Settings
+from data_tools.reencode.command import Report, Run, reencode
+from data_tools.reencode.source import Settings
 from hoi_train.data.manifest import Manifest, read_manifest, write_manifest
 from hoi_train.data.readers import open_clip
 from hoi_train.records import ClassList, Task
@@ -31,7 +31,7 @@ def in_this_process() -> Iterator[None]:
     def here(work: Callable[[Any], Any], items: Iterable[Any], **_: Any) -> Iterator[tuple[Any, Any]]:
         return ((item, work(item)) for item in items)
 
-    with patch("data_tools.reencode.run_jobs", here):
+    with patch("data_tools.reencode.command.run_jobs", here):
         yield
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from data_tools.commands.common import Commands, add_command, add_out, say
 
 if TYPE_CHECKING:
-    from data_tools.vidhoi_videos import Options
+    from data_tools.vidhoi.videos import Options
     from hoi_train.records import Split
 
 
@@ -35,7 +35,7 @@ def add_demo(commands: Commands) -> None:
 
 
 def _demo(given: argparse.Namespace) -> int:
-    from data_tools.demo import make_demo
+    from data_tools.demo.command import make_demo
     from data_tools.sources import Imported
 
     path = make_demo(given.out, clips=given.clips, imbalance=given.imbalance, size=given.size, seed=given.seed)
@@ -97,7 +97,7 @@ in the video files as they are."""
 
 
 def _vidhoi(given: argparse.Namespace) -> int:
-    from data_tools.vidhoi import import_vidhoi
+    from data_tools.vidhoi.command import import_vidhoi
 
     return say(import_vidhoi(given.annotations, given.videos, given.out, _pair_options(given), given.leave_out))
 
@@ -134,7 +134,7 @@ def _add_pair_options(parser: argparse.ArgumentParser, annotations: str) -> None
 
 
 def _pair_options(given: argparse.Namespace) -> Options:
-    from data_tools.vidhoi_videos import Options
+    from data_tools.vidhoi.videos import Options
 
     names = ("level", "segment", "official_val", "val_fraction", "seed", "keep_missing")
     return Options(**{name: getattr(given, name) for name in names})

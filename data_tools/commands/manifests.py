@@ -19,7 +19,7 @@ def add_vidhoi_stats(commands: Commands) -> None:
 
 
 def _vidhoi_stats(given: argparse.Namespace) -> int:
-    from data_tools.vidhoi_statistics import show_statistics
+    from data_tools.vidhoi.statistics import show_statistics
 
     show_statistics(given.annotations, given.out)
     return 0
@@ -43,7 +43,7 @@ def add_stats(commands: Commands) -> None:
 
 
 def _stats(given: argparse.Namespace) -> int:
-    from data_tools.stats import show_stats
+    from data_tools.stats.command import show_stats
 
     show_stats(given.manifest, given.out, probe=given.probe, workers=given.workers)
     return 0
@@ -80,7 +80,7 @@ def add_split(commands: Commands) -> None:
 
 
 def _split(given: argparse.Namespace) -> int:
-    from data_tools.split import split_manifest
+    from data_tools.split.command import split_manifest
 
     report = split_manifest(
         given.manifest,

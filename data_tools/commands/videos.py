@@ -36,7 +36,7 @@ def add_verify(commands: Commands) -> None:
 
 
 def _verify(given: argparse.Namespace) -> int:
-    from data_tools.verify import verify_manifest
+    from data_tools.verify.command import verify_manifest
 
     report = verify_manifest(
         given.manifest,
@@ -90,8 +90,8 @@ def _rate(text: str) -> str:
 
 
 def _reencode(given: argparse.Namespace) -> int:
-    from data_tools.reencode import Run, plan_reencode, reencode
-    from data_tools.reencode_source import Settings
+    from data_tools.reencode.command import Run, plan_reencode, reencode
+    from data_tools.reencode.source import Settings
 
     settings = Settings(given.short_side, given.fps, given.gop, given.crf)
     run = Run(given.workers, given.timeout, given.engine)
@@ -125,8 +125,8 @@ left out."""
 
 
 def _cache(given: argparse.Namespace) -> int:
-    from data_tools.cache import make_cache, plan_cache
-    from data_tools.cache_clips import Settings
+    from data_tools.cache.clips import Settings
+    from data_tools.cache.command import make_cache, plan_cache
 
     settings = Settings(given.short_side, given.quality, given.shard_clips)
     if given.dry_run:

@@ -19,13 +19,14 @@ import os
 import platform
 import secrets
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
+from pydantic import ValidationError
 from torch import Tensor
 
 from hoi_train.config import ConfigError, RunConfig, differences, parse_config
@@ -189,7 +190,10 @@ def _check_same(config: RunConfig, folder: Path) -> None:
     path = folder / CONFIG_FILE
     if not path.is_file():
         return
-    changed = differences(yaml.safe_load(path.read_text()) or {}, config.plain())
+    old = yaml.safe_load(path.read_text()) or {}
+    with suppress(ValidationError):  # keys that are newer than the run have their defaults there
+        old = type(config).model_validate_json(json.dumps(old)).plain()
+    changed = differences(old, config.plain())
     if changed:
         lines = "\n".join(f"  {line}" for line in changed)
         raise ConfigError(

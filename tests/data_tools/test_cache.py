@@ -20,8 +20,8 @@ import pytest
 import torch
 from rich.console import Console
 
-from data_tools.cache import Report, make_cache, plan_cache
-from data_tools.cache_clips import Settings
+from data_tools.cache.clips import Settings
+from data_tools.cache.command import Report, make_cache, plan_cache
 from data_tools.cli import main
 from hoi_train.data.manifest import Manifest, read_manifest, write_manifest
 from hoi_train.data.readers import open_clip

@@ -72,7 +72,7 @@ def test_a_fault_of_the_program_is_not_hidden(monkeypatch: pytest.MonkeyPatch, t
     def broken(*_: object) -> None:
         raise KeyError("a bug")
 
-    monkeypatch.setattr("data_tools.stats.show_stats", broken)
+    monkeypatch.setattr("data_tools.stats.command.show_stats", broken)
     with pytest.raises(KeyError, match="a bug"):
         main(["stats", str(tmp_path / "m.csv")])
 

@@ -14,12 +14,12 @@ import pytest
 import torch
 from torchvision.ops import box_iou
 
-from data_tools import demo
-from data_tools.demo_camera import Film, Track, film
-from data_tools.demo_objects import KINDS, NOUNS, PALETTE, Place
-from data_tools.demo_pairs import EVERY, PREDICATES, annotate
-from data_tools.demo_scene import REVERSED, VERBS, Actor, acted_on, play
-from data_tools.demo_shapes import Canvas, Part, solid_box
+from data_tools.demo import command as demo
+from data_tools.demo.camera import Film, Track, film
+from data_tools.demo.objects import KINDS, NOUNS, PALETTE, Place
+from data_tools.demo.pairs import EVERY, PREDICATES, annotate
+from data_tools.demo.scene import REVERSED, VERBS, Actor, acted_on, play
+from data_tools.demo.shapes import Canvas, Part, solid_box
 from hoi_train.data.detections_file import read_detections
 from hoi_train.data.manifest import Manifest, read_manifest
 from hoi_train.records import UserError

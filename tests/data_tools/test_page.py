@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from data_tools.stats import show_stats
+from data_tools.stats.command import show_stats
 from hoi_train.data.manifest import write_manifest
 from hoi_train.records import ClassList, Task
 

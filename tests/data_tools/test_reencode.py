@@ -10,8 +10,8 @@ import av
 import numpy as np
 import pytest
 
-from data_tools.reencode_frames import InexactError, Made, even_size, frames_at, rate_of
-from data_tools.reencode_source import Settings
+from data_tools.reencode.frames import InexactError, Made, even_size, frames_at, rate_of
+from data_tools.reencode.source import Settings
 from hoi_train.data.manifest import Manifest, read_manifest, write_manifest
 from hoi_train.data.readers import open_clip
 from hoi_train.data.readers.pyav_reader import PyAVReader
@@ -284,7 +284,7 @@ def test_pairs_of_frames_that_are_not_there_make_a_bad_clip(tmp_path: Path) -> N
 def test_tracks_beyond_the_trim_keep_a_box_for_their_pairs() -> None:
     import torch
 
-    from data_tools.reencode_frames import move_pairs, move_tracks
+    from data_tools.reencode.frames import move_pairs, move_tracks
     from hoi_train.data.manifest import tracks_of
     from hoi_train.records import Track
 

@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 
 from data_tools.cli import main
-from data_tools.reencode import plan_reencode
-from data_tools.reencode_source import Settings
+from data_tools.reencode.command import plan_reencode
+from data_tools.reencode.source import Settings
 from hoi_train.data.manifest import ManifestError, read_manifest
 from hoi_train.records import UserError
 from tests.conftest import ROOT

@@ -15,10 +15,10 @@ from rich.console import Console
 
 from data_tools.cli import main
 from data_tools.egtea import import_egtea
-from data_tools.split import split_manifest
-from data_tools.split_report import SplitReport, mean_deviation
-from data_tools.split_search import Wanted, _Search
-from data_tools.split_units import columns_of, units_of
+from data_tools.split.command import split_manifest
+from data_tools.split.report import SplitReport, mean_deviation
+from data_tools.split.search import Wanted, _Search
+from data_tools.split.units import columns_of, units_of
 from hoi_train.data.manifest import Manifest, read_manifest, write_manifest
 from hoi_train.records import ClassList, Task, UserError
 
@@ -30,7 +30,7 @@ PREDICATE = Task("predicate", ClassList(("hold", "next to", "hug")), "multi", of
 @pytest.fixture(autouse=True)
 def short_search(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
     if "test_data" not in request.fixturenames:
-        monkeypatch.setattr("data_tools.split_search.STEPS", 300)
+        monkeypatch.setattr("data_tools.split.search.STEPS", 300)
 
 
 def row(number: int, group: str | None, verb: str = "put", nouns: Sequence[str] = (), **more: Any) -> dict[str, Any]:

@@ -13,9 +13,9 @@ from matplotlib.image import imread
 from rich.console import Console
 
 from data_tools.cli import main
-from data_tools.stats import show_stats
-from data_tools.stats_labels import labels_of, together
-from data_tools.stats_tasks import task_facts
+from data_tools.stats.command import show_stats
+from data_tools.stats.labels import labels_of, together
+from data_tools.stats.tasks import task_facts
 from hoi_train.data.manifest import read_manifest, write_manifest
 from hoi_train.records import ClassList, Task
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_tools.stats_numbers import by_count, gini, imbalance, jensen_shannon, share_ratios, shots, spread
+from data_tools.stats.numbers import by_count, gini, imbalance, jensen_shannon, share_ratios, shots, spread
 
 COUNTS = st.lists(st.integers(0, 10**6), min_size=1, max_size=30)
 

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from data_tools.stats_probe import Header, probe_files, read_header
+from data_tools.stats.probe import Header, probe_files, read_header
 from hoi_train.data.manifest import read_manifest, write_manifest
 from hoi_train.records import ClassList, Task
 from tests.videos import encode

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from data_tools.verify import verify_manifest
-from data_tools.verify_clip import check_clip
-from data_tools.verify_report import Report
+from data_tools.verify.clip import check_clip
+from data_tools.verify.command import verify_manifest
+from data_tools.verify.report import Report
 from hoi_train.data.manifest import ManifestError, read_manifest, write_manifest
 from hoi_train.data.quarantine import read_quarantine
 from hoi_train.records import ClassList, Clip, Task, UserError

@@ -16,8 +16,8 @@ import pytest
 from rich.console import Console
 
 from data_tools.cli import main
-from data_tools.verify import verify_manifest
-from data_tools.verify_report import Report
+from data_tools.verify.command import verify_manifest
+from data_tools.verify.report import Report
 from hoi_train.config import ConfigError, load_config
 from hoi_train.data.manifest import Manifest, read_manifest, write_manifest
 from hoi_train.engine.experiment import assemble

@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from data_tools.verify import verify_manifest
-from data_tools.verify_clip import check_clip
-from data_tools.verify_journal import JOURNAL, Journal
-from data_tools.verify_records import Checked, Fault
-from data_tools.verify_report import Report
+from data_tools.verify.clip import check_clip
+from data_tools.verify.command import verify_manifest
+from data_tools.verify.journal import JOURNAL, Journal
+from data_tools.verify.records import Checked, Fault
+from data_tools.verify.report import Report
 from hoi_train.data.manifest import read_manifest, write_manifest
 from hoi_train.data.quarantine import read_quarantine
 from hoi_train.data.readers import open_clip

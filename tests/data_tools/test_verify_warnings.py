@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from data_tools.encoding import write_mp4
-from data_tools.verify_clip import check_clip
-from data_tools.verify_records import Checked, Suspect
-from data_tools.verify_report import Report
-from data_tools.verify_set import notes, suspects
+from data_tools.verify.clip import check_clip
+from data_tools.verify.records import Checked, Suspect
+from data_tools.verify.report import Report
+from data_tools.verify.set import notes, suspects
 from hoi_train.data.manifest import Manifest, read_manifest, write_manifest
 from hoi_train.records import ClassList, Task
 from tests.videos import clip_of, cut, encode, numbered, write_image

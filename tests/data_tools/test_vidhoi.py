@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 import torch
 
-from data_tools.vidhoi import import_vidhoi
-from data_tools.vidhoi_classes import OBJECTS, PREDICATES
-from data_tools.vidhoi_videos import Options
+from data_tools.vidhoi.classes import OBJECTS, PREDICATES
+from data_tools.vidhoi.command import import_vidhoi
+from data_tools.vidhoi.videos import Options
 from hoi_train.data.detections_file import read_detections
 from hoi_train.data.manifest import Manifest, ManifestError, read_manifest
 from hoi_train.data.problems import LISTED

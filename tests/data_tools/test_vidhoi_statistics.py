@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from data_tools.cli import main
-from data_tools.vidhoi_classes import PREDICATES, Classes, read_groups
-from data_tools.vidhoi_statistics import (
+from data_tools.vidhoi.classes import PREDICATES, Classes, read_groups
+from data_tools.vidhoi.statistics import (
     count_predicates,
     make_report,
     rare_triplets,

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from data_tools.vidhoi import import_vidhoi
-from data_tools.vidhoi_classes import OBJECTS, PREDICATES
-from data_tools.vidhoi_videos import Options
+from data_tools.vidhoi.classes import OBJECTS, PREDICATES
+from data_tools.vidhoi.command import import_vidhoi
+from data_tools.vidhoi.videos import Options
 from data_tools.vidor import import_vidor, key_frame_rate, key_frames
 from hoi_train.data.manifest import Manifest, ManifestError, read_manifest
 

@@ -145,6 +145,17 @@ def test_a_changed_configuration_is_refused_with_the_difference(manifest: Path, 
     assert "is finished" in log.read_text()
 
 
+def test_a_run_from_before_a_key_was_new_goes_on_with_its_default(manifest: Path, tmp_path: Path) -> None:
+    """R23."""
+    config, log = make_config(tmp_path, manifest, training={"epochs": 1}), tmp_path / "log"
+    assert run(["train", str(config)], log) == 0, log.read_text()
+    kept = tmp_path / "small-seed3" / "config.yaml"
+    kept.write_text("".join(line for line in kept.read_text().splitlines(True) if "bad_clips" not in line))
+    assert run(["train", str(config)], log) == 0, log.read_text()
+    assert run(["train", str(config), "data.bad_clips=quarantine", "data.quarantine=q.json"], log) == 2
+    assert "data.bad_clips: stop -> quarantine" in log.read_text()
+
+
 def test_a_run_killed_before_its_first_checkpoint_begins_again(manifest: Path, tmp_path: Path) -> None:
     config = make_config(tmp_path, manifest, training={"epochs": 1}, checkpoints={"every_steps": None})
     folder, log = tmp_path / "small-seed3", tmp_path / "log"

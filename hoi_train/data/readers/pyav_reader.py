@@ -194,6 +194,9 @@ def _open(clip: Clip) -> InputContainer:
         container.close()
         raise clip_error(clip, "it has no video stream")
     stream = container.streams.video[0]
+    if stream.codec_context is None:
+        container.close()
+        raise clip_error(clip, "its video is in a form that FFmpeg does not know")
     # One thread a worker: two threads win alone, but lose where every core has a worker.
     stream.codec_context.thread_count = 1
     stream.thread_type = "NONE"

@@ -1,0 +1,1 @@
+"""The command ``hoi-data cache``: frames at training size in zip shards."""

@@ -1,0 +1,329 @@
+"""Make the frame cache of a manifest: all frames of its clips as JPEG at training size, in zip shards, and a manifest.
+
+=================== =======================================================================================
+manifest.parquet    the clips that were made, with labels, groups, splits, pairs and tracks; and dataset.json
+shards/             00000.zip, 00001.zip …: stored zips, in each one stored zip a clip, in that a JPEG a frame
+cache.json          size, quality and checksums, and what became of every clip that is not in the manifest
+settings.json       what the folder was made with; other settings are refused
+unpacked/           clips whose shard is not written yet
+=================== =======================================================================================
+
+Frame i of a cached clip is frame i of the clip. A clip that is made already is not made again unless its source, its
+times or its place in the manifest changed.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from rich.console import Console
+
+from data_tools.cache.clips import Job, Settings, cache_source
+from data_tools.cache.shards import Cache
+from data_tools.jobs import claim, key_of, progress, write_atomically
+from data_tools.killable import Lost, run_killable
+from data_tools.reencode.frames import Made, move_pairs, move_tracks
+from data_tools.reencode.source import Outcome
+from data_tools.sources import MANIFEST
+from hoi_train.data.manifest import Manifest, read_manifest, write_manifest
+from hoi_train.data.manifest_columns import PAIRS
+from hoi_train.records import UserError
+
+REPORT = "cache.json"
+SHOWN = 10  # bad clips shown in the terminal; the report has them all
+LEAST_MSE = 1e-6  # equal pictures are said to have 108 dB
+
+Facts = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What became of the clips of a manifest.
+
+    Args:
+        manifest: its path.
+        settings: of the cache.
+        clips, made: in the manifest, and made by this run.
+        frames, bytes: of the cache.
+        source_bytes: of the video that the frames are of.
+        psnr: of the JPEG against the scaled frames, in dB: the mean over clips and the lowest clip.
+        shards: name, clips, bytes and sha256 of each.
+        bad: clips that are not in the cache, in the order of the manifest.
+    """
+
+    manifest: str
+    settings: dict[str, Any]
+    clips: int
+    made: int
+    frames: int
+    bytes: int
+    source_bytes: int
+    psnr: dict[str, float]
+    shards: tuple[dict[str, Any], ...]
+    bad: tuple[Outcome, ...]
+
+    def lines(self, out: Path) -> Iterator[str]:
+        """Say it in a few lines."""
+        faults = ", ".join(f"{n} {fault}" for fault, n in Counter(clip.fault for clip in self.bad).most_common())
+        found, bad = self.clips - len(self.bad) - self.made, f"{len(self.bad)} bad{f' ({faults})' if faults else ''}"
+        yield f"{self.manifest}: {self.clips} clips: {self.made} made, {found} made before, {bad}"
+        yield from (f"{clip.fault}: clip {clip.clip_id!r}: {clip.text}" for clip in self.bad[:SHOWN])
+        if len(self.bad) > SHOWN:
+            yield f"… and {len(self.bad) - SHOWN} more"
+        if self.shards:
+            ratio = f", {self.bytes / self.source_bytes:.2f} times the source" if self.source_bytes else ""
+            yield f"{self.frames} frames, {self.bytes / 2**20:.1f} MiB in {len(self.shards)} shards{ratio}"
+            yield f"PSNR of the JPEG: {self.psnr['mean']:.1f} dB, lowest clip {self.psnr['lowest']:.1f} dB"
+        left = self.clips - len(self.bad)
+        yield f"{out / MANIFEST}: {left} clips" if left else "no clip is left: no manifest"
+        yield f"report: {out / REPORT}"
+
+
+def make_cache(
+    path: Path,
+    out: Path,
+    settings: Settings,
+    *,
+    workers: int = 1,
+    timeout: float = 1800.0,
+    console: Console | None = None,
+) -> Report:
+    """Make every clip that is not in the cache yet, then its shards, manifest and report.
+
+    Args:
+        path: the manifest; neither it nor its videos are touched.
+        out: folder of the cache, made if it is not there; several runs may share it if their settings are equal.
+        settings: what the frames are made to be.
+        workers: number of processes.
+        timeout: seconds that one source may take, with all its clips.
+        console: where progress is shown.
+
+    Raises:
+        UserError: the folder was made with other settings, or the disk is full.
+    """
+    _check(settings, workers, timeout)
+    manifest, cache, noted = _prepared(path, out, settings)
+    console = console or Console()
+    claim(cache.out, noted)
+    for store in (cache.clips, cache.shards):
+        store.sweep()
+    made, bad = _make(manifest, cache, settings, workers, timeout, console)
+    with cache.alone():
+        _pack(manifest, cache, settings, bad, console)
+        contents = _write_manifest(manifest, cache, settings, bad)
+        report = Report(
+            manifest=str(manifest.path),
+            settings=noted,
+            clips=len(manifest),
+            made=made,
+            frames=contents.frames,
+            bytes=sum(shard["bytes"] for shard in contents.shards),
+            source_bytes=round(contents.source_bytes),
+            psnr=contents.psnr(),
+            shards=tuple(contents.shards),
+            bad=tuple(bad[clip_id] for clip_id in manifest.clip_ids if clip_id in bad),
+        )
+        write_atomically(cache.out / REPORT, json.dumps(asdict(report), indent=1, ensure_ascii=False) + "\n")
+    for line in report.lines(out):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    return report
+
+
+def plan_cache(path: Path, out: Path, settings: Settings) -> str:
+    """Say what ``make_cache`` would do, without doing it."""
+    _check(settings, 1, 1.0)
+    manifest, cache, noted = _prepared(path, out, settings)
+    claim(cache.out, noted, dry_run=True)
+    jobs = list(_jobs(manifest, cache, settings))
+    missing = sum(len(job.clips) for job in jobs if not job.exists())
+    todo = sum(len(job.clips) for job in jobs) - missing
+    gone = f"; {missing} have no file" if missing else ""
+    before = len(manifest) - todo - missing
+    return f"{path}: would make {todo} clips; {before} are made already{gone}"
+
+
+def _check(settings: Settings, workers: int, timeout: float) -> None:
+    limits = (
+        ("--short-side", settings.short_side, 16, 8192),
+        ("--quality", settings.quality, 1, 100),
+        ("--shard-clips", settings.shard_clips, 1, 10_000),
+        ("--workers", workers, 1, 10_000),
+    )
+    for name, value, least, most in limits:
+        if not least <= value <= most:
+            raise UserError(f"{name} must be {least} to {most}, got {value}")
+    if not (math.isfinite(timeout) and timeout > 0):
+        raise UserError(f"--timeout must be seconds above 0, got {timeout:g}")
+
+
+def _prepared(path: Path, out: Path, settings: Settings) -> tuple[Manifest, Cache, dict[str, Any]]:
+    manifest, out = read_manifest(path), out.resolve()
+    if out == manifest.path.resolve().parent:
+        raise UserError(f"--out {out} is the folder of the manifest, which would be overwritten; give another folder")
+    noted = {**settings.to_json(), "manifest": str(manifest.path.resolve())}
+    return manifest, Cache(out, key_of(noted)), noted
+
+
+def _shard(row: int, settings: Settings) -> str:
+    return f"{row // settings.shard_clips:05}"
+
+
+def _jobs(manifest: Manifest, cache: Cache, settings: Settings) -> Iterator[Job]:
+    """Yield what is to be made, by source, in random order: runs at the same time then seldom do the same work."""
+    todo = list[int]()
+    for _, rows in _rows(manifest, settings):
+        facts = _job(manifest, rows, settings).facts(cache, settings)
+        todo += [row for row, found in zip(rows, facts, strict=True) if found is None]
+    table = manifest.table.select(["path", "fps"]).take(pa.array(todo, pa.int64()))
+    path = np.asarray(table.column("path").combine_chunks().dictionary_encode().indices)
+    rate = np.asarray(pc.fill_null(table.column("fps"), 0.0))
+    order = np.lexsort((rate, path))
+    new = (np.diff(path[order]) != 0) | (np.diff(rate[order]) != 0)
+    groups = np.split(np.array(todo, np.int64)[order], np.flatnonzero(new) + 1)
+    random.shuffle(groups)  # unseeded: each run has its own
+    for group in groups if todo else ():
+        yield _job(manifest, group.tolist(), settings)
+
+
+def _job(manifest: Manifest, rows: Sequence[int], settings: Settings) -> Job:
+    return Job(tuple(map(manifest.clip, rows)), tuple(_shard(row, settings) for row in rows))
+
+
+def _make(
+    manifest: Manifest, cache: Cache, settings: Settings, workers: int, timeout: float, console: Console
+) -> tuple[int, dict[str, Outcome]]:
+    """Make the clips, with a progress bar; return how many were made, and the bad ones."""
+    work = partial(cache_source, cache=cache, settings=settings)
+    made, bad = 0, dict[str, Outcome]()
+    with progress(console) as shown:
+        bar = shown.add_task("cache", total=len(manifest))
+        jobs = list(_jobs(manifest, cache, settings))
+        shown.update(bar, advance=len(manifest) - sum(len(job.clips) for job in jobs))
+        for job, result in run_killable(work, jobs, workers=workers, timeout=timeout):
+            if isinstance(result, UserError):
+                raise result
+            outcomes = job.after(result, cache, settings) if isinstance(result, Lost) else result
+            made += sum(outcome.made for outcome in outcomes)
+            bad.update({outcome.clip_id: outcome for outcome in outcomes if outcome.fault})
+            shown.update(bar, advance=len(outcomes), description=f"cache, {len(bad)} bad")
+    return made, bad
+
+
+def _pack(manifest: Manifest, cache: Cache, settings: Settings, bad: dict[str, Outcome], console: Console) -> None:
+    """Write the shards whose clips changed, and remove what is packed from what is not."""
+    with progress(console) as shown:
+        bar = shown.add_task("pack", total=math.ceil(len(manifest) / settings.shard_clips))
+
+        for name, rows in _rows(manifest, settings):
+            found = _found(_job(manifest, rows, settings), cache, settings, bad)
+            if found and found != cache.packed(name):
+                cache.pack(name, found)
+            shown.update(bar, advance=1)
+    left_over = {*cache.clips.folder.glob("*/*.zip")}
+    for clip_id in manifest.clip_ids if left_over else ():
+        if cache.clips.path(clip_id) in left_over and clip_id not in bad:
+            cache.forget(clip_id)
+
+
+def _rows(manifest: Manifest, settings: Settings) -> Iterator[tuple[str, range]]:
+    """Yield the name and rows of each shard."""
+    for start in range(0, len(manifest), settings.shard_clips):
+        yield _shard(start, settings), range(start, min(start + settings.shard_clips, len(manifest)))
+
+
+def _found(job: Job, cache: Cache, settings: Settings, bad: dict[str, Outcome]) -> dict[str, Facts]:
+    """Return the facts of a shard's clips that are made, by id; note the others as bad."""
+    found = dict[str, Facts]()
+    for clip, facts in zip(job.clips, job.facts(cache, settings), strict=True):
+        if facts:
+            found[clip.clip_id] = facts
+            bad.pop(clip.clip_id, None)  # another run could read it
+        else:
+            text = "its source changed while the cache was made; give the same command again"
+            bad.setdefault(clip.clip_id, Outcome(clip.clip_id, fault="unreadable", text=text))
+    return found
+
+
+@dataclass
+class _Contents:
+    """What is in a cache: its shards, frames, bytes of the source, and each clip's mean square error."""
+
+    shards: list[dict[str, Any]] = field(default_factory=list)
+    frames: int = 0
+    source_bytes: float = 0.0
+    errors: list[float] = field(default_factory=list)
+
+    def add(self, facts: Facts) -> None:
+        self.frames += facts["count"]
+        self.source_bytes += facts["source_bytes"]
+        self.errors += [] if facts["mse"] is None else [facts["mse"]]
+
+    def psnr(self) -> dict[str, float]:
+        found = [10 * math.log10(255**2 / max(error, LEAST_MSE)) for error in self.errors]
+        return {"mean": sum(found) / len(found), "lowest": min(found)} if found else {}
+
+
+def _write_manifest(manifest: Manifest, cache: Cache, settings: Settings, bad: Mapping[str, Outcome]) -> _Contents:
+    """Write the manifest of the cache and say what is in it. Without any clip nothing is written."""
+    contents, parts, groups = _Contents(), list[pa.Table](), _groups(manifest.table)
+    for name, rows in _rows(manifest, settings):
+        ids = manifest.table.column("clip_id").slice(rows.start, len(rows)).to_pylist()
+        places = [row for row, clip_id in zip(rows, ids, strict=True) if clip_id not in bad]
+        kept = manifest.select(places)
+        if len(kept):
+            record = cache.shards.load(name)
+            facts = record.facts["clips"]
+            known = [facts[clip_id] for clip_id in kept.clip_ids]
+            paths = [cache.path(name, clip_id) for clip_id in kept.clip_ids]
+            parts.append(_cached(kept, paths, groups.take(pa.array(places)), known))
+            path = cache.shards.path(name).relative_to(cache.out).as_posix()
+            contents.shards.append({"path": path, "clips": len(facts), "bytes": record.size, "sha256": record.sha256})
+            for each in known:
+                contents.add(each)
+    if parts:
+        table, tasks = pa.concat_tables(parts), list(manifest.tasks.values())
+        write_manifest(cache.out / MANIFEST, table, tasks, cache.out, manifest.object_classes)
+    return contents
+
+
+def _groups(table: Any) -> Any:
+    """Return the groups of the rows; clips of one source that have none get their source as one."""
+    path, group = (table.column(name).cast(pa.string()).combine_chunks() for name in ("path", "group"))
+    counts = path.value_counts()
+    shared = counts.field("values").filter(pc.greater(counts.field("counts"), 1))
+    return pc.if_else(pc.and_(group.is_null(), pc.is_in(path, shared)), path, group)
+
+
+def _cached(kept: Manifest, paths: Sequence[str], groups: Any, facts: Sequence[Facts]) -> Any:
+    """Return rows of a manifest as those of their cached clips."""
+    table, made = kept.table, [Made.of(each) for each in facts]
+    pairs, tracked = table.column("pairs").to_pylist(), table.column("tracks").is_valid().to_pylist()
+    columns = {
+        "path": pa.array(paths),
+        "group": groups,
+        "start": pa.nulls(len(kept), pa.float64()),
+        "end": pa.nulls(len(kept), pa.float64()),
+        "num_frames": pa.array([each.num_frames for each in made], pa.int64()),
+        "seekable": pa.array([False] * len(kept)),
+        "width": pa.array([each.size[0] for each in made], pa.int64()),
+        "height": pa.array([each.size[1] for each in made], pa.int64()),
+        "fps": pa.array([each["fps"] for each in facts], pa.float64()),
+        "pairs": pa.array(
+            [None if row is None else move_pairs(row, each) for row, each in zip(pairs, made, strict=True)], PAIRS
+        ),
+        "tracks": move_tracks([(kept.tracks(row), made[row]) if known else None for row, known in enumerate(tracked)]),
+    }
+    for name, column in columns.items():
+        table = table.set_column(table.column_names.index(name), name, column)
+    return table

@@ -1,0 +1,1 @@
+"""The command ``hoi-data demo``: a synthetic set of hands and objects."""

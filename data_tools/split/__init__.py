@@ -1,0 +1,1 @@
+"""The command ``hoi-data split``: stratified parts for training, validation and test."""

@@ -1,0 +1,1 @@
+"""The command ``hoi-data stats``: what is in a manifest."""

@@ -1,0 +1,1 @@
+"""The command ``hoi-data verify``: which clips can be trained on."""

@@ -1,0 +1,131 @@
+"""Decode every clip of a manifest and say which are bad, which look wrong, and how.
+
+The kinds of faults and warnings are listed in ``verify_records``; one clip is checked by ``verify_clip``, the clips are
+held against each other by ``verify_set``, what is known already is kept by ``verify_journal``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+from rich.console import Console
+
+from data_tools.jobs import progress
+from data_tools.killable import Lost, run_killable
+from data_tools.verify.clip import check_in_worker
+from data_tools.verify.journal import Journal
+from data_tools.verify.records import BadClip, Checked, Suspect
+from data_tools.verify.report import Report, show_report, write_measured, write_report
+from data_tools.verify.set import notes, suspects
+from hoi_train.data.manifest import Manifest, read_manifest
+from hoi_train.data.readers import check_reader
+from hoi_train.records import Clip, UserError
+
+
+def verify_manifest(
+    path: Path,
+    out: Path,
+    *,
+    workers: int = 1,
+    timeout: float = 60.0,
+    reader: str = "auto",
+    measured: bool = False,
+    dry_run: bool = False,
+    console: Console | None = None,
+) -> Report | None:
+    """Decode every clip and write ``verify.txt``, ``verify.json`` and ``quarantine.json`` below ``out``.
+
+    Args:
+        path: the manifest.
+        out: folder of the report and of the journal, made if it is not there.
+        workers: number of processes.
+        timeout: seconds that one clip may take.
+        reader: a name in ``READERS``.
+        measured: write a copy of the manifest too, with frames, rates and whether seeking is exact as measured.
+        dry_run: only say how many clips there are to check; return ``None``.
+        console: where progress is shown.
+    """
+    _check(path, out, workers, timeout, measured)
+    check_reader(reader)
+    manifest = read_manifest(path, tracks=False)
+    console = console or Console()
+    journal = Journal(out, reader)
+    earlier = {row: journal.find(clip) for row, clip in _clips(manifest)}
+    found = {row: checked for row, checked in earlier.items() if checked is not None}
+    if dry_run:
+        todo = len(manifest) - len(found)
+        text = f"{path}: {len(manifest)} clips, {len(found)} checked before and not changed since, {todo} to check"
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
+        return None
+    out.mkdir(parents=True, exist_ok=True)
+    known = len(found)
+    try:
+        _check_others(manifest, journal, found, workers=workers, timeout=timeout, console=console)
+    finally:
+        journal.close()
+    report = _report(manifest, found, reader=reader, timeout=timeout, known=known)
+    write_report(report, manifest, out)
+    show_report(report, out, console)
+    if measured:
+        ids = manifest.clip_ids
+        copy = write_measured(path, {ids[row]: each.measures for row, each in found.items() if each.measures}, out)
+        console.print(f"measured manifest: {copy}", markup=False, highlight=False, soft_wrap=True)
+    return report
+
+
+def _check(path: Path, out: Path, workers: int, timeout: float, measured: bool) -> None:
+    if workers < 1:
+        raise UserError(f"--workers must be at least 1, got {workers}")
+    if not (math.isfinite(timeout) and timeout > 0):
+        raise UserError(f"--timeout must be seconds above 0, got {timeout:g}")
+    if measured and out.resolve() == path.parent.resolve():
+        raise UserError(f"--measured: {out} is the folder of {path} itself, which is left as it is; give another --out")
+
+
+def _clips(manifest: Manifest) -> Iterator[tuple[int, Clip]]:
+    return ((row, manifest.clip(row)) for row in range(len(manifest)))
+
+
+def _check_others(
+    manifest: Manifest, journal: Journal, found: dict[int, Checked], *, workers: int, timeout: float, console: Console
+) -> None:
+    """Check the clips of which nothing is known, in killable processes and with a progress bar; add what is found."""
+    todo = [row for row in range(len(manifest)) if row not in found]
+    rows = {clip_id: row for row, clip_id in enumerate(manifest.clip_ids)}
+    bad = sum(each.fault is not None for each in found.values())
+    with progress(console) as bar:
+        task = bar.add_task(f"verify, {bad} bad", total=len(manifest), completed=len(found))
+        clips = (manifest.clip(row) for row in todo)
+        check = partial(check_in_worker, reader=journal.reader)
+        for clip, result in run_killable(check, clips, workers=min(workers, max(len(todo), 1)), timeout=timeout):
+            checked = Checked(result.why, result.text) if isinstance(result, Lost) else result
+            journal.note(clip, checked)
+            found[rows[clip.clip_id]] = checked
+            bad += checked.fault is not None
+            bar.update(task, advance=1, description=f"verify, {bad} bad")
+
+
+def _report(manifest: Manifest, found: dict[int, Checked], *, reader: str, timeout: float, known: int) -> Report:
+    bad, warned, measured = [], [], {}
+    for row, clip in _clips(manifest):
+        checked = found[row]
+        if checked.fault is not None:
+            bad.append(BadClip(clip.clip_id, str(clip.path), clip.split, checked.fault, checked.text))
+        if checked.measures is not None:
+            measured[row] = clip, checked.measures
+        warned += [Suspect(clip.clip_id, str(clip.path), clip.split, *warning) for warning in checked.warnings]
+    warned += suspects(manifest, measured)
+    rows = {clip_id: row for row, clip_id in enumerate(manifest.clip_ids)}
+    return Report(
+        manifest=str(manifest.path),
+        reader=reader,
+        timeout=timeout,
+        clips=len(manifest),
+        known=known,
+        bad=tuple(bad),
+        warnings=tuple(sorted(warned, key=lambda each: rows[each.clip_id])),
+        notes=tuple(notes(measured)),
+    )

@@ -1,0 +1,130 @@
+"""What ``hoi-data verify`` says and writes: text, JSON, the quarantine list and the measured manifest."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from rich.console import Console
+
+from data_tools.jobs import write_atomically
+from data_tools.verify.records import BadClip, Measures, Suspect
+from hoi_train.data.manifest import Manifest, read_manifest, write_manifest
+from hoi_train.data.quarantine import QUARANTINE, quarantine_json
+from hoi_train.records import SPLITS
+
+SHOWN = 10  # bad clips, and warnings, shown in the terminal; the report has them all
+
+
+@dataclass(frozen=True)
+class Report:
+    """What became of all clips of a manifest; ``bad`` and ``warnings`` in the order of the manifest.
+
+    Args:
+        manifest, reader, timeout: what was asked for.
+        clips: how many there are.
+        known: how many of them were checked by an earlier run, and have not changed since.
+        bad: clips that cannot be trained on.
+        warnings: what looks wrong with others.
+        notes: what there is to say of the set, a sentence each.
+    """
+
+    manifest: str
+    reader: str
+    timeout: float
+    clips: int
+    known: int
+    bad: tuple[BadClip, ...]
+    warnings: tuple[Suspect, ...]
+    notes: tuple[str, ...]
+
+    def counts(self) -> dict[str, int]:
+        """Return how many clips there are of each fault, the most frequent first."""
+        return dict(Counter(clip.fault for clip in self.bad).most_common())
+
+    def warning_counts(self) -> dict[str, int]:
+        """Return how many warnings there are of each kind, the most frequent first."""
+        return dict(Counter(each.warning for each in self.warnings).most_common())
+
+    def summary(self) -> list[str]:
+        """Say it in a few lines."""
+        lines = [f"{self.manifest}: {self.clips} clips, {len(self.bad)} bad{_listed(self.counts())}"]
+        leaks = Counter(each.split for each in self.warnings if each.warning == "leak")
+        if leaks:
+            where = ", ".join(f"{leaks[split]} of {split}" for split in SPLITS if leaks[split])
+            lines.append(
+                f"LEAK BETWEEN SPLITS: {leaks.total()} clips ({where}) show what a clip of another split shows; "
+                "results on such a split mean nothing until they are taken out"
+            )
+        if self.warnings:
+            lines.append(f"{len(self.warnings)} warnings{_listed(self.warning_counts())}")
+        return [*lines, *self.notes]
+
+
+def _listed(counts: Mapping[str, int]) -> str:
+    named = ", ".join(f"{count} {name}" for name, count in counts.items())
+    return f" ({named})" if named else ""
+
+
+def write_report(report: Report, manifest: Manifest, out: Path) -> None:
+    """Write ``verify.txt``, ``verify.json`` and ``quarantine.json``, each whole or not at all."""
+    lines = [*report.summary(), *(_line(each.fault, each) for each in report.bad)]
+    lines += [_line(f"warning, {each.warning}", each) for each in report.warnings]
+    content: dict[str, Any] = {
+        **asdict(report),
+        "counts": report.counts(),
+        "warning_counts": report.warning_counts(),
+    }
+    write_atomically(out / "verify.txt", "\n".join(lines) + "\n")
+    write_atomically(out / "verify.json", json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    reasons = {clip.clip_id: f"{clip.fault}: {clip.text}" for clip in report.bad}
+    write_atomically(out / QUARANTINE, quarantine_json(manifest, reasons))
+
+
+def show_report(report: Report, out: Path, console: Console) -> None:
+    """Print the summary, the first bad clips and the first warnings, leaks before others."""
+    bad = [_line(each.fault, each) for each in report.bad]
+    warnings = [
+        _line(f"warning, {each.warning}", each)
+        for each in sorted(report.warnings, key=lambda each: each.warning != "leak")
+    ]
+    lines = [*report.summary(), *_first(bad), *_first(warnings)]
+    files = ", ".join(str(out / name) for name in ("verify.txt", "verify.json", QUARANTINE))
+    for line in [*lines, f"report: {files}"]:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _first(lines: list[str]) -> list[str]:
+    more = [f"… and {len(lines) - SHOWN} more"] if len(lines) > SHOWN else []
+    return [*lines[:SHOWN], *more]
+
+
+def _line(what: str, clip: BadClip | Suspect) -> str:
+    return f"{what}: clip {clip.clip_id!r} ({clip.split}): {clip.path}: {clip.text}"
+
+
+def write_measured(path: Path, measured: Mapping[str, Measures], out: Path) -> Path:
+    """Write a copy of a manifest with what was measured of each clip: ``num_frames``, ``fps`` and ``seekable``.
+
+    Args:
+        path: the manifest.
+        measured: by clip id; other clips keep what the manifest says of them.
+        out: folder of the copy, another than the manifest's.
+    """
+    manifest = read_manifest(path)  # with its tracks
+    table = manifest.table
+    for name, column in (("num_frames", pa.int64()), ("fps", pa.float64()), ("seekable", pa.bool_())):
+        old = table.column(name).to_pylist()
+        field = "frames" if name == "num_frames" else name
+        values = [
+            getattr(measured[clip_id], field) if clip_id in measured else value
+            for clip_id, value in zip(manifest.clip_ids, old, strict=True)
+        ]
+        table = table.set_column(table.column_names.index(name), name, pa.array(values, column))
+    tasks = list(manifest.tasks.values())
+    return write_manifest(out / path.name, table, tasks, manifest.root, manifest.object_classes)

@@ -1,0 +1,1 @@
+"""The commands ``hoi-data vidhoi`` and ``vidhoi-stats``: the annotation of VidHOI."""
