@@ -9,6 +9,8 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+LIMITING = 0.5  # share of the time spent waiting for data from which on reading is said to be the limit
+
 
 class Throughput:
     """Count clips, seconds and the seconds spent waiting for data since the last reading."""
@@ -57,8 +59,10 @@ class EpochBar:
         self._progress.stop()
 
     def advance(self, batches: int, values: Mapping[str, float]) -> None:
-        """Count batches and show the loss, the speed and the share of waiting for data."""
+        """Count batches and show the loss, the speed, the share of waiting for data and whether that is the limit."""
         note = "  ".join(form.format(values[name]) for name, form in _NOTES.items())
+        if values["data_wait"] > LIMITING:
+            note += ", the limit"
         self._progress.update(self._task, advance=batches, note=note)
 
 

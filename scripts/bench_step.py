@@ -1,0 +1,247 @@
+"""What a training step costs: a bare PyTorch loop, the application in the same setting, and at its best setting.
+
+    python scripts/bench_step.py                                # 3D-ResNeXt-101, 10 frames of 112 x 112, two clips
+    python scripts/bench_step.py --size 224 --clips 1 --compile
+
+Each peer is a process of its own; they take turns in shuffled rounds while the others wait, and the first round is
+dropped. All train on random clips that lie in memory, so that only the step is measured:
+
+- ``bare``: forward, cross-entropy, backward and SGD written out, in float32.
+- ``same``: the application's loop in float32, with its checks, metrics, log and progress bar.
+- ``best``: the same loop in bfloat16 with ``channels_last``.
+- ``compiled``: ``best`` with ``training.compile``, where asked for.
+
+Milliseconds a clip are medians over rounds; ratios are medians of the ratio to ``bare`` in the same round, with their
+range. Memory is the most that a process held beyond what it held before its first step (of a GPU: allocated).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import platform
+import random
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from rich.console import Console
+from torch import nn
+
+from hoi_train.config import RunConfig
+from hoi_train.data.loader import ClipLoader
+from hoi_train.engine.experiment import Material, compose
+from hoi_train.engine.loop import Loop
+from hoi_train.engine.run import open_run
+from hoi_train.engine.train import launch
+from hoi_train.models.backbones import BACKBONES
+from hoi_train.models.heads import LinearHead
+from hoi_train.models.preprocessing import PREPROCESSING
+from hoi_train.models.recognizer import Recognizer
+from hoi_train.records import ClassCounts, ClassList, ClipBatch, Task
+
+TASK = Task("verb", ClassList(tuple(f"class {number}" for number in range(51))), "single")
+OPTIMIZER: dict[str, Any] = {"lr": 1e-3, "momentum": 0.9, "weight_decay": 5e-4}
+SETTINGS: dict[str, dict[str, Any]] = {
+    "bare": {},
+    "same": {},
+    "best": {"precision": "bf16-mixed", "channels_last": True},
+    "compiled": {"precision": "bf16-mixed", "channels_last": True, "compile": True},
+}
+
+
+@dataclass(frozen=True)
+class Work:
+    """What every peer does in a round."""
+
+    backbone: str
+    frames: int
+    size: int
+    clips: int
+    steps: int
+    threads: int
+
+    def batch(self) -> ClipBatch:
+        """Return random clips as the loader gives them: uint8, the colours of a pixel side by side."""
+        draw = torch.Generator().manual_seed(0)
+        shape = (self.clips, self.frames, self.size, self.size, 3)
+        video = torch.randint(0, 256, shape, dtype=torch.uint8, generator=draw).permute(0, 4, 1, 2, 3)
+        indices = torch.arange(self.clips)
+        return ClipBatch(video, {TASK.name: indices % TASK.num_classes}, indices, tuple(map(str, indices.tolist())))
+
+
+def main() -> int:
+    """Measure and print; return the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--backbone", choices=BACKBONES, default="resnext3d_101")
+    parser.add_argument("--frames", type=int, default=10, metavar="T")
+    parser.add_argument("--size", type=int, default=112, metavar="PX")
+    parser.add_argument("--clips", type=int, default=2, metavar="N", help="clips a step (%(default)s)")
+    parser.add_argument("--steps", type=int, default=4, metavar="N", help="steps a turn (%(default)s)")
+    parser.add_argument("--rounds", type=int, default=7, metavar="N", help="rounds that count (%(default)s)")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), metavar="N", help="(%(default)s)")
+    parser.add_argument("--compile", action="store_true", help="measure the compiled network, too")
+    given = parser.parse_args()
+    work = Work(given.backbone, given.frames, given.size, given.clips, given.steps, given.threads)
+    names = [name for name in SETTINGS if name != "compiled" or given.compile]
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine()
+    print(f"python {platform.python_version()}, torch {torch.__version__}, {device}, {work.threads} threads")
+    print(f"{json.dumps(asdict(work))}, {given.rounds} rounds\n")
+    print(table(take_turns(names, work, given.rounds)))
+    return 0
+
+
+def take_turns(names: list[str], work: Work, rounds: int) -> dict[str, tuple[list[float], float]]:
+    """Let the peers measure in turn.
+
+    Returns:
+        Of each its milliseconds a clip in each round, and its memory in MiB.
+    """
+    spawn = multiprocessing.get_context("spawn")
+    pipes: dict[str, Connection[Any, Any]] = {}
+    for name in names:
+        pipes[name], theirs = spawn.Pipe()
+        spawn.Process(target=_serve, args=(name, work, theirs), daemon=True).start()
+    found: dict[str, list[float]] = {name: [] for name in names}
+    order = random.Random(0)
+    for number in range(rounds + 1):
+        for name in order.sample(names, len(names)):
+            pipes[name].send(True)
+            seconds = pipes[name].recv()
+            if number:
+                found[name].append(1000 * seconds / (work.steps * work.clips))
+    for pipe in pipes.values():
+        pipe.send(False)
+    return {name: (found[name], pipe.recv()) for name, pipe in pipes.items()}
+
+
+def table(found: dict[str, tuple[list[float], float]]) -> str:
+    """Return what was measured as Markdown."""
+    lines = ["| | ms a clip | times as fast as bare | MiB a step |", "|---|---|---|---|"]
+    bare = found["bare"][0]
+    for name, (times, memory) in found.items():
+        ratios = [theirs / own for theirs, own in zip(bare, times, strict=True)]
+        spread = f"{median(ratios):.3f} ({min(ratios):.3f}–{max(ratios):.3f})"
+        lines.append(f"| {name} | {median(times):.0f} | {spread} | {memory:.0f} |")
+    return "\n".join(lines)
+
+
+class _Over(Exception):  # noqa: N818 - not an error
+    """No peer has another turn."""
+
+
+def _serve(name: str, work: Work, pipe: Connection[Any, Any]) -> None:
+    """Take a turn whenever asked; say at the end how much memory the steps took."""
+    torch.set_num_threads(work.threads)
+    network = _network(work)
+    before = _peak()
+    with tempfile.TemporaryDirectory() as folder, suppress(_Over):
+        if name == "bare":
+            _train_bare(network, _turns(work, pipe))
+        else:
+            _train(network, work, _turns(work, pipe), {**SETTINGS[name], "threads": work.threads}, Path(folder))
+    pipe.send(_peak() - before)
+
+
+def _turns(work: Work, pipe: Connection[Any, Any]) -> Iterator[ClipBatch]:
+    """Yield the batches of a turn when it begins, and report the seconds from there until the next is asked for."""
+    batch = work.batch()
+    while pipe.recv():
+        began = time.perf_counter()
+        for _ in range(work.steps):
+            yield batch
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        pipe.send(time.perf_counter() - began)
+    raise _Over
+
+
+def _peak() -> float:
+    """Return the most memory held so far, in MiB."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def _network(work: Work) -> Recognizer:
+    torch.manual_seed(0)
+    backbone: Any = BACKBONES[work.backbone]()
+    head = LinearHead(backbone.num_features, TASK.num_classes)
+    return Recognizer(backbone, {TASK.name: head}, PREPROCESSING["kinetics_2020"])
+
+
+def _train_bare(network: nn.Module, batches: Iterator[ClipBatch]) -> None:
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    network.train().to(device)
+    optimizer = torch.optim.SGD(network.parameters(), **OPTIMIZER)
+    for batch in batches:
+        logits = network(batch.video.to(device, memory_format=torch.contiguous_format))[TASK.name]
+        loss = nn.functional.cross_entropy(logits, batch.targets[TASK.name].to(device))
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+
+
+class _Memory(ClipLoader):
+    """Give batches that are there, in place of clips that are read."""
+
+    def __init__(self, batches: Iterator[ClipBatch], clips: Sequence[None], batch_size: int) -> None:
+        super().__init__(_Seeded(clips), batch_size)  # type: ignore[arg-type]
+        self.given = batches
+
+    def _batches(self, items: Any) -> Iterator[ClipBatch]:
+        return self.given
+
+
+class _Seeded(list[None]):
+    seed = 0
+
+
+def _train(
+    network: Recognizer, work: Work, batches: Iterator[ClipBatch], training: dict[str, Any], folder: Path
+) -> None:
+    """Train as ``hoi-train train`` does, for one epoch that does not end."""
+    clips = _Seeded([None] * (10_000 * work.clips))
+    augment = {"name": "augment", "size": work.size}
+    raw = {
+        "name": "bench",
+        "runs": str(folder),
+        "data": {"manifest": "none", "train": augment, "evaluation": "center_crop"},
+        "model": {"backbone": work.backbone},
+        "tasks": {TASK.name: {}},
+        "loss": "cross_entropy",
+        "optimizer": {"name": "sgd", **OPTIMIZER},
+        "training": {"epochs": 1, "batch_size": work.clips, **training},
+        "checkpoints": {"every_minutes": 1e6},
+        "wandb": {"mode": "disabled"},
+    }
+    config = RunConfig.model_validate_json(json.dumps(raw))
+    counts = {TASK.name: ClassCounts.single([1] * TASK.num_classes)}
+    loader = _Memory(batches, clips, work.clips)
+    material = Material(
+        tasks={TASK.name: TASK},
+        counts={"train": counts, "val": counts, "test": counts},
+        labels={"train": {TASK.name: torch.arange(len(clips)) % TASK.num_classes}},
+        loaders={"train": loader},
+        make_loader=lambda split, rows, size: loader,
+    )
+    experiment = compose(config, material, lambda: network)
+    if config.training.channels_last:
+        network.to(memory_format=torch.channels_last_3d)
+    with open_run(config, writer=True) as run, Path(os.devnull).open("w") as nowhere:
+        Loop(experiment, launch(config.training), run, Console(file=nowhere, force_terminal=True)).fit()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
