@@ -22,9 +22,6 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
 from data_tools.killable import Lost, run_killable
 from hoi_train.engine.disk import sha256_of
 from hoi_train.records import UserError
@@ -112,7 +109,7 @@ class Store:
         found = unfinished.stat()
         record = Record(key, found.st_size, found.st_mtime_ns, sha256_of(unfinished), dict(facts))
         unfinished.replace(path)
-        write_atomically(path.with_suffix(".json"), json.dumps(asdict(record)))
+        write_json(path.with_suffix(".json"), asdict(record), indent=None)
         return record
 
     def sweep(self) -> None:
@@ -162,7 +159,7 @@ def claim(folder: Path, settings: Mapping[str, Any], *, dry_run: bool = False) -
         if dry_run:
             return
         folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, json.dumps(settings, indent=1) + "\n")
+        write_json(path, settings)
     try:
         found = json.loads(path.read_bytes())
         other = {name: value for name, value in found.items() if settings.get(name) != value}
@@ -174,11 +171,16 @@ def claim(folder: Path, settings: Mapping[str, Any], *, dry_run: bool = False) -
         raise UserError(f"{folder}: {text}; give the same ones, or another --out")
 
 
+def write_json(path: Path, content: Any, *, indent: int | None = 1) -> None:
+    """Write plain values as JSON, atomically; other objects by their text, such as paths."""
+    write_atomically(path, json.dumps(content, indent=indent, ensure_ascii=False, allow_nan=False, default=str) + "\n")
+
+
 def write_atomically(path: Path, text: str) -> None:
-    """Write a text file that appears whole, whoever else writes it."""
+    """Write a text file that appears whole, whoever else writes it; what UTF-8 cannot hold is written as escapes."""
     waiting = path.with_name(f".{secrets.token_hex(8)}-{path.name[-100:]}")
     try:
-        waiting.write_text(text, encoding="utf-8")
+        waiting.write_text(text, encoding="utf-8", errors="backslashreplace")
         waiting.replace(path)
     finally:
         waiting.unlink(missing_ok=True)
@@ -205,9 +207,3 @@ def limit_memory() -> None:
     """Limit the memory of this process: a small file can make a decoder ask for any amount."""
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)
     resource.setrlimit(resource.RLIMIT_DATA, (MEMORY if hard == resource.RLIM_INFINITY else min(MEMORY, hard), hard))
-
-
-def progress(console: Console) -> Progress:
-    """Return a bar that shows how many are done and how long the others will take."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    return Progress(*columns, TextColumn("left"), TimeRemainingColumn(), console=console)

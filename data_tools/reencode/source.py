@@ -2,33 +2,27 @@
 
 from __future__ import annotations
 
-import errno
 from collections import deque
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
+from data_tools.derived import InexactError, Made
 from data_tools.encoding import X264, Mp4Writer
+from data_tools.faults import Outcome, OutputError, fault_of, on_disk, too_short, without_place
 from data_tools.jobs import Record, Store, key_of, state_of
-from data_tools.reencode.frames import Indices, InexactError, Made, even_size, frames_at, rate_of
+from data_tools.rates import Indices, frames_at, rate_of
 from hoi_train.data.readers import Reader, open_clip
 from hoi_train.data.readers.base import Image
 from hoi_train.records import Clip, ClipError, UserError
 
-Fault = Literal["missing", "unreadable", "shorter", "empty", "timeout", "crashed"]
-
 VERSION = 1  # of the files that this tool makes from the same source and settings
 MAX_SIDE = 8192  # pixels; more is not played
 BITS, LONG_GOP = 0.5, 0.6  # measured: bits a pixel of a real clip at crf 21, and what is left of them at GOP 12
-DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EFBIG, errno.ENOENT}
-
-
-class OutputError(UserError):
-    """The result cannot be written: no fault of the clip."""
 
 
 @dataclass(frozen=True)
@@ -72,16 +66,6 @@ class Source:
     name: str
     clips: tuple[Clip, ...]
     labelled: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of a clip: made, found made already, or bad."""
-
-    clip_id: str
-    made: bool = False
-    fault: Fault | None = None
-    text: str = ""
 
 
 @dataclass(frozen=True)
@@ -134,21 +118,10 @@ def reencode_source(source: Source, *, store: Store, settings: Settings) -> list
     except (OutputError, InexactError) as error:
         return error
     except Exception as error:  # whatever a decoder raises is said of its clips, and the next source is read
-        fault, text = _fault(source, error)
+        fault, text = fault_of(source.path, error)
         for clip in source.clips:
             outcomes.setdefault(clip.clip_id, Outcome(clip.clip_id, fault=fault, text=text))
     return list(outcomes.values())
-
-
-def _fault(source: Source, error: Exception) -> tuple[Fault, str]:
-    if isinstance(error, FileNotFoundError):
-        return "missing", "no such file"
-    known = isinstance(error, (ClipError, ValueError))
-    return "unreadable", _without_place(source, error) if known else f"{type(error).__name__}: {error}"
-
-
-def _without_place(source: Source, error: Exception) -> str:
-    return str(error).split(f"{source.path}: ", 1)[-1]
 
 
 def _encode(source: Source, store: Store, settings: Settings) -> Iterator[Outcome]:
@@ -195,27 +168,19 @@ def _plans(source: Source, reader: Reader, settings: Settings) -> Iterator[tuple
                 reader.read([0])
             yield clip, fault or _plan(clip, reader, (width, height), settings)
         except (ClipError, ValueError) as error:
-            yield clip, Outcome(clip.clip_id, fault="unreadable", text=_without_place(source, error))
+            yield clip, Outcome(clip.clip_id, fault="unreadable", text=without_place(source.path, error))
         finally:
             reader.clip = whole
 
 
 def _short(source: Source, clip: Clip, reader: Reader) -> Outcome | None:
     """Return what a clip lacks in frames, if anything: as ``hoi-data verify`` has it, and those that pairs are of."""
-    times, labelled = reader.timestamps, source.labelled.get(clip.clip_id, ())
-    typical = float(np.median(np.diff(times))) if len(times) > 1 else 0.0
-    try:
-        window = reader.window()
-    except ClipError as error:
-        return Outcome(clip.clip_id, fault="empty", text=_without_place(source, error))
-    text = ""
-    if clip.num_frames is not None and len(times) < clip.num_frames:
-        text = f"it has {len(times)} frames, the manifest says {clip.num_frames}"
-    elif clip.end is not None and clip.end > times[-1] + 2 * typical + 1e-3:
-        text = f"it ends at about {times[-1] + typical:.3f} s, the manifest's end is {clip.end:g} s"
-    elif labelled and max(labelled) >= len(window):
-        text = f"its pairs are of frame {max(labelled)}, it has frames 0 to {len(window) - 1}"
-    return Outcome(clip.clip_id, fault="shorter", text=text) if text else None
+    if fault := too_short(reader, clip.num_frames):
+        return Outcome(clip.clip_id, fault=fault[0], text=fault[1])
+    last, frames = max(source.labelled.get(clip.clip_id, ()), default=0), len(reader.window())
+    if last < frames:
+        return None
+    return Outcome(clip.clip_id, fault="shorter", text=f"its pairs are of frame {last}, it has frames 0 to {frames - 1}")
 
 
 def _plan(clip: Clip, reader: Reader, size: tuple[int, int], settings: Settings) -> Made:
@@ -227,6 +192,22 @@ def _plan(clip: Clip, reader: Reader, size: tuple[int, int], settings: Settings)
         raise ValueError(f"{new[0]}×{new[1]} pixels; at most {MAX_SIDE} a side")
     frames = frames_at(times, window, clip.end, rate)
     return Made(rate, new, size, window.start, len(window), frames)
+
+
+def even_size(size: tuple[int, int], short_side: int) -> tuple[int, int]:
+    """Return a width and height like a given one, even, its short side as wanted and never longer than it was.
+
+    >>> even_size((640, 480), 256), even_size((101, 300), 256)
+    ((342, 256), (100, 298))
+
+    Raises:
+        ValueError: less than two pixels wide or high.
+    """
+    short = min(short_side, *size) // 2 * 2
+    if not short:
+        raise ValueError(f"{size[0]}×{size[1]} pixels: no even size fits in")
+    width, height = (min(round(side * short / min(size) / 2) * 2, side // 2 * 2) for side in size)
+    return width, height
 
 
 def _check_labels(clip: Clip, made: Made, labelled: Sequence[int]) -> None:
@@ -271,16 +252,11 @@ def _feed(writing: _Writing, image: Image, span: Any) -> bool:
 def _writing(plan: _Plan, store: Store, settings: Settings) -> _Writing:
     """Take the frames of a clip one by one; with the last one its file is in place."""
     made = plan.made
-    try:
-        with store.unfinished() as file:
-            with Mp4Writer(file, made.rate, size=made.size, x264=settings.x264, faststart=True) as writer:
-                for _ in plan.frames:
-                    image = yield
-                    if (image.shape[1], image.shape[0]) != made.source_size:
-                        raise ClipError("its frames differ in size")
-                    writer.write(image)
-            store.keep(plan.clip.clip_id, plan.key, file, made.facts())
-    except OSError as error:
-        if error.errno not in DISK:
-            raise
-        raise OutputError(f"{store.folder}: {error.strerror}; nothing that is finished is lost") from None
+    with on_disk(store.folder), store.unfinished() as file:
+        with Mp4Writer(file, made.rate, size=made.size, x264=settings.x264, faststart=True) as writer:
+            for _ in plan.frames:
+                image = yield
+                if (image.shape[1], image.shape[0]) != made.source_size:
+                    raise ClipError("its frames differ in size")
+                writer.write(image)
+        store.keep(plan.clip.clip_id, plan.key, file, made.facts())

@@ -97,7 +97,7 @@ def plot_shift(file: Path, facts: TaskFacts, title: str) -> None:
     axes.set_xlabel("share in train, % (grey: none)")
     axes.set_ylabel("share in the other split, % (grey: none)")
     for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        _number(axis)
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(loc="upper left", frameon=False, fontsize=9)
@@ -118,9 +118,7 @@ def plot_lengths(file: Path, lengths: Mapping[Split, Numbers]) -> None:
         axes.hist(of, edges.tolist(), weights=part, histtype="step", linestyle=style, color=colour,
                   linewidth=1.8, label=f"{split}, median {np.median(of):.3g} s")  # fmt: skip
     axes.set_xscale("log")
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-    axes.xaxis.set_minor_formatter(NullFormatter())
+    _number(axes.xaxis)
     axes.set_xlabel("seconds (logarithmic)")
     axes.set_ylabel("clips of the split, %")
     axes.grid(alpha=0.3)
@@ -186,6 +184,13 @@ def _ranked_bars(task: Task, counts: Counts, order: Sequence[int]) -> Figure:
     axes.set_xlabel(f"rank of the class in {bars}: 1 is {first}, {len(order)} is {last}", parse_math=False)
     _finish(figure, axes, shown)
     return figure
+
+
+def _number(axis: Any) -> None:
+    """Label a logarithmic axis with plain numbers, no powers of ten."""
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def _finish(figure: Figure, axes: Any, shown: Sequence[Any]) -> None:

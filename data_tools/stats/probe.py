@@ -93,7 +93,7 @@ def _of_video(path: Path) -> Header | str:
         if length is None and container.duration:
             length = container.duration / av.time_base
         seconds = nan if length is None else float(length)
-        return Header(codec.width, codec.height, fps, seconds, codec.name)
+        return Header(codec.width, codec.height, fps, seconds, codec.codec.canonical_name)
 
 
 def _of_folder(path: Path) -> Header | str:
