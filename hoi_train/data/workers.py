@@ -141,7 +141,7 @@ class _Desk:
     def lost_soon(self) -> WorkerLost | None:
         """Return what ``lost`` does; a process's end is known a moment after that of its connections."""
         until = time.monotonic() + 5.0
-        while (found := self.lost()) is None and time.monotonic() < until:
+        while (found := self.lost()) is None and len(self.rows) and time.monotonic() < until:
             time.sleep(0.05)
         return found
 
