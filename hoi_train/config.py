@@ -160,14 +160,6 @@ class RunConfig(Strict):
     wandb: Wandb = Field(default_factory=Wandb)
 
     @model_validator(mode="after")
-    def _quarantine_has_a_list(self) -> RunConfig:
-        if self.data.bad_clips == "quarantine" and self.data.quarantine is None:
-            raise ValueError(
-                "data.quarantine: missing; bad_clips: quarantine needs the quarantine.json of hoi-data verify"
-            )
-        return self
-
-    @model_validator(mode="after")
     def _every_task_has_a_loss(self) -> RunConfig:
         for task, config in self.tasks.items():
             if config.loss is None and self.loss is None:

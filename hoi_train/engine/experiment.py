@@ -282,6 +282,9 @@ def _material(config: RunConfig, rank: int, world_size: int) -> Material:
 def _sound_clips(config: RunConfig) -> tuple[Manifest, LeftOut | None]:
     """Read the manifest, without what is in quarantine; raises ``ConfigError`` if bad clips are to stop the run."""
     data = config.data
+    if data.bad_clips == "quarantine" and data.quarantine is None:
+        text = "missing; bad_clips: quarantine needs the quarantine.json of hoi-data verify"
+        raise ConfigError(f"data.quarantine: {text}")
     manifest = read_manifest(data.manifest, data.root)
     if data.quarantine is None:
         return manifest, None

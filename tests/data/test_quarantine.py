@@ -123,7 +123,7 @@ def test_a_list_that_is_not_there(tmp_path: Path, manifest: Manifest) -> None:
     with pytest.raises(ManifestError, match="cannot be read: Is a directory"):
         read_quarantine(tmp_path, manifest)
     with pytest.raises(ConfigError, match=r"data\.quarantine: missing; bad_clips: quarantine needs"):
-        load_config(run_config(tmp_path, manifest, None, bad_clips="quarantine"))
+        assemble(load_config(run_config(tmp_path, manifest, None, bad_clips="quarantine")))
 
 
 def test_a_run_records_what_was_left_out_and_goes_on_with_that_only(tmp_path: Path, manifest: Manifest) -> None:
