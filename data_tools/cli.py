@@ -7,6 +7,7 @@ that does not decode), 2 the command cannot be carried out (wrong usage, bad ann
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -33,6 +34,8 @@ COMMANDS = (
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
     parsed = _parser().parse_args(arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # files may have any name
     try:
         code: int = parsed.command(parsed)
         sys.stdout.flush()
@@ -42,7 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except OSError as error:
-        print(f"hoi-data: {error.filename or ''}: {error.strerror or error}", file=sys.stderr)
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"hoi-data: {where}{error.strerror or error}", file=sys.stderr)
         return 2
     except Exception as error:
         from hoi_train.records import UserError

@@ -182,6 +182,9 @@ def write_atomically(path: Path, text: str) -> None:
     try:
         waiting.write_text(text, encoding="utf-8", errors="backslashreplace")
         waiting.replace(path)
+    except OSError as error:
+        error.filename = str(path)  # a full disk names none, and the temporary name says nothing
+        raise
     finally:
         waiting.unlink(missing_ok=True)
 

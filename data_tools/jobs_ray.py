@@ -9,7 +9,7 @@ from itertools import islice
 from math import inf
 from typing import Any, NamedTuple, TypeVar
 
-from data_tools.killable import Lost
+from data_tools.killable import Lost, timed_out
 from hoi_train.records import UserError
 
 Item = TypeVar("Item")
@@ -85,7 +85,7 @@ def _in_flight(
                 ray.get(task)
                 running[worker.do.remote(item)] = _Running(worker, item, time.monotonic() + timeout)
                 continue
-            result = _result(ray, task) if task in ready else _late(timeout)
+            result = _result(ray, task) if task in ready else timed_out(timeout)
             yield item, result
             if isinstance(result, Lost):
                 ray.kill(worker)
@@ -94,10 +94,6 @@ def _in_flight(
                     begin(following)
                 else:
                     running[worker.do.remote(following)] = _Running(worker, following, time.monotonic() + timeout)
-
-
-def _late(timeout: float) -> Lost:
-    return Lost("timeout", f"not done after {timeout:g} s; its process was killed")
 
 
 def _result(ray: Any, task: Any) -> Any:

@@ -29,6 +29,11 @@ class Lost:
     text: str
 
 
+def timed_out(timeout: float) -> Lost:
+    """Return what is said of work that took longer than so many seconds."""
+    return Lost("timeout", f"not done after {timeout:g} s; its process was killed")
+
+
 def run_killable(
     work: Callable[[Item], Result], items: Iterable[Item], *, workers: int, timeout: float
 ) -> Iterator[tuple[Item, Result | Lost]]:
@@ -96,7 +101,7 @@ class _Worker(Generic[Item, Result]):
                 self.ready, self.deadline = True, time.monotonic() + timeout
             elif time.monotonic() >= self.deadline:
                 self.stop()
-                self.result = Lost("timeout", f"not done after {timeout:g} s; its process was killed")
+                self.result = timed_out(timeout)
                 return True
         except (EOFError, OSError):
             ending = _ending(self.stop(kill=False))

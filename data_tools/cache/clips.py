@@ -5,20 +5,19 @@ from __future__ import annotations
 import os
 import zipfile
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
-from torch.nn.functional import interpolate
 
 from data_tools.cache.shards import Cache
+from data_tools.derived import Made
+from data_tools.faults import Outcome, OutputError, fault_of, on_disk
 from data_tools.jobs import key_of, state_of
 from data_tools.killable import Lost
-from data_tools.reencode.frames import Made, rate_of
-from data_tools.reencode.source import DISK, Outcome, OutputError
+from data_tools.rates import rate_of
 from hoi_train.data.opencv import decode_jpeg, encode_jpeg
 from hoi_train.data.readers import Reader, open_clip, source_of
 from hoi_train.data.readers.base import Image, clip_error
@@ -90,7 +89,6 @@ def cache_source(job: Job, *, cache: Cache, settings: Settings) -> list[Outcome]
     Returns:
         What became of each clip, or why the whole work must stop: the disk is full.
     """
-    torch.set_num_threads(1)  # every core has a worker
     outcomes, todo = list[Outcome](), list[tuple[Clip, str]]()
     for clip, facts in zip(job.clips, job.facts(cache, settings), strict=True):
         try:
@@ -136,14 +134,8 @@ def _make(todo: Sequence[tuple[Clip, str]], cache: Cache, settings: Settings) ->
 
 
 def _bad(clip: Clip, error: Exception) -> Outcome:
-    if isinstance(error, FileNotFoundError):
-        return Outcome(clip.clip_id, fault="missing", text="no such file")
-    text = str(error).split(f"{clip.path}: ", 1)[-1]
-    return Outcome(
-        clip.clip_id,
-        fault="unreadable",
-        text=text if isinstance(error, ClipError) else f"{type(error).__name__}: {text}",
-    )
+    fault, text = fault_of(clip.path, error)
+    return Outcome(clip.clip_id, fault=fault, text=text)
 
 
 class _Frame(NamedTuple):
@@ -204,14 +196,21 @@ def _jpeg(image: Image, settings: Settings, *, compared: bool) -> _Frame:
     """Scale and encode a picture ``[H, W, 3]``; measure what JPEG changes if wanted."""
     height, width = image.shape[:2]
     size = short_side_of((width, height), settings.short_side)
-    scaled = image
-    if size != (width, height):
-        picture = torch.from_numpy(image).permute(2, 0, 1)[None]
-        smaller = interpolate(picture, size[::-1], mode="bilinear", antialias=True)
-        scaled = smaller[0].permute(1, 2, 0).contiguous().numpy()
+    scaled = image if size == (width, height) else _scaled(image, size)
     jpeg = encode_jpeg(scaled, settings.quality)
     mse = float(np.square(decode_jpeg(jpeg).astype(np.float32) - scaled).mean()) if compared else None
     return _Frame(jpeg, size, (width, height), mse)
+
+
+def _scaled(image: Image, size: tuple[int, int]) -> Image:
+    import torch  # takes seconds, which the process that hands out the work need not wait for
+    from torch.nn.functional import interpolate
+
+    torch.set_num_threads(1)  # every core has a worker
+    picture = torch.from_numpy(image).permute(2, 0, 1)[None]
+    smaller = interpolate(picture, size[::-1], mode="bilinear", antialias=True)
+    scaled: Image = smaller[0].permute(1, 2, 0).contiguous().numpy()
+    return scaled
 
 
 class _ClipZip:
@@ -223,7 +222,7 @@ class _ClipZip:
         self._errors: list[float] = []
 
     def __enter__(self) -> _ClipZip:
-        with ExitStack() as opened, _on_disk(self._store.folder):
+        with ExitStack() as opened, on_disk(self._store.folder):
             self._path = opened.enter_context(self._store.unfinished())
             self._zip = opened.enter_context(zipfile.ZipFile(self._path, "w"))
             self._opened = opened.pop_all()
@@ -240,7 +239,7 @@ class _ClipZip:
                 self.clip, f"its frames differ in size (width, height): {sorted(s for _, s in self._sizes)}"
             )
         self._errors += [] if frame.mse is None else [frame.mse]
-        with _on_disk(self._store.folder):
+        with on_disk(self._store.folder):
             self._zip.writestr(zipfile.ZipInfo(frame_name(len(self._zip.filelist))), frame.jpeg)
 
     def keep(self, reader: Reader) -> None:
@@ -254,20 +253,9 @@ class _ClipZip:
             "mse": float(np.mean(self._errors)) if self._errors else None,
             "source_bytes": _bytes_of(self.clip.path) * len(self.window) / len(reader.timestamps),
         }
-        with _on_disk(self._store.folder):
+        with on_disk(self._store.folder):
             self._zip.close()
             self._store.keep(self.clip.clip_id, self._key, self._path, facts)
-
-
-@contextmanager
-def _on_disk(folder: Path) -> Iterator[None]:
-    """Tell a full or failing disk from a fault of the clip."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in DISK:
-            raise
-        raise OutputError(f"{folder}: {error.strerror}; nothing that is finished is lost") from None
 
 
 def _bytes_of(path: Path) -> int:

@@ -14,10 +14,7 @@ times or its place in the manifest changed.
 
 from __future__ import annotations
 
-import json
 import math
-import random
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -26,22 +23,21 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from rich.console import Console
 
 from data_tools.cache.clips import Job, Settings, cache_source
 from data_tools.cache.shards import Cache
-from data_tools.jobs import claim, key_of, progress, write_atomically
+from data_tools.console import progress, say
+from data_tools.derived import Made, derived_rows, groups_of, rows_by_source
+from data_tools.faults import Outcome, lines_of
+from data_tools.jobs import claim, key_of, write_json
 from data_tools.killable import Lost, run_killable
-from data_tools.reencode.frames import Made, move_pairs, move_tracks
-from data_tools.reencode.source import Outcome
+from data_tools.options import check_out, check_range, check_work
 from data_tools.sources import MANIFEST
 from hoi_train.data.manifest import Manifest, read_manifest, write_manifest
-from hoi_train.data.manifest_columns import PAIRS
 from hoi_train.records import UserError
 
 REPORT = "cache.json"
-SHOWN = 10  # bad clips shown in the terminal; the report has them all
 LEAST_MSE = 1e-6  # equal pictures are said to have 108 dB
 
 Facts = Mapping[str, Any]
@@ -75,12 +71,7 @@ class Report:
 
     def lines(self, out: Path) -> Iterator[str]:
         """Say it in a few lines."""
-        faults = ", ".join(f"{n} {fault}" for fault, n in Counter(clip.fault for clip in self.bad).most_common())
-        found, bad = self.clips - len(self.bad) - self.made, f"{len(self.bad)} bad{f' ({faults})' if faults else ''}"
-        yield f"{self.manifest}: {self.clips} clips: {self.made} made, {found} made before, {bad}"
-        yield from (f"{clip.fault}: clip {clip.clip_id!r}: {clip.text}" for clip in self.bad[:SHOWN])
-        if len(self.bad) > SHOWN:
-            yield f"… and {len(self.bad) - SHOWN} more"
+        yield from lines_of(self.manifest, self.clips, self.made, self.bad)
         if self.shards:
             ratio = f", {self.bytes / self.source_bytes:.2f} times the source" if self.source_bytes else ""
             yield f"{self.frames} frames, {self.bytes / 2**20:.1f} MiB in {len(self.shards)} shards{ratio}"
@@ -112,13 +103,15 @@ def make_cache(
     Raises:
         UserError: the folder was made with other settings, or the disk is full.
     """
-    _check(settings, workers, timeout)
+    check_work(workers, timeout)
     manifest, cache, noted = _prepared(path, out, settings)
     console = console or Console()
     claim(cache.out, noted)
-    for store in (cache.clips, cache.shards):
-        store.sweep()
-    made, bad = _make(manifest, cache, settings, workers, timeout, console)
+    cache.sweep()
+    try:
+        made, bad = _make(manifest, cache, settings, workers, timeout, console)
+    finally:
+        cache.sweep()
     with cache.alone():
         _pack(manifest, cache, settings, bad, console)
         contents = _write_manifest(manifest, cache, settings, bad)
@@ -134,15 +127,13 @@ def make_cache(
             shards=tuple(contents.shards),
             bad=tuple(bad[clip_id] for clip_id in manifest.clip_ids if clip_id in bad),
         )
-        write_atomically(cache.out / REPORT, json.dumps(asdict(report), indent=1, ensure_ascii=False) + "\n")
-    for line in report.lines(out):
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        write_json(cache.out / REPORT, asdict(report))
+    say(console, *report.lines(out))
     return report
 
 
 def plan_cache(path: Path, out: Path, settings: Settings) -> str:
     """Say what ``make_cache`` would do, without doing it."""
-    _check(settings, 1, 1.0)
     manifest, cache, noted = _prepared(path, out, settings)
     claim(cache.out, noted, dry_run=True)
     jobs = list(_jobs(manifest, cache, settings))
@@ -153,26 +144,13 @@ def plan_cache(path: Path, out: Path, settings: Settings) -> str:
     return f"{path}: would make {todo} clips; {before} are made already{gone}"
 
 
-def _check(settings: Settings, workers: int, timeout: float) -> None:
-    limits = (
-        ("--short-side", settings.short_side, 16, 8192),
-        ("--quality", settings.quality, 1, 100),
-        ("--shard-clips", settings.shard_clips, 1, 10_000),
-        ("--workers", workers, 1, 10_000),
-    )
-    for name, value, least, most in limits:
-        if not least <= value <= most:
-            raise UserError(f"{name} must be {least} to {most}, got {value}")
-    if not (math.isfinite(timeout) and timeout > 0):
-        raise UserError(f"--timeout must be seconds above 0, got {timeout:g}")
-
-
 def _prepared(path: Path, out: Path, settings: Settings) -> tuple[Manifest, Cache, dict[str, Any]]:
-    manifest, out = read_manifest(path), out.resolve()
-    if out == manifest.path.resolve().parent:
-        raise UserError(f"--out {out} is the folder of the manifest, which would be overwritten; give another folder")
-    noted = {**settings.to_json(), "manifest": str(manifest.path.resolve())}
-    return manifest, Cache(out, key_of(noted)), noted
+    check_range("--short-side", settings.short_side, 16, 8192)
+    check_range("--quality", settings.quality, 1, 100)
+    check_range("--shard-clips", settings.shard_clips, 1, 10_000)
+    check_out(out, path)
+    manifest, noted = read_manifest(path), {**settings.to_json(), "manifest": str(path.resolve())}
+    return manifest, Cache(out.resolve(), key_of(noted)), noted
 
 
 def _shard(row: int, settings: Settings) -> str:
@@ -180,20 +158,13 @@ def _shard(row: int, settings: Settings) -> str:
 
 
 def _jobs(manifest: Manifest, cache: Cache, settings: Settings) -> Iterator[Job]:
-    """Yield what is to be made, by source, in random order: runs at the same time then seldom do the same work."""
+    """Yield what is to be made, by source."""
     todo = list[int]()
     for _, rows in _rows(manifest, settings):
         facts = _job(manifest, rows, settings).facts(cache, settings)
         todo += [row for row, found in zip(rows, facts, strict=True) if found is None]
-    table = manifest.table.select(["path", "fps"]).take(pa.array(todo, pa.int64()))
-    path = np.asarray(table.column("path").combine_chunks().dictionary_encode().indices)
-    rate = np.asarray(pc.fill_null(table.column("fps"), 0.0))
-    order = np.lexsort((rate, path))
-    new = (np.diff(path[order]) != 0) | (np.diff(rate[order]) != 0)
-    groups = np.split(np.array(todo, np.int64)[order], np.flatnonzero(new) + 1)
-    random.shuffle(groups)  # unseeded: each run has its own
-    for group in groups if todo else ():
-        yield _job(manifest, group.tolist(), settings)
+    for group in rows_by_source(manifest.table, np.array(todo, np.int64)):
+        yield _job(manifest, group, settings)
 
 
 def _job(manifest: Manifest, rows: Sequence[int], settings: Settings) -> Job:
@@ -224,7 +195,6 @@ def _pack(manifest: Manifest, cache: Cache, settings: Settings, bad: dict[str, O
     """Write the shards whose clips changed, and remove what is packed from what is not."""
     with progress(console) as shown:
         bar = shown.add_task("pack", total=math.ceil(len(manifest) / settings.shard_clips))
-
         for name, rows in _rows(manifest, settings):
             found = _found(_job(manifest, rows, settings), cache, settings, bad)
             if found and found != cache.packed(name):
@@ -276,7 +246,7 @@ class _Contents:
 
 def _write_manifest(manifest: Manifest, cache: Cache, settings: Settings, bad: Mapping[str, Outcome]) -> _Contents:
     """Write the manifest of the cache and say what is in it. Without any clip nothing is written."""
-    contents, parts, groups = _Contents(), list[pa.Table](), _groups(manifest.table)
+    contents, parts, groups = _Contents(), list[pa.Table](), groups_of(manifest.table)
     for name, rows in _rows(manifest, settings):
         ids = manifest.table.column("clip_id").slice(rows.start, len(rows)).to_pylist()
         places = [row for row, clip_id in zip(rows, ids, strict=True) if clip_id not in bad]
@@ -286,7 +256,8 @@ def _write_manifest(manifest: Manifest, cache: Cache, settings: Settings, bad: M
             facts = record.facts["clips"]
             known = [facts[clip_id] for clip_id in kept.clip_ids]
             paths = [cache.path(name, clip_id) for clip_id in kept.clip_ids]
-            parts.append(_cached(kept, paths, groups.take(pa.array(places)), known))
+            made, fps = [Made.of(each) for each in known], [each["fps"] for each in known]
+            parts.append(derived_rows(kept, made, paths=paths, fps=fps, groups=groups.take(pa.array(places))))
             path = cache.shards.path(name).relative_to(cache.out).as_posix()
             contents.shards.append({"path": path, "clips": len(facts), "bytes": record.size, "sha256": record.sha256})
             for each in known:
@@ -295,35 +266,3 @@ def _write_manifest(manifest: Manifest, cache: Cache, settings: Settings, bad: M
         table, tasks = pa.concat_tables(parts), list(manifest.tasks.values())
         write_manifest(cache.out / MANIFEST, table, tasks, cache.out, manifest.object_classes)
     return contents
-
-
-def _groups(table: Any) -> Any:
-    """Return the groups of the rows; clips of one source that have none get their source as one."""
-    path, group = (table.column(name).cast(pa.string()).combine_chunks() for name in ("path", "group"))
-    counts = path.value_counts()
-    shared = counts.field("values").filter(pc.greater(counts.field("counts"), 1))
-    return pc.if_else(pc.and_(group.is_null(), pc.is_in(path, shared)), path, group)
-
-
-def _cached(kept: Manifest, paths: Sequence[str], groups: Any, facts: Sequence[Facts]) -> Any:
-    """Return rows of a manifest as those of their cached clips."""
-    table, made = kept.table, [Made.of(each) for each in facts]
-    pairs, tracked = table.column("pairs").to_pylist(), table.column("tracks").is_valid().to_pylist()
-    columns = {
-        "path": pa.array(paths),
-        "group": groups,
-        "start": pa.nulls(len(kept), pa.float64()),
-        "end": pa.nulls(len(kept), pa.float64()),
-        "num_frames": pa.array([each.num_frames for each in made], pa.int64()),
-        "seekable": pa.array([False] * len(kept)),
-        "width": pa.array([each.size[0] for each in made], pa.int64()),
-        "height": pa.array([each.size[1] for each in made], pa.int64()),
-        "fps": pa.array([each["fps"] for each in facts], pa.float64()),
-        "pairs": pa.array(
-            [None if row is None else move_pairs(row, each) for row, each in zip(pairs, made, strict=True)], PAIRS
-        ),
-        "tracks": move_tracks([(kept.tracks(row), made[row]) if known else None for row, known in enumerate(tracked)]),
-    }
-    for name, column in columns.items():
-        table = table.set_column(table.column_names.index(name), name, column)
-    return table

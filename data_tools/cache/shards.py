@@ -88,6 +88,11 @@ class Cache:
         path.with_suffix(".json").unlink(missing_ok=True)
         path.unlink(missing_ok=True)
 
+    def sweep(self) -> None:
+        """Remove what killed runs left half written."""
+        for store in (self.clips, self.shards):
+            store.sweep()
+
     @contextmanager
     def alone(self) -> Iterator[None]:
         """Wait until no other run packs, and keep others from it."""

@@ -29,7 +29,7 @@ def add_verify(commands: Commands) -> None:
     parser.add_argument(
         "--measured",
         action="store_true",
-        help="write a copy of the manifest to DIR, with num_frames, fps and seekable as measured",
+        help="write a copy of the manifest to DIR, with num_frames and fps as measured",
     )
     parser.add_argument("--dry-run", action="store_true", help="only say how many clips there are to check")
     parser.set_defaults(command=_verify)

@@ -171,7 +171,6 @@ def _make(out: Path, plan: _Plan, actor: Actor, size: int) -> dict[str, Any]:
         "split": plan.split,
         "group": f"actor{plan.actor:02d}",
         "num_frames": len(shot.frames),
-        "seekable": True,
         "verb": plan.verb,
         "noun": list(nouns),
         "pairs": [asdict(pair) for pair in annotate(shot)],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -15,7 +14,7 @@ from data_tools.formats.mmaction2 import import_mmaction2
 from data_tools.formats.pytorchvideo import import_pytorchvideo
 from data_tools.formats.samples import Options
 from data_tools.formats.slowfast import import_slowfast
-from data_tools.jobs import write_atomically
+from data_tools.jobs import write_json
 from data_tools.sources import Imported
 
 REPORT = "import.json"
@@ -37,5 +36,5 @@ def run_import(name: str, options: Options, own: Mapping[str, Any]) -> Imported:
     made = FORMATS[name](options=options, **own)
     asked = {**vars(options), **own}
     content = {"format": name, "options": asked, "manifest": made.path.name, "notes": made.notes}
-    write_atomically(options.out / REPORT, json.dumps(content, indent=1, ensure_ascii=False, default=str) + "\n")
+    write_json(options.out / REPORT, content)
     return made

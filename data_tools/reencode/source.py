@@ -180,7 +180,9 @@ def _short(source: Source, clip: Clip, reader: Reader) -> Outcome | None:
     last, frames = max(source.labelled.get(clip.clip_id, ()), default=0), len(reader.window())
     if last < frames:
         return None
-    return Outcome(clip.clip_id, fault="shorter", text=f"its pairs are of frame {last}, it has frames 0 to {frames - 1}")
+    return Outcome(
+        clip.clip_id, fault="shorter", text=f"its pairs are of frame {last}, it has frames 0 to {frames - 1}"
+    )
 
 
 def _plan(clip: Clip, reader: Reader, size: tuple[int, int], settings: Settings) -> Made:

@@ -7,7 +7,6 @@ sizes of the splits; the manifest is written even where it is not reached, and t
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -20,7 +19,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from data_tools.jobs import progress, write_atomically
+from data_tools.console import first_of, progress, say
+from data_tools.jobs import write_json
+from data_tools.options import check_out
 from data_tools.split.report import (
     ClassShares,
     SplitReport,
@@ -74,8 +75,7 @@ def split_manifest(
     fractions = _fractions(val, test)
     if min_per_class is not None and min_per_class < 1:
         raise UserError(f"--min-per-class must be at least 1, got {min_per_class}")
-    if out.resolve() == path.parent.resolve():
-        raise UserError(f"--out {out} is the manifest's own folder; give another, the input is left as it is")
+    check_out(out, path)
     manifest = read_manifest(path)
     units = units_of(manifest, group_by)
     _check_enough(units, fractions, group_by, manifest)
@@ -169,7 +169,7 @@ def _write(manifest: Manifest, splits: pa.Array, report: SplitReport, out: Path)
     table = table.set_column(table.column_names.index("split"), "split", splits)
     tasks = list(manifest.tasks.values())
     write_manifest(out / manifest.path.name, table, tasks, manifest.root, manifest.object_classes)
-    write_atomically(out / REPORT, json.dumps(asdict(report), indent=1, ensure_ascii=False) + "\n")
+    write_json(out / REPORT, asdict(report))
 
 
 def _show(report: SplitReport, written: Path | None, console: Console) -> None:
@@ -188,9 +188,5 @@ def _show(report: SplitReport, written: Path | None, console: Console) -> None:
         *_, last = each = list(found)
         had = ", ".join(f"{one.split} has {one.samples}" for one in each)
         lines.append(f"{task} {name}: at least {last.wanted} wanted, {had}: {last.reason}")
-    if len(lines) > SHOWN:
-        lines[SHOWN:] = [f"… and {len(lines) - SHOWN} more"]
-    lines += [f"note: {note}" for note in report.notes]
-    lines.append(f"written: {written}, {written.parent / REPORT}" if written else "dry run: nothing was written")
-    for line in lines:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    done = f"written: {written}, {written.parent / REPORT}" if written else "dry run: nothing was written"
+    say(console, *first_of(lines, SHOWN), *(f"note: {note}" for note in report.notes), done)

@@ -6,7 +6,6 @@ everything in it that needs nothing else.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -15,7 +14,9 @@ from typing import Any
 
 from rich.console import Console
 
-from data_tools.jobs import write_atomically
+from data_tools.console import say
+from data_tools.jobs import write_atomically, write_json
+from data_tools.options import MAX_WORKERS, check_out, check_range
 from data_tools.stats.clips import ClipFacts, clip_facts
 from data_tools.stats.probe import ProbeFacts, probe_files
 from data_tools.stats.tables import (
@@ -33,7 +34,7 @@ from data_tools.stats.tables import (
 )
 from data_tools.stats.tasks import TaskFacts, Together, all_together, task_facts
 from hoi_train.data.manifest import Manifest, read_manifest
-from hoi_train.records import Split, UserError
+from hoi_train.records import Split
 
 REPORT, PAGE = "stats.json", "stats.html"
 
@@ -72,8 +73,9 @@ def show_stats(
     Returns:
         The files written.
     """
-    if workers < 1:
-        raise UserError(f"--workers must be at least 1, got {workers}")
+    check_range("--workers", workers, 1, MAX_WORKERS)
+    if out is not None:
+        check_out(out)
     manifest = read_manifest(path, tracks=False)
     console = console or Console()
     found = Statistics(
@@ -85,8 +87,7 @@ def show_stats(
     )
     _show(found, console)
     written = _write(found, out) if out else []
-    for file in written:
-        _say(console, f"written: {file}")
+    say(console, *(f"written: {file}" for file in written))
     return written
 
 
@@ -135,23 +136,20 @@ def _or_null(value: float) -> float | None:
 
 
 def _show(found: Statistics, console: Console) -> None:
-    _say(console, f"{found.manifest.path}: {len(found.manifest):,} clips")
+    say(console, f"{found.manifest.path}: {len(found.manifest):,} clips")
     console.print(table(["", *found.clips], clip_rows(found.clips), 0))
     if found.probe:
         console.print(table(["headers of the files", ""], probe_rows(found.probe), 1))
-        for line in unreadable_lines(found.probe):
-            _say(console, line)
+        say(console, *unreadable_lines(found.probe))
     for facts in found.tasks:
-        _say(console, f"\n{task_line(facts)}")
+        say(console, f"\n{task_line(facts)}")
         console.print(table(class_header(facts), class_rows(facts), 1, total_row(facts)))
-        for line in task_lines(facts):
-            _say(console, line)
+        say(console, *task_lines(facts))
     for together in found.together:
         if rows := together_rows(together):
-            _say(console, f"\n{together_title(together)}, the most frequent:")
+            say(console, f"\n{together_title(together)}, the most frequent:")
             console.print(table([together.one.name, together.other.name, f"{together.one.of}s"], rows, 1))
-    for warning in found.manifest.warnings:
-        _say(console, f"note: {warning}")
+    say(console, *(f"note: {warning}" for warning in found.manifest.warnings))
 
 
 def _write(found: Statistics, out: Path) -> list[Path]:
@@ -159,7 +157,7 @@ def _write(found: Statistics, out: Path) -> list[Path]:
 
     out.mkdir(parents=True, exist_ok=True)
     pictures = [Picture((out / f"{name}.png"), alt) for name, alt in _draw(found, out).items()]
-    write_atomically(out / REPORT, json.dumps(as_json(found), ensure_ascii=False, allow_nan=False) + "\n")
+    write_json(out / REPORT, as_json(found), indent=None)
     write_atomically(out / PAGE, page(found, pictures))
     return [*(picture.file for picture in pictures), out / REPORT, out / PAGE]
 
@@ -187,8 +185,3 @@ def _draw(found: Statistics, out: Path) -> dict[str, str]:
             plot_together(out / f"together_{name}.png", together, together_title(together))
             shown[f"together_{name}"] = f"Map of how often classes occur together. {together_title(together)}"
     return shown
-
-
-def _say(console: Console, text: str) -> None:
-    """Print a line as it is, whatever brackets are in its names."""
-    console.print(text, markup=False, highlight=False, soft_wrap=True)

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import nan
 from pathlib import Path
 
+import av
 from rich.console import Console
 
-from data_tools.jobs import progress
+from data_tools.console import progress
 from data_tools.killable import Lost, run_killable
 from data_tools.sources import IMAGE_SUFFIXES
 from data_tools.stats.numbers import spread
 from hoi_train.data.manifest import Manifest
+from hoi_train.data.readers.pyav_reader import CONTAINERS
 
+IMAGES = ("image2", "png_pipe", "jpeg_pipe")  # as FFmpeg calls them
 TIMEOUT = 30.0  # seconds for one header: a dead network disk, or a file that confuses its demuxer
 
 
@@ -75,15 +78,15 @@ def read_header(name: str) -> Header | str:
     try:
         if not path.exists():
             return "no such file"
-        return _of_folder(path) if path.is_dir() else _of_video(path)
+        return _of_folder(path) if path.is_dir() else _of_file(path, CONTAINERS)
     except Exception as error:  # whatever a demuxer raises is said of its file
         return f"{type(error).__name__}: {error}"
 
 
-def _of_video(path: Path) -> Header | str:
-    import av
-
-    with av.open(str(path)) as container:
+def _of_file(path: Path, formats: Sequence[str]) -> Header | str:
+    """Read one file, no other that it names: a playlist or a concat script is of none of the formats."""
+    options = {"protocol_whitelist": "file", "format_whitelist": ",".join(formats)}
+    with av.open(f"file:{path}", container_options=options) as container:
         if not container.streams.video:
             return "no video stream"
         stream = container.streams.video[0]
@@ -100,7 +103,7 @@ def _of_folder(path: Path) -> Header | str:
     images = sorted(entry for entry in path.iterdir() if entry.suffix.lower() in IMAGE_SUFFIXES)
     if not images:
         return "a folder without frame images"
-    found = _of_video(images[0])
+    found = _of_file(images[0], IMAGES)
     return found if isinstance(found, str) else Header(found.width, found.height, nan, nan, f"{found.codec} frames")
 
 

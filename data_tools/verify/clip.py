@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import resource
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -14,6 +13,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from data_tools.faults import fault_of, step_of, too_short
+from data_tools.jobs import limit_memory
 from data_tools.verify.container import Container, look_at
 from data_tools.verify.records import Checked, Measures, Warn
 from hoi_train.data.readers import OPTIONAL, Reader, check_reader, open_clip
@@ -24,8 +25,6 @@ from hoi_train.engine.disk import sha256_of
 from hoi_train.records import Clip, ClipError, UserError
 
 Blocks = npt.NDArray[np.float32]
-
-MEMORY = 6 * 2**30  # bytes that a worker may take: a small file can make a decoder ask for any amount
 
 SAMPLED = 8  # frames that stand for a clip where clips are compared, and that are sought at most
 BLACK = 24  # no pixel is brighter: the darkest sets of real video have brighter ones
@@ -42,7 +41,7 @@ HOLE_FRAMES = 4
 
 def check_in_worker(clip: Clip, *, reader: str) -> Checked:
     """Check a clip in a process of its own, with a limit to the memory that it may take."""
-    _limit_memory()
+    limit_memory()
     return check_clip(clip, reader=reader)
 
 
@@ -51,43 +50,13 @@ def check_clip(clip: Clip, *, reader: str) -> Checked:
     try:
         with open_clip(replace(clip, num_frames=None), reader) as opened:
             container = look_at(clip.path) if clip.path.is_file() else None
-            return _too_short(clip, opened, container) or _decode(clip, opened, container)
-    except ClipError as error:
-        text = _without_place(clip, error)
-        return Checked("missing" if text.startswith("no such file") else "unreadable", text)
+            if fault := too_short(opened, clip.num_frames):
+                return Checked(*fault)
+            if container and container.lacking:
+                return Checked("shorter", f"its last {container.lacking} bytes are not there: it was cut off")
+            return _decode(clip, opened, container)
     except Exception as error:  # whatever a decoder raises is said of its clip, and the next clip is checked
-        return Checked("unreadable", f"{type(error).__name__}: {error}")
-
-
-@cache
-def _limit_memory() -> None:
-    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    resource.setrlimit(resource.RLIMIT_DATA, (MEMORY if hard == resource.RLIM_INFINITY else min(MEMORY, hard), hard))
-
-
-def _without_place(clip: Clip, error: ClipError) -> str:
-    return str(error).split(f"{clip.path}: ", 1)[-1]
-
-
-def _too_short(clip: Clip, opened: Reader, container: Container | None) -> Checked | None:
-    times = opened.timestamps
-    if clip.num_frames is not None and len(times) < clip.num_frames:
-        return Checked("shorter", f"it has {len(times)} frames, the manifest says {clip.num_frames}")
-    try:
-        opened.window()
-    except ClipError as error:
-        return Checked("empty", _without_place(clip, error))
-    frame = _step(times)
-    # the last frame is shown for about one frame's time; one more for ends that were rounded
-    if clip.end is not None and clip.end > times[-1] + 2 * frame + 1e-3:
-        return Checked("shorter", f"it ends at about {times[-1] + frame:.3f} s, the manifest's end is {clip.end:g} s")
-    if container and container.lacking:
-        return Checked("shorter", f"its last {container.lacking} bytes are not there: it was cut off")
-    return None
-
-
-def _step(times: npt.NDArray[np.float64]) -> float:
-    return float(np.median(np.diff(times))) if len(times) > 1 else 0.0
+        return Checked(*fault_of(clip.path, error))
 
 
 def _decode(clip: Clip, opened: Reader, container: Container | None) -> Checked:
@@ -101,7 +70,7 @@ def _decode(clip: Clip, opened: Reader, container: Container | None) -> Checked:
         return Checked("shorter", f"only {look.number} of {window.stop} frames decode")
     if len(look.sizes) > 1:
         return Checked("unreadable", f"its frames differ in size (height, width): {sorted(look.sizes)}")
-    step = _step(times)
+    step = step_of(times)
     measures = Measures(
         frames=len(times),
         fps=round((len(times) - 1) / float(times[-1]), 6) if container and len(times) > 1 else clip.fps,
@@ -205,7 +174,7 @@ def _seeks_exactly(clip: Clip, expected: dict[int, Image]) -> bool:
             with open_clip(replace(clip, num_frames=None), name) as opened:
                 if not all(_same(opened.read([k])[0], expected[k]) for k in sorted(expected, reverse=True)):
                     return False
-    except ClipError:
+    except (ClipError, UnicodeError):  # a library that does not take the file's name
         return False
     return True
 

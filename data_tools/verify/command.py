@@ -1,20 +1,20 @@
 """Decode every clip of a manifest and say which are bad, which look wrong, and how.
 
-The kinds of faults and warnings are listed in ``verify_records``; one clip is checked by ``verify_clip``, the clips are
-held against each other by ``verify_set``, what is known already is kept by ``verify_journal``.
+The kinds of faults and warnings are listed in ``records``; one clip is checked by ``clip``, the clips are held against
+each other by ``set``, what is known already is kept by ``journal``.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
 from rich.console import Console
 
-from data_tools.jobs import progress
+from data_tools.console import progress, say
 from data_tools.killable import Lost, run_killable
+from data_tools.options import check_out, check_work
 from data_tools.verify.clip import check_in_worker
 from data_tools.verify.journal import Journal
 from data_tools.verify.records import BadClip, Checked, Suspect
@@ -22,7 +22,7 @@ from data_tools.verify.report import Report, show_report, write_measured, write_
 from data_tools.verify.set import notes, suspects
 from hoi_train.data.manifest import Manifest, read_manifest
 from hoi_train.data.readers import check_reader
-from hoi_train.records import Clip, UserError
+from hoi_train.records import Clip
 
 
 def verify_manifest(
@@ -44,11 +44,12 @@ def verify_manifest(
         workers: number of processes.
         timeout: seconds that one clip may take.
         reader: a name in ``READERS``.
-        measured: write a copy of the manifest too, with frames, rates and whether seeking is exact as measured.
+        measured: write a copy of the manifest too, with numbers of frames and rates as measured.
         dry_run: only say how many clips there are to check; return ``None``.
         console: where progress is shown.
     """
-    _check(path, out, workers, timeout, measured)
+    check_work(workers, timeout)
+    check_out(out, path if measured else None)
     check_reader(reader)
     manifest = read_manifest(path, tracks=False)
     console = console or Console()
@@ -58,7 +59,7 @@ def verify_manifest(
     if dry_run:
         todo = len(manifest) - len(found)
         text = f"{path}: {len(manifest)} clips, {len(found)} checked before and not changed since, {todo} to check"
-        console.print(text, markup=False, highlight=False, soft_wrap=True)
+        say(console, text)
         return None
     out.mkdir(parents=True, exist_ok=True)
     known = len(found)
@@ -72,17 +73,8 @@ def verify_manifest(
     if measured:
         ids = manifest.clip_ids
         copy = write_measured(path, {ids[row]: each.measures for row, each in found.items() if each.measures}, out)
-        console.print(f"measured manifest: {copy}", markup=False, highlight=False, soft_wrap=True)
+        say(console, f"measured manifest: {copy}")
     return report
-
-
-def _check(path: Path, out: Path, workers: int, timeout: float, measured: bool) -> None:
-    if workers < 1:
-        raise UserError(f"--workers must be at least 1, got {workers}")
-    if not (math.isfinite(timeout) and timeout > 0):
-        raise UserError(f"--timeout must be seconds above 0, got {timeout:g}")
-    if measured and out.resolve() == path.parent.resolve():
-        raise UserError(f"--measured: {out} is the folder of {path} itself, which is left as it is; give another --out")
 
 
 def _clips(manifest: Manifest) -> Iterator[tuple[int, Clip]]:

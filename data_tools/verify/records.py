@@ -33,9 +33,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from data_tools.faults import Fault
 from hoi_train.records import Split
 
-Fault = Literal["missing", "unreadable", "shorter", "empty", "timeout", "crashed"]
 Warn = Literal["leak", "duplicate", "frames", "times", "range", "black", "blank", "frozen", "repeated", "length"]
 ColourRange = Literal["limited", "full", "unspecified"]
 

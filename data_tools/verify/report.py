@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -12,13 +11,12 @@ from typing import Any
 import pyarrow as pa
 from rich.console import Console
 
-from data_tools.jobs import write_atomically
+from data_tools.console import counted, first_of, say
+from data_tools.jobs import write_atomically, write_json
 from data_tools.verify.records import BadClip, Measures, Suspect
 from hoi_train.data.manifest import Manifest, read_manifest, write_manifest
 from hoi_train.data.quarantine import QUARANTINE, quarantine_json
 from hoi_train.records import SPLITS
-
-SHOWN = 10  # bad clips, and warnings, shown in the terminal; the report has them all
 
 
 @dataclass(frozen=True)
@@ -53,7 +51,7 @@ class Report:
 
     def summary(self) -> list[str]:
         """Say it in a few lines."""
-        lines = [f"{self.manifest}: {self.clips} clips, {len(self.bad)} bad{_listed(self.counts())}"]
+        lines = [f"{self.manifest}: {self.clips} clips, {len(self.bad)} bad{counted(self.counts())}"]
         leaks = Counter(each.split for each in self.warnings if each.warning == "leak")
         if leaks:
             where = ", ".join(f"{leaks[split]} of {split}" for split in SPLITS if leaks[split])
@@ -62,13 +60,8 @@ class Report:
                 "results on such a split mean nothing until they are taken out"
             )
         if self.warnings:
-            lines.append(f"{len(self.warnings)} warnings{_listed(self.warning_counts())}")
+            lines.append(f"{len(self.warnings)} warnings{counted(self.warning_counts())}")
         return [*lines, *self.notes]
-
-
-def _listed(counts: Mapping[str, int]) -> str:
-    named = ", ".join(f"{count} {name}" for name, count in counts.items())
-    return f" ({named})" if named else ""
 
 
 def write_report(report: Report, manifest: Manifest, out: Path) -> None:
@@ -81,7 +74,7 @@ def write_report(report: Report, manifest: Manifest, out: Path) -> None:
         "warning_counts": report.warning_counts(),
     }
     write_atomically(out / "verify.txt", "\n".join(lines) + "\n")
-    write_atomically(out / "verify.json", json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    write_json(out / "verify.json", content)
     reasons = {clip.clip_id: f"{clip.fault}: {clip.text}" for clip in report.bad}
     write_atomically(out / QUARANTINE, quarantine_json(manifest, reasons))
 
@@ -93,15 +86,8 @@ def show_report(report: Report, out: Path, console: Console) -> None:
         _line(f"warning, {each.warning}", each)
         for each in sorted(report.warnings, key=lambda each: each.warning != "leak")
     ]
-    lines = [*report.summary(), *_first(bad), *_first(warnings)]
     files = ", ".join(str(out / name) for name in ("verify.txt", "verify.json", QUARANTINE))
-    for line in [*lines, f"report: {files}"]:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
-
-
-def _first(lines: list[str]) -> list[str]:
-    more = [f"… and {len(lines) - SHOWN} more"] if len(lines) > SHOWN else []
-    return [*lines[:SHOWN], *more]
+    say(console, *report.summary(), *first_of(bad), *first_of(warnings), f"report: {files}")
 
 
 def _line(what: str, clip: BadClip | Suspect) -> str:
@@ -109,7 +95,7 @@ def _line(what: str, clip: BadClip | Suspect) -> str:
 
 
 def write_measured(path: Path, measured: Mapping[str, Measures], out: Path) -> Path:
-    """Write a copy of a manifest with what was measured of each clip: ``num_frames``, ``fps`` and ``seekable``.
+    """Write a copy of a manifest with what was measured of each clip, ``num_frames`` and ``fps``.
 
     Args:
         path: the manifest.
@@ -118,9 +104,8 @@ def write_measured(path: Path, measured: Mapping[str, Measures], out: Path) -> P
     """
     manifest = read_manifest(path)  # with its tracks
     table = manifest.table
-    for name, column in (("num_frames", pa.int64()), ("fps", pa.float64()), ("seekable", pa.bool_())):
+    for name, field, column in (("num_frames", "frames", pa.int64()), ("fps", "fps", pa.float64())):
         old = table.column(name).to_pylist()
-        field = "frames" if name == "num_frames" else name
         values = [
             getattr(measured[clip_id], field) if clip_id in measured else value
             for clip_id, value in zip(manifest.clip_ids, old, strict=True)

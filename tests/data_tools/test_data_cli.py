@@ -69,7 +69,7 @@ def test_bad_input_is_2_and_a_sentence(tmp_path: Path, capsys: pytest.CaptureFix
 
 
 def test_a_fault_of_the_program_is_not_hidden(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    def broken(*_: object) -> None:
+    def broken(*_: object, **__: object) -> None:
         raise KeyError("a bug")
 
     monkeypatch.setattr("data_tools.stats.command.show_stats", broken)

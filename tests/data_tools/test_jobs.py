@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from data_tools.jobs import SETTINGS, Store, claim, key_of, progress, run_jobs, safe_stem, state_of
+from data_tools.console import progress
+from data_tools.jobs import SETTINGS, Store, claim, key_of, run_jobs, safe_stem, state_of
 from hoi_train.records import UserError
 from tests.conftest import ROOT
 

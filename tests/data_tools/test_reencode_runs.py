@@ -66,7 +66,7 @@ def test_bad_clips_are_listed_and_left_out(tmp_path: Path) -> None:
     assert [clip["clip_id"] for clip in written["bad"]] == [clip.clip_id for clip in report.bad]
     assert (written["made"], written["made_before"], written["clips"]) == (2, 0, 12)
     assert written["bytes"] == sum(file.stat().st_size for file in (tmp_path / "out").glob("clips/*/*.mp4"))
-    assert report.summary().endswith(
+    assert next(report.lines(tmp_path)).endswith(
         "12 clips: 2 made, 0 made before, 10 bad (6 unreadable, 2 shorter, 1 missing, 1 empty)"
     )
 

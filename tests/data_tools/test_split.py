@@ -214,7 +214,7 @@ def test_the_input_is_never_written_over(tmp_path: Path) -> None:
     path = written(tmp_path, many(groups=5))
     (tmp_path / "link").symlink_to(path.parent)
     for out in (path.parent, tmp_path / "link"):
-        with pytest.raises(UserError, match="the manifest's own folder"):
+        with pytest.raises(UserError, match="is the folder of the manifest, which would be overwritten"):
             split_manifest(path, out)
 
 

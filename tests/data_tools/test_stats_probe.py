@@ -31,6 +31,8 @@ def test_a_video_a_frame_folder_and_what_is_neither(tmp_path: Path) -> None:
     assert read_header(str(tmp_path / "none.mp4")) == "no such file"
     assert read_header(str(tmp_path / "empty")) == "a folder without frame images"
     assert "InvalidDataError" in str(read_header(str(tmp_path / "bad.mp4")))
+    (tmp_path / "list.mp4").write_text(f"ffconcat version 1.0\nfile '{tmp_path / 'a.mp4'}'\n")
+    assert isinstance(read_header(str(tmp_path / "list.mp4")), str), "no file is opened that another one names"
     rows = [
         {"clip_id": str(k), "path": path, "split": "train", "verb": "put"}
         for k, path in enumerate(("a.mp4", "a.mp4", "bad.mp4", "frames"))

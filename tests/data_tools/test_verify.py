@@ -158,7 +158,7 @@ def test_a_clip_that_takes_too_long_is_killed_and_the_run_goes_on(tmp_path: Path
 
 def test_wrong_options_are_refused(tmp_path: Path, video: Path) -> None:
     path = manifest_of(tmp_path, [{"path": video.name}])
-    with pytest.raises(UserError, match="--workers must be at least 1, got 0"):
+    with pytest.raises(UserError, match="--workers must be 1 to 10000, got 0"):
         verify_manifest(path, tmp_path / "out", workers=0)
     with pytest.raises(UserError, match="--timeout must be seconds above 0, got -1"):
         verify_manifest(path, tmp_path / "out", timeout=-1)
@@ -166,8 +166,13 @@ def test_wrong_options_are_refused(tmp_path: Path, video: Path) -> None:
         verify_manifest(path, tmp_path / "out", reader="pyva")
     with pytest.raises(ManifestError, match="no such file"):
         verify_manifest(tmp_path / "none.csv", tmp_path / "out")
-    with pytest.raises(UserError, match=r"--measured: .* is the folder of .*m\.jsonl itself, which is left as it is"):
+    with pytest.raises(UserError, match="is the folder of the manifest, which would be overwritten"):
         verify_manifest(path, tmp_path, measured=True)
+    for out in (video, video / "out"):
+        with pytest.raises(UserError, match=rf"--out {out}: {video} is a file; give a folder"):
+            verify_manifest(path, out)
+    with pytest.raises(UserError, match="is not UTF-8; give another folder"):
+        verify_manifest(path, tmp_path / os.fsdecode(b"b\xffd"), measured=True)
     assert not (tmp_path / "out").exists()
 
 

@@ -1,0 +1,37 @@
+"""What the tools show in the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+SHOWN = 10  # lines of a list; the reports have them all
+
+
+def progress(console: Console) -> Progress:
+    """Return a bar that shows how many are done and how long the others will take."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    return Progress(*columns, TextColumn("left"), TimeRemainingColumn(), console=console)
+
+
+def say(console: Console, *lines: str) -> None:
+    """Print lines as they are, whatever brackets are in their names."""
+    for line in lines:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def first_of(lines: Sequence[str], shown: int = SHOWN) -> list[str]:
+    """Return the first lines, and how many more there are."""
+    return [*lines[:shown], *([f"… and {len(lines) - shown} more"] if len(lines) > shown else [])]
+
+
+def counted(counts: Mapping[str, int]) -> str:
+    """Return counts by kind in brackets, the most frequent first; nothing if there are none.
+
+    >>> counted({"missing": 1, "unreadable": 3})
+    ' (3 unreadable, 1 missing)'
+    """
+    ordered = sorted(counts.items(), key=lambda each: -each[1])
+    return f" ({', '.join(f'{count} {kind}' for kind, count in ordered)})" if ordered else ""
