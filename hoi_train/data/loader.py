@@ -16,6 +16,7 @@ from hoi_train.data.workers import WorkerLost, Workers
 from hoi_train.records import ClipBatch, ClipError, UserError
 
 ATTEMPTS = 3  # passes in a row that may end without a batch where no clip is to blame
+HINT = "hoi-data verify lists such clips, and data.bad_clips: quarantine leaves them out"
 
 _log = logging.getLogger(__name__)
 
@@ -94,7 +95,7 @@ class ClipLoader:
                 for found in workers:
                     self._waited += time.perf_counter() - started
                     if isinstance(found, ClipError):
-                        raise found
+                        raise ClipError(f"{found}; {HINT}")
                     yield found
                     done += 1
                     losses[None] = 0
@@ -116,6 +117,5 @@ class ClipLoader:
             return
         clip = self.dataset.clip_at(lost.clip)
         if times == 2:
-            hint = "hoi-data verify lists such clips, and data.bad_clips: quarantine leaves them out"
-            raise clip_error(clip, f"{lost.why}, twice; {hint}")
+            raise clip_error(clip, f"{lost.why}, twice; {HINT}")
         _log.warning("clip %r: %s: %s; its batch is made again", clip.clip_id, clip.path, lost.why)

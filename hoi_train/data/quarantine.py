@@ -52,7 +52,7 @@ class LeftOut:
 
     def __str__(self) -> str:
         by_split = ", ".join(f"{count} {split}" for split, count in self.clips.items())
-        lines = [f"left out, listed in {self.quarantine}: {sum(self.clips.values())} clips ({by_split or 'none'})"]
+        lines = [f"left out, listed in {self.quarantine}: {_clips(sum(self.clips.values()))} ({by_split or 'none'})"]
         for task, classes in self.classes.items():
             lost = (f"{name} {out} of {out + kept}" for name, (out, kept) in classes.items())
             lines.append(f"  {task}, of the training samples: {', '.join(lost)}")
@@ -102,7 +102,7 @@ def refusal(path: Path, bad: Mapping[str, str]) -> str:
     if len(bad) > LISTED:
         lines.append(f"… and {len(bad) - LISTED} more")
     choice = "mend them and verify again, or leave them out with data.bad_clips: quarantine"
-    return "\n".join([f"data.bad_clips: stop, and {path} lists {len(bad)} bad clips; {choice}", *lines])
+    return "\n".join([f"data.bad_clips: stop, and {path} lists {_clips(len(bad), "bad ")}; {choice}", *lines])
 
 
 def leave_out(manifest: Manifest, bad: Mapping[str, str], path: Path) -> tuple[Manifest, LeftOut]:
@@ -147,3 +147,7 @@ def _content(path: Path) -> dict[str, Any]:
         if not isinstance(parts.get(key), str):
             raise refuse(f"not a quarantine list: {key!r} must be text, got {parts.get(key)!r:.80}")
     return parts
+
+
+def _clips(count: int, kind: str = "") -> str:
+    return f"{count} {kind}clip{'' if count == 1 else 's'}"
