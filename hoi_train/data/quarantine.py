@@ -102,7 +102,7 @@ def refusal(path: Path, bad: Mapping[str, str]) -> str:
     if len(bad) > LISTED:
         lines.append(f"… and {len(bad) - LISTED} more")
     choice = "mend them and verify again, or leave them out with data.bad_clips: quarantine"
-    return "\n".join([f"data.bad_clips: stop, and {path} lists {_clips(len(bad), "bad ")}; {choice}", *lines])
+    return "\n".join([f"data.bad_clips: stop, and {path} lists {_clips(len(bad), 'bad ')}; {choice}", *lines])
 
 
 def leave_out(manifest: Manifest, bad: Mapping[str, str], path: Path) -> tuple[Manifest, LeftOut]:
