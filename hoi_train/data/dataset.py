@@ -98,7 +98,7 @@ class ClipDataset(Dataset[Sample]):
         pixels, _, _ = self._read(clip, clip.clip_id, item)
         video, _ = self._transform(pixels, clip.clip_id, item)
         targets = {name: target_of(clip, task) for name, task in self.tasks.items()}
-        if self._mirrors(clip.clip_id, item):
+        if any(task.mirrored for task in self.tasks.values()) and self._mirrors(clip.clip_id, item):
             targets = {name: mirrored(target, self.tasks[name]) for name, target in targets.items()}
         return Sample(video, targets, item.clip, clip.clip_id)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Annotated, Literal, Protocol
+from typing import Annotated, Literal, NamedTuple, Protocol
 
 import torch
 from annotated_types import Ge, Gt, Le
@@ -50,6 +50,20 @@ class Transform(Protocol):
 
     def mirrors(self, generator: torch.Generator) -> bool:
         """Return whether a call with this generator mirrors the clip; takes from it what the call would."""
+
+
+class View(NamedTuple):
+    """What a draw shows of a frame.
+
+    Args:
+        crop: the part shown; of the rotated frame where the frame is rotated.
+        degrees: of the rotation, against the clock.
+        mirrored: left and right change places.
+    """
+
+    crop: Region
+    degrees: float
+    mirrored: bool
 
 
 class Augment:
@@ -95,11 +109,9 @@ class Augment:
         draws = _draws(generator)
         picture = Region(0, 0, frames.shape[2], frames.shape[1])
         frame = _square(picture) if self.padded else picture
-        crop = self._crop(frame, draws[:4])
-        matrix = fill(crop, self.size) @ rotate(
-            _between(-self.rotation, self.rotation, draws[4]), (crop if self.rotated == "crop" else frame).center
-        )
-        if draws[5] < self.flip:
+        crop, degrees, mirrored = self._view(frame, draws)
+        matrix = fill(crop, self.size) @ rotate(degrees, (crop if self.rotated == "crop" else frame).center)
+        if mirrored:
             matrix = shift(self.size, 0) @ stretch(-1, 1) @ matrix
         visible = _overlap(crop, picture) if self.rotated == "crop" else picture
         video, moved = _apply(frames, matrix, self.size, visible, boxes)
@@ -108,6 +120,15 @@ class Augment:
     def mirrors(self, generator: torch.Generator) -> bool:
         """Return whether a call with this generator mirrors the clip."""
         return _draws(generator)[5] < self.flip
+
+    def view(self, width: int, height: int, generator: torch.Generator) -> View:
+        """Return what a call with this generator shows of frames of this size, as padded; takes what it would."""
+        picture = Region(0, 0, width, height)
+        return self._view(_square(picture) if self.padded else picture, _draws(generator))
+
+    def _view(self, frame: Region, draws: list[float]) -> View:
+        degrees = _between(-self.rotation, self.rotation, draws[4])
+        return View(self._crop(frame, draws[:4]), degrees, draws[5] < self.flip)
 
     def _crop(self, frame: Region, draws: list[float]) -> Region:
         side = min(frame.width, frame.height) * _between(*self.scale, draws[0])

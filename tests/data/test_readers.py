@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import wave
@@ -9,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_tools.encoding import write_mp4
-from hoi_train.data.readers import READERS, check_reader, choose_reader, count_readers, open_clip
+from hoi_train.data.readers import READERS, check_reader, choose_reader, count_readers, open_clip, pyav_reader
 from hoi_train.data.readers.base import Reader
 from hoi_train.records import Clip, ClipError, UserError
 from tests.data.reader_cases import SEEKING, UNEVEN
@@ -49,9 +51,30 @@ def test_several_plans_are_read_in_one_pass(tmp_path: Path, monkeypatch: pytest.
     assert passes == [[0, 1, 2, 3, 5, 29, 30, 31]]
 
 
+def test_frames_that_nothing_refers_to_are_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = encode(tmp_path / "b.mp4", 40, gop=250, b_frames=3)
+    decoded, given = pyav_reader._decoded, []
+
+    def noted(clip: Any, packets: Any, codec: Any, left_out: Any) -> Any:
+        given.append(len(left_out))
+        return decoded(clip, packets, codec, left_out)
+
+    monkeypatch.setattr(pyav_reader, "_decoded", noted)
+    with open_clip(clip_of(path)) as reader:
+        for wanted in ([0, 39], list(range(1, 40, 7)), list(range(40))):
+            assert [number_of(frame) for frame in reader.read(wanted)] == wanted
+    assert given[0] > given[1] > given[2] == 0
+    assert given[0] >= 10
+    monkeypatch.setattr(pyav_reader, "is_spare", lambda codec, header, packet: True)  # the control: others are missed
+    with open_clip(clip_of(path)) as reader:
+        expected = sequential(path)[39]
+        with contextlib.suppress(ClipError):
+            assert (reader.read([39])[0] != expected).any()
+
+
 def test_auto_takes_what_the_path_holds(tmp_path: Path) -> None:
     path, folder = encode(tmp_path / "v.mp4", 3), _folder(tmp_path / "frames", [1])
-    for clip, reader in ((clip_of(path), "pyav"), (clip_of(path, seekable=True), "pyav"), (clip_of(folder), "frames")):
+    for clip, reader in ((clip_of(path), "pyav"), (clip_of(folder), "frames")):
         assert choose_reader(clip.path) == reader
         with open_clip(clip) as opened, open_clip(clip, reader) as same:
             assert type(opened) is type(same)
@@ -147,7 +170,7 @@ def test_narrow_videos(width: int, reader: str, tmp_path: Path) -> None:
     need(reader)
     shades = np.random.default_rng(width).integers(0, 255, (3, 1, 1, 3)) + np.arange(width)[:, None]
     write_mp4(tmp_path / "v.mp4", np.broadcast_to(shades % 256, (3, 32, width, 3)).astype(np.uint8), fps=8)
-    clip = clip_of(tmp_path / "v.mp4", seekable=True)
+    clip = clip_of(tmp_path / "v.mp4")
     with open_clip(clip, reader) as fast, open_clip(clip, "pyav") as exact:
         assert np.abs(fast.read([0, 2]).astype(int) - exact.read([0, 2])).max() <= 2
 
@@ -155,7 +178,7 @@ def test_narrow_videos(width: int, reader: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("reader", VIDEO_READERS)
 def test_nothing_comes_in_the_place_of_damaged_frames(reader: str, tmp_path: Path) -> None:
     need(reader)
-    clip = clip_of(_damaged(tmp_path), seekable=True)
+    clip = clip_of(_damaged(tmp_path))
     for asked in (np.arange(60), np.array([59])):  # the decoder goes on behind the damage, with a patched frame
         with pytest.raises(ClipError, match=r"does not decode|cannot be read as video"):
             _read(clip, reader, asked)
@@ -264,7 +287,7 @@ def test_a_reader_that_is_not_installed(reader: str, monkeypatch: pytest.MonkeyP
     monkeypatch.delitem(sys.modules, f"hoi_train.data.readers.{reader}_reader", raising=False)
     with pytest.raises(UserError, match=rf"reader '{reader}' cannot be used: .*{reader}.* use reader: auto"):
         check_reader(reader)
-    with open_clip(clip_of(encode(tmp_path / "v.mp4", 2), seekable=True)) as opened:
+    with open_clip(clip_of(encode(tmp_path / "v.mp4", 2))) as opened:
         assert number_of(opened.read([1])[0]) == 1
 
 
@@ -370,11 +393,11 @@ def test_what_precedes_the_damage_of_a_real_file_is_read(test_data: Path) -> Non
 @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="counts the open files of Linux")
 def test_readers_leave_no_file_open(tmp_path: Path) -> None:
     good, damaged = encode(tmp_path / "v.mp4", 5), _damaged(tmp_path)
-    _read(clip_of(good, seekable=True), "auto", [0])
+    _read(clip_of(good), "auto", [0])
     before = len(list(Path("/proc/self/fd").iterdir()))
     for _ in range(10):
         _read(clip_of(good), "pyav", [1])
-        _read(clip_of(good, seekable=True), "auto", [1])
+        _read(clip_of(good), "auto", [1])
         with pytest.raises(ClipError):
             _read(clip_of(damaged), "pyav", [59])
     assert len(list(Path("/proc/self/fd").iterdir())) == before

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
@@ -16,6 +16,9 @@ LENGTH_PLACE = {"h264": 4, "hevc": 21}
 H264_PICTURES, H264_ENTRY = range(1, 6), 5
 HEVC_PICTURES, HEVC_ENTRIES = range(32), range(16, 22)
 
+# NAL units of H.264 that are nothing to the pictures after them: messages, delimiters, filling.
+H264_ASIDES = (6, 9, 12)
+
 
 class PacketInfo(NamedTuple):
     """What is kept of a packet.
@@ -25,6 +28,7 @@ class PacketInfo(NamedTuple):
         is_key: marked as a key frame by the container.
         is_entry: a key frame that refers to nothing before it.
         is_discard: decoded but not shown.
+        is_spare: no other frame refers to its frame.
         size: in bytes.
     """
 
@@ -32,6 +36,7 @@ class PacketInfo(NamedTuple):
     is_key: bool
     is_entry: bool
     is_discard: bool
+    is_spare: bool
     size: int
 
 
@@ -58,6 +63,7 @@ class FrameIndex:
         undecodable: numbers of the packets that no decoder can decode, and that none is given.
         seekable: decoding may begin at any key frame: nothing shown later depends on what came before it.
         stretches: in order; a single one if the file is not seekable.
+        spare: of the packets that others decode without: number of the packet to index of its frame.
     """
 
     times: tuple[int | None, ...]
@@ -65,6 +71,7 @@ class FrameIndex:
     undecodable: frozenset[int]
     seekable: bool
     stretches: tuple[Stretch, ...]
+    spare: Mapping[int, int]
 
 
 def is_entry(codec: str, header: bytes | None, packet: memoryview) -> bool:
@@ -80,19 +87,38 @@ def is_entry(codec: str, header: bytes | None, packet: memoryview) -> bool:
     """
     if codec not in LENGTH_PLACE:
         return True
-    place = LENGTH_PLACE[codec]
-    if header is None or len(header) <= place or header[0] != 1:
-        return False
-    width, position = (header[place] & 3) + 1, 0
-    while position + width < len(packet):
-        body = position + width
-        first = packet[body]
+    for first in _unit_headers(codec, header, packet):
         if codec == "h264" and first & 31 in H264_PICTURES:
             return first & 31 == H264_ENTRY
         if codec == "hevc" and first >> 1 & 63 in HEVC_PICTURES:
             return first >> 1 & 63 in HEVC_ENTRIES
-        position = body + int.from_bytes(packet[position:body], "big")
     return False
+
+
+def is_spare(codec: str, header: bytes | None, packet: memoryview) -> bool:
+    """Return whether an H.264 packet says that no other picture refers to its own (``nal_ref_idc`` 0 in all slices).
+
+    Args: as of ``is_entry``.
+    """
+    slices = 0
+    for first in _unit_headers(codec, header, packet) if codec == "h264" else ():
+        if first & 31 in H264_PICTURES and not first >> 5 & 3:
+            slices += 1
+        elif first & 31 not in H264_ASIDES:
+            return False
+    return slices > 0
+
+
+def _unit_headers(codec: str, header: bytes | None, packet: memoryview) -> Iterator[int]:
+    """Yield the first byte of each NAL unit; nothing where it is not known how long their length fields are."""
+    place = LENGTH_PLACE[codec]
+    if header is None or len(header) <= place or header[0] != 1:
+        return
+    width, position = (header[place] & 3) + 1, 0
+    while position + width < len(packet):
+        body = position + width
+        yield packet[body]
+        position = body + int.from_bytes(packet[position:body], "big")
 
 
 def undecodable_packets(packets: Sequence[PacketInfo]) -> frozenset[int]:

@@ -2,17 +2,18 @@
 
 Decoding begins at the key frame before a wanted frame where the file's packets prove that nothing is missed, and at
 the file's first frame elsewhere: the frames that seeking decoders return are wrong, without an error, on
-stream-copied trims, open GOPs, transport streams and Xvid files. Every decoded frame's time is compared with the time
-that was due; a file that does not keep its promise is refused.
+stream-copied trims, open GOPs, transport streams and Xvid files. On the way, frames that nothing refers to are passed
+over. Every decoded frame's time is compared with the time that was due; a file that does not keep its promise is
+refused.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence, Set
 from contextlib import closing, contextmanager
 from fractions import Fraction
-from itertools import groupby, islice
+from itertools import count, groupby, islice
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -28,6 +29,7 @@ from hoi_train.data.readers.packet_index import (
     Stretch,
     closed_stretches,
     is_entry,
+    is_spare,
     undecodable_packets,
 )
 from hoi_train.records import Clip, ClipError
@@ -89,10 +91,14 @@ class PyAVReader(Reader):
         codec, stretches = container.streams.video[0].codec_context, self.index.stretches
         packets = _numbered(container) if self._kept is None else enumerate(self._kept)
         firsts = [stretch.first for stretch in stretches]
+        asked = set(wanted.tolist())
+        passed = {number: index for number, index in self.index.spare.items() if index not in asked}
+        left_out, missing = self.index.undecodable | passed.keys(), set(passed.values())
         for place, due in groupby(wanted.tolist(), key=lambda index: bisect_right(firsts, index) - 1):
             part = _part(packets, stretches[place])
-            with closing(_decoded(self.clip, part, codec, self.index.undecodable)) as frames:
-                yield from self._due(list(due), enumerate(frames, start=firsts[place]))
+            with closing(_decoded(self.clip, part, codec, left_out)) as frames:
+                numbers = (number for number in count(firsts[place]) if number not in missing)
+                yield from self._due(list(due), zip(numbers, frames, strict=False))
 
     def _due(self, due: list[int], frames: Iterable[tuple[int, av.VideoFrame]]) -> Iterator[Image]:
         for number, frame in frames:
@@ -146,10 +152,13 @@ def _index(clip: Clip, container: InputContainer) -> tuple[FrameIndex, list[Pack
         raise clip_error(clip, "its video stream has no frames")
     # Of several video streams, each library chooses another one.
     sound = exact and form.startswith(("mov", "matroska")) and len(container.streams.video) == 1
-    stretches = closed_stretches(packets) if sound and len(times) == len(coded) else ()
+    sound = sound and len(times) == len(coded)
+    stretches = closed_stretches(packets) if sound else ()
+    places = {time: index for index, time in enumerate(times)} if sound else {}
+    spare = {n: places[p.time] for n, p in enumerate(packets) if p.is_spare and p.time in places}
     seconds = _seconds(clip, times, stream.time_base, stream.average_rate)
     whole = (Stretch(0, 0, len(packets)),)
-    return FrameIndex(times, seconds, undecodable, bool(stretches), stretches or whole), kept
+    return FrameIndex(times, seconds, undecodable, bool(stretches), stretches or whole, spare), kept
 
 
 def _scan(clip: Clip, container: InputContainer, codec: str) -> tuple[list[PacketInfo], list[Packet] | None]:
@@ -158,8 +167,9 @@ def _scan(clip: Clip, container: InputContainer, codec: str) -> tuple[list[Packe
     with _faults(clip):
         for _, packet in _numbered(container):
             key = packet.is_keyframe
-            entry = key and is_entry(codec, header, memoryview(packet))
-            packets.append(PacketInfo(packet.pts, key, entry, packet.is_discard, packet.size))
+            data = memoryview(packet)
+            entry, spare = key and is_entry(codec, header, data), not key and is_spare(codec, header, data)
+            packets.append(PacketInfo(packet.pts, key, entry, packet.is_discard, spare, packet.size))
             size += packet.size
             if size <= KEPT_BYTES:
                 kept.append(packet)
@@ -223,13 +233,13 @@ def _part(packets: Packets, stretch: Stretch) -> Packets:
 
 
 def _decoded(
-    clip: Clip, packets: Packets, codec: av.VideoCodecContext, undecodable: frozenset[int]
+    clip: Clip, packets: Packets, codec: av.VideoCodecContext, left_out: Set[int]
 ) -> Generator[av.VideoFrame, None, None]:
-    """Yield the frames of some packets in the order they are shown, the undecodable ones left out."""
+    """Yield the frames of some packets in the order they are shown; the decoder is not given those left out."""
     with _faults(clip):
         codec.flush_buffers()  # else a frame could refer to one of another stretch
         for number, packet in packets:
-            if packet.size and number not in undecodable:
+            if packet.size and number not in left_out:
                 yield from codec.decode(packet)
         yield from codec.decode(None)
 
