@@ -11,10 +11,10 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:  # at run time torch takes seconds, which processes that only decode need not wait for
+    from torch import Tensor
 
 LabelKind = Literal["single", "multi"]
 Split = Literal["train", "val", "test"]
@@ -89,6 +89,8 @@ class Task:
     @property
     def in_mirror(self) -> Tensor:
         """The class that a mirror makes of each, int64 ``[C]``; most classes stay what they are."""
+        import torch
+
         ids = torch.arange(self.num_classes)
         for one, other in self.mirrored:
             ids[one], ids[other] = other, one
@@ -139,6 +141,8 @@ class ClassCounts:
 
     def tensor(self) -> Tensor:
         """Return the positives as float64 ``[C]``."""
+        import torch
+
         return torch.tensor(self.positives, dtype=torch.float64)
 
 
@@ -154,7 +158,6 @@ class Clip:
         group: what must not be torn apart by a split (subject, source video); ``None`` if unknown.
         labels: for each task the class id (single-label) or the ascending class ids (multi-label).
         num_frames: frames of the whole file if known, else ``None``.
-        seekable: seeking in the file is known to be exact, because the data tools encoded it.
         fps: frames a second of a frame folder; ``None`` for video files, which carry their own times.
         size: width and height in pixels of the upright frames that its boxes were annotated in, if known.
     """
@@ -167,7 +170,6 @@ class Clip:
     end: float | None = None
     group: str | None = None
     num_frames: int | None = None
-    seekable: bool = False
     fps: float | None = None
     size: tuple[int, int] | None = None
 
@@ -308,6 +310,8 @@ class ClipBatch:
     pairs: PairBatch | None = None
 
     def __post_init__(self) -> None:
+        import torch
+
         if not (self.video.ndim == 5 and self.video.shape[1] == 3 and self.video.dtype == torch.uint8):
             raise ValueError(f"video must be uint8 [N, 3, T, S, S], got {self.video.dtype} {self.video.shape}")
 

@@ -67,7 +67,6 @@ def _film(folder: Path, split: Split, number: int, tracks: bool) -> dict[str, An
         "path": f"{name}.mp4",
         "split": split,
         "num_frames": FRAMES,
-        "seekable": True,
         "pairs": pairs if number else [],
         "tracks": [{"track_id": k, "start_frame": 0, "boxes": boxes[k]} for k in boxes] if tracks else None,
     }

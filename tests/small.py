@@ -33,7 +33,7 @@ def make_data(folder: Path) -> Path:
                 frame[8:20, x : x + 10] = (200, 60 * verb, 90)
             write_mp4(folder / f"{name}.mp4", frames, fps=8)
             nouns = [NOUN.classes.names[i] for i in range(2) if (number + i) % 3 == 0]
-            row = {"clip_id": name, "path": f"{name}.mp4", "split": split, "num_frames": 8, "seekable": True}
+            row = {"clip_id": name, "path": f"{name}.mp4", "split": split, "num_frames": 8}
             rows.append({**row, "verb": VERB.classes.names[verb], "noun": nouns})
     write_manifest(folder / "manifest.parquet", rows, [VERB, NOUN], root=folder)
     return folder / "manifest.parquet"

@@ -21,7 +21,6 @@ split      yes      ``train``, ``val`` or ``test``
 start, end no       seconds in the file, ``end`` exclusive; empty is the file's own start or end
 group      no       what no split may tear apart: a person, a source video
 num_frames no       frames of the whole file
-seekable   no       ``true`` if seeking in the file is known to be exact: the data tools encoded it
 fps        no       frames a second of a frame folder
 width,     no       size in pixels of the upright frames that boxes were annotated in; a file whose frames have
 height              another one is refused
@@ -37,13 +36,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import torch
-from torch import Tensor
 
 from hoi_train.data.manifest_checks import check
 from hoi_train.data.manifest_columns import NOT_IN_CSV, RawTable, column_types, raw_from_rows, raw_from_table
@@ -51,6 +48,9 @@ from hoi_train.data.manifest_io import FORMATS, SEPARATOR, read_raw, write_raw
 from hoi_train.data.manifest_tasks import DATASET_FILE, check_tasks, dataset_json, read_dataset
 from hoi_train.data.problems import ManifestError, Problem, Problems
 from hoi_train.records import SPLITS, ClassCounts, ClassList, Clip, PairAnnotation, Split, Task, Track, nearest
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["Manifest", "ManifestError", "read_manifest", "write_manifest", "written_manifest"]
 
@@ -93,6 +93,8 @@ class Manifest:
     def __getstate__(self) -> dict[str, Any]:
         """Put the rows into a tensor, once: torch hands it to worker processes as memory that all of them share."""
         if self._packed is None:
+            import torch
+
             rows = self.table.take(pa.array(np.arange(len(self))))  # of a view its rows only
             self._packed = torch.empty(_write_stream(rows, pa.MockOutputStream()), dtype=torch.uint8)
             self._packed.share_memory_()  # type: ignore[no-untyped-call]
@@ -144,7 +146,6 @@ class Manifest:
             end=value["end"],
             group=value["group"],
             num_frames=value["num_frames"],
-            seekable=value["seekable"],
             fps=value["fps"],
             size=None if value["width"] is None else (value["width"], value["height"]),
         )
@@ -170,6 +171,8 @@ class Manifest:
 
     def labels(self, task: str) -> Tensor:
         """Return the labels of all rows for a task of clips: int64 ``[N]`` class ids, or bool ``[N, C]`` multi-hot."""
+        import torch
+
         described, column = self.tasks[task], self.table.column(task)
         if described.labels == "single":
             return torch.from_numpy(np.asarray(column, np.int64).copy())
@@ -213,6 +216,8 @@ def tracks_of(tracks: Any) -> tuple[Track, ...]:
     """Return the tracks in an Arrow array of them, or none for ``None``; boxes float32."""
     if tracks is None or not len(tracks):
         return ()
+    import torch
+
     ids, starts, boxes = (pc.struct_field(tracks, name) for name in ("track_id", "start_frame", "boxes"))
     corners = torch.from_numpy(np.array(pc.list_flatten(pc.list_flatten(boxes)), np.float32).reshape(-1, 4))
     parts = torch.split(corners, pc.list_value_length(boxes).to_pylist())
@@ -325,7 +330,7 @@ def _replace_both(path: Path, raw: RawTable, description: str) -> None:
     targets = (path.parent / DATASET_FILE, path)
     waiting = [target.with_name(f".{os.getpid()}-{target.name}") for target in targets]
     try:
-        waiting[0].write_text(description, encoding="utf-8")
+        waiting[0].write_text(description, encoding="utf-8", errors="backslashreplace")  # of JSON: a valid escape
         write_raw(waiting[1], raw)
         for temporary, target in zip(waiting, targets, strict=True):
             temporary.replace(target)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
@@ -44,7 +45,6 @@ def check(
     columns = {name: coded.get(name, column) for name, column in raw.columns.items()}
     for name in ("split", "group"):
         columns[name] = columns[name].dictionary_encode()
-    columns["seekable"] = pc.fill_null(columns["seekable"], False)
     return pa.table(columns)
 
 
@@ -114,7 +114,7 @@ class _Checker:
         values = self.required("path")
         self.control_characters("path")
         upwards = _mask(pc.match_substring_regex(values, _UPWARDS))
-        absolute = _mask(pc.starts_with(values, "/")) & ~_mask(pc.starts_with(values, f"{root}/"))
+        absolute = _mask(pc.starts_with(values, "/")) & ~_mask(pc.starts_with(values, os.fsencode(f"{root}/")))
         real_folder = lru_cache(Path.resolve)  # the root may be spelt through a link; few folders hold many clips
         for row in np.flatnonzero(absolute & ~upwards):
             absolute[row] = not real_folder(Path(self.value("path", int(row))).parent).is_relative_to(root)

@@ -19,6 +19,7 @@ from hoi_train.records import Task, nearest
 
 BATCH = 8_192  # rows turned into Arrow at a time: bounds the Python objects alive
 COLUMNS_NAMED = 10  # unknown columns named one by one
+FORMER = frozenset({"seekable"})  # columns of older manifests, passed over
 
 _BOX = pa.list_(pa.float64())
 PAIRS = pa.list_(
@@ -76,7 +77,6 @@ def column_types(tasks: Iterable[Task]) -> dict[str, Any]:
         "split": pa.string(),
         "group": pa.string(),
         "num_frames": pa.int64(),
-        "seekable": pa.bool_(),
         "fps": pa.float64(),
         "width": pa.int64(),
         "height": pa.int64(),
@@ -118,8 +118,8 @@ def raw_from_rows(
     rows = iter(rows)
     while batch := list(islice(rows, BATCH)):
         for number, row in batch:
-            if not row.keys() <= types.keys() and len(unknown) < LISTED:
-                for key in row.keys() - types.keys():
+            if not row.keys() <= types.keys() | FORMER and len(unknown) < LISTED:
+                for key in row.keys() - types.keys() - FORMER:
                     unknown.setdefault(key, number)
         for name, wanted in types.items():
             values = [row.get(name) for _, row in batch]
@@ -146,7 +146,7 @@ def note_columns(
     unit: Literal["line", "row"] = "line",
 ) -> None:
     """Note columns that a manifest does not know, and those that occur twice."""
-    unknown = [name for name in dict.fromkeys(names) if name not in types]
+    unknown = [name for name in dict.fromkeys(names) if name not in types and name not in FORMER]
     for name in unknown[:COLUMNS_NAMED]:
         hint = nearest(name[:80], list(types))
         problems.add(file, number, f"unknown column {name!r:.80}{hint} (known: {', '.join(types)})", unit)
@@ -201,7 +201,6 @@ DESCRIBED = {
     "string": "text",
     "double": "a number",
     "int64": "a whole number",
-    "bool": "true or false",
     "list<item: string>": "a list of class names",
     str(PAIRS): f"a list of pairs, each with {', '.join(field.name for field in PAIRS.value_type)}",
     str(DETECTED): f"a list of pairs, each with {', '.join(field.name for field in DETECTED.value_type)}",
@@ -211,7 +210,6 @@ _FITS: dict[str, tuple[frozenset[type], Callable[[Any], bool]]] = {
     "string": (frozenset({str, type(None)}), lambda value: isinstance(value, str)),
     "double": (frozenset({float, type(None)}), _is_number),
     "int64": (frozenset({type(None)}), _is_whole),
-    "bool": (frozenset({bool, type(None)}), lambda value: isinstance(value, np.bool_)),
     "list<item: string>": (frozenset({type(None)}), _is_texts),
 }
 

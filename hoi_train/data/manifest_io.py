@@ -87,7 +87,7 @@ def _cell(value: Any) -> str:
         return ""
     if isinstance(value, list):
         return SEPARATOR.join(value)
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    return str(value)
 
 
 def _read_parquet(file: Path, types: Mapping[str, Any], problems: Problems, tracks: bool) -> RawTable:
@@ -224,7 +224,7 @@ def _typed_csv(
 
 
 def _parsed(raw: RawTable, name: str, text: Any, wanted: Any, problems: Problems) -> Any:
-    """Parse one csv column of numbers or flags, noting each cell that is none."""
+    """Parse one csv column of numbers, noting each cell that is none."""
     try:
         return text.cast(wanted)
     except pa.ArrowException:

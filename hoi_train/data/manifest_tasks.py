@@ -14,7 +14,7 @@ from hoi_train.records import ClassList, Task, nearest
 DATASET_FILE = "dataset.json"
 EXAMPLE = '{"root": ".", "tasks": {"verb": {"labels": "single", "classes": ["take", "put"]}}}'
 CLIP_COLUMNS = (
-    *("clip_id", "path", "start", "end", "split", "group", "num_frames", "seekable", "fps"),
+    *("clip_id", "path", "start", "end", "split", "group", "num_frames", "fps"),
     *("width", "height", "pairs", "tracks"),
 )
 

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+from typing import TYPE_CHECKING
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 
 def seed_of(*address: int | str) -> int:
@@ -23,4 +25,6 @@ def seed_of(*address: int | str) -> int:
 
 def generator(*address: int | str) -> torch.Generator:
     """Return a fresh CPU generator for the address."""
+    import torch
+
     return torch.Generator().manual_seed(seed_of(*address))

@@ -33,6 +33,6 @@ def manifest(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
         encode(folder / f"{number}.mp4", count, b_frames=0)
         row = {"clip_id": f"clip {number}", "path": f"{number}.mp4", "split": "train" if number < 10 else "val"}
         labels = {"verb": VERB.classes.names[number % 3], "noun": [n for n in NOUN.classes if number % len(n) == 0]}
-        rows.append({**row, **labels, "num_frames": count, "seekable": number % 2 == 0})
-    rows[3] |= {"path": "8.mp4", "num_frames": 13, "seekable": True, "start": 0.1, "end": 0.3}  # frames 3 to 8
+        rows.append({**row, **labels, "num_frames": count})
+    rows[3] |= {"path": "8.mp4", "num_frames": 13, "start": 0.1, "end": 0.3}  # frames 3 to 8
     return read_manifest(write_manifest(folder / "manifest.parquet", rows, [VERB, NOUN], folder))

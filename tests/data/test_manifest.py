@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import random
 import time
@@ -38,7 +39,7 @@ ROWS: list[dict[str, Any]] = [
     {"clip_id": "b", "path": "v/b.mp4", "split": "val", "verb": "put", "noun": [], "start": 1.5, "end": 2.0},
     {"clip_id": "c", "path": "v/c", "split": "train", "verb": "put", "noun": ["knife", "cup"], "fps": 24.0},
     {"clip_id": "d", "path": "v/d.mp4", "split": "test", "verb": "take", "noun": ["cup"], "num_frames": 9},
-    {"clip_id": "ü", "path": "v/ü b.mp4", "split": "train", "verb": "put", "noun": ["cup"], "seekable": True},
+    {"clip_id": "ü", "path": "v/ü b.mp4", "split": "train", "verb": "put", "noun": ["cup"]},
 ]
 FORMATS = (".parquet", ".csv", ".jsonl")
 
@@ -90,7 +91,6 @@ def test_every_format_gives_the_rows_back(tmp_path: Path, suffix: str) -> None:
     assert (clips[1].start, clips[1].end, clips[0].start, clips[0].end) == (1.5, 2.0, None, None)
     assert [clip.group for clip in clips] == ["P01", None, None, None, None]
     assert [clip.num_frames for clip in clips] == [None, None, None, 9, None]
-    assert [clip.seekable for clip in clips] == [False, False, False, False, True]
     assert [clip.fps for clip in clips] == [None, None, 24.0, None, None]
     assert manifest.warnings == ()
 
@@ -241,6 +241,34 @@ def test_many_rows_open_quickly(tmp_path: Path) -> None:
     assert time.process_time() - started < 4.0  # 0.4 s on one core of 2024; 1.5 million rows in about 2 s
 
 
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_a_column_of_older_manifests_is_passed_over(tmp_path: Path, suffix: str) -> None:
+    path = written(tmp_path, suffix)
+    expected = read_manifest(path).table
+    if suffix == ".csv":
+        head, *lines = path.read_text().splitlines()
+        path.write_text("\n".join([f"{head},seekable", *(f"{line},true" for line in lines)]))
+    elif suffix == ".jsonl":
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        path.write_text("\n".join(json.dumps({**row, "seekable": True}) for row in rows))
+    else:
+        table = parquet.read_table(path)
+        parquet.write_table(table.append_column("seekable", pa.array([True] * len(table))), path)
+    assert read_manifest(path).table == expected
+
+
+def test_a_folder_whose_name_is_not_utf_8(tmp_path: Path) -> None:
+    root = tmp_path / os.fsdecode(b"b\xffd")
+    root.mkdir()
+    here = {**ROWS[0], "path": "v/a.mp4"}
+    assert read_manifest(write_manifest(root / "m.jsonl", [here], [VERB, NOUN], root)).root == root
+    path = write_manifest(tmp_path / "m.jsonl", [here], [VERB, NOUN], root)
+    assert read_manifest(path).clip(0).path == root / "v" / "a.mp4"
+    (tmp_path / "dataset.json").unlink()
+    elsewhere = write_manifest(tmp_path / "other" / "m.jsonl", [here], [VERB, NOUN], root)
+    assert read_manifest(elsewhere).root == root
+
+
 # --- what is refused -----------------------------------------------------------------------------------------------
 
 CSV_FAULTS = """clip_id,path,split,verb,noun,start,end,num_frames,seekable
@@ -286,7 +314,6 @@ def test_csv_faults_are_all_said_with_their_lines(tmp_path: Path) -> None:
         "line 16: 4 cells where the header has 9: 'o,v/o.mp4,train,take'",
         "line 17: num_frames must be at least 1, got 0",
         "line 18: num_frames must be a whole number, got '1.5'",
-        "line 18: seekable must be true or false, got 'maybe'",
         "line 19: a quote is not closed on its line",
         "line 20: path is empty",
         "line 20: start 2.0 is not before end 2.0",
@@ -325,7 +352,7 @@ def test_jsonl_faults_are_all_said_with_their_lines(tmp_path: Path) -> None:
         "line 7: noun must be a list of class names, got 'cup'",
         "line 8: noun is empty; write an empty list for none",
         "line 9: unknown column 'verbb'; did you mean 'verb'? "
-        "(known: clip_id, path, start, end, split, group, num_frames, seekable, fps, "
+        "(known: clip_id, path, start, end, split, group, num_frames, fps, "
         "width, height, verb, noun, pairs, tracks)",
         "line 10: num_frames must be a whole number, got 2.5",
         "line 11: not a JSON object: key 'clip_id' occurs twice",

@@ -76,14 +76,11 @@ def test_pyav_gives_the_frames_of_a_sequential_decode(
         _check(opened, expected, 0)
 
 
-@pytest.mark.parametrize("told", [True, False], ids=["manifest says seekable", "nothing known"])
 @pytest.mark.parametrize("reader", sorted(SEEKING))
-def test_seeking_readers_give_the_same_frames_or_refuse(
-    reader: str, told: bool, video: tuple[Path, Case, np.ndarray]
-) -> None:
+def test_seeking_readers_give_the_same_frames_or_refuse(reader: str, video: tuple[Path, Case, np.ndarray]) -> None:
     need(reader)
     path, case, frames = video
-    clip = clip_of(path, seekable=told)
+    clip = clip_of(path)
     if not case.seekable or reader in case.refused:
         with pytest.raises(ClipError, match="use reader: auto"):
             open_clip(clip, reader)
@@ -107,12 +104,12 @@ def test_two_passes_over_one_reader_do_not_disturb_each_other(reader: str, tmp_p
 
 @pytest.mark.parametrize("reader", ["pyav", *sorted(SEEKING)])
 def test_a_file_replaced_by_another_is_refused_or_read_as_it_is(reader: str, tmp_path: Path) -> None:
-    """The manifest's word that a file is seekable and has so many frames counts for nothing against the file."""
+    """The manifest's word that a file has so many frames counts for nothing against the file."""
     need(reader)
     for name in ("open_gop", "intra_refresh", "edit_list_cut", "two_video_streams", "b_frames_edit_list"):
         (tmp_path / name).mkdir()
         case = CASES[name]
-        clip = clip_of(case.make(tmp_path / name), seekable=True, num_frames=20)
+        clip = clip_of(case.make(tmp_path / name), num_frames=20)
         try:
             with open_clip(clip, reader) as opened:
                 numbers = [number_of(frame) for frame in opened.read(np.arange(case.count))]
