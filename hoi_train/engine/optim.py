@@ -34,7 +34,7 @@ def sgd(
 ) -> optim.Optimizer:
     """Make stochastic gradient descent with momentum."""
     groups = parameter_groups(model, weight_decay, decay_all=decay_all)
-    return optim.SGD(groups, lr=lr, momentum=momentum, nesterov=nesterov)
+    return optim.SGD(groups, lr=lr, momentum=momentum, nesterov=nesterov, fused=True)  # half the time on a CPU
 
 
 def adamw(

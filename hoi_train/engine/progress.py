@@ -43,6 +43,7 @@ class EpochBar:
             MofNCompleteColumn(),
             TimeRemainingColumn(),
             TextColumn("{task.fields[note]}"),
+            refresh_per_second=2,  # drawing takes milliseconds from the cores that train
             console=console,
             transient=True,
             disable=not console.is_terminal,
