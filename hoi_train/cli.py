@@ -98,8 +98,12 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument("--markdown", action="store_true", help="print the table as Markdown")
     compare.set_defaults(command=_compare)
 
-    config = commands.add_parser("config", help="show, check or describe configurations")
-    actions = config.add_subparsers(required=True, metavar="ACTION")
+    _add_config(commands.add_parser("config", help="show, check or describe configurations"))
+    return parser
+
+
+def _add_config(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(required=True, metavar="ACTION")
     for name, text, command in (
         ("show", "print a configuration with every default written out", _show),
         ("check", "check a configuration, and its manifest if it is there", _check),
@@ -109,7 +113,6 @@ def _parser() -> argparse.ArgumentParser:
         action.add_argument("override", nargs="*", help="key=value, for example loss.tau=1.5")
         action.set_defaults(command=command)
     actions.add_parser("schema", help="print the JSON schema of all configurations").set_defaults(command=_schema)
-    return parser
 
 
 def _train(arguments: argparse.Namespace) -> int:

@@ -35,10 +35,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hoi_train.data.opencv import opencv
+from hoi_train.data.opencv import cv2
 from hoi_train.data.readers import check_reader
 from hoi_train.data.sampling import segment_frames
 from hoi_train.data.transforms import View
+from hoi_train.data.workers import worker_context
 from hoi_train.engine.randomness import generator
 from hoi_train.records import UserError
 from scripts.bench_input_peers import (
@@ -52,7 +53,6 @@ from scripts.bench_input_peers import (
     make_sets,
     pyav_frames,
     serve,
-    server,
     torchvision_chain,
 )
 
@@ -86,7 +86,7 @@ class Processes:
     """A process for each peer; ``ask`` lets one of them work while the others wait."""
 
     def __init__(self, names: Sequence[str], root: Path) -> None:
-        context = server()
+        context = worker_context()
         self._lines = {}
         for name in names:
             self._lines[name], theirs = context.Pipe()
@@ -179,7 +179,7 @@ def _batches(seconds: float, milliseconds: float, least: int = 1) -> int:
 def bench_augmentation(root: Path, count: int, draws: int) -> dict[str, Spread]:
     """Measure the augmentation alone against the chain it stands for, print the table and return the ratios."""
     torch.set_num_threads(1)
-    cv2, found = opencv(), {}
+    found = {}
     large = pyav_frames(root / "source" / "clip000.mp4", segment_frames(LENGTH, T))
     small = np.stack([cv2.resize(frame, (342, 256), interpolation=cv2.INTER_AREA) for frame in large])
     print(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import multiprocessing
 import time
 from collections.abc import Callable, Iterator, Sequence, Set
 from concurrent.futures import ProcessPoolExecutor
@@ -25,11 +24,12 @@ from data_tools.cli import main as hoi_data
 from hoi_train.data.dataset import ClipDataset
 from hoi_train.data.loader import ClipLoader
 from hoi_train.data.manifest import Manifest, read_manifest, write_manifest
-from hoi_train.data.opencv import opencv
+from hoi_train.data.opencv import cv2
 from hoi_train.data.readers import open_clip
 from hoi_train.data.samplers import Item
 from hoi_train.data.sampling import Indices, segment_frames
 from hoi_train.data.transforms import Augment, View
+from hoi_train.data.workers import worker_context
 from hoi_train.engine.randomness import generator
 from hoi_train.records import ClassList, Task
 
@@ -41,18 +41,11 @@ T, SIZE, BATCH, WORKERS = 10, 224, 4, 2
 AUGMENT = Augment(size=SIZE, scale=(0.5, 1.0), ratio=(0.75, 4 / 3), rotation=10.0)
 
 
-def server() -> Any:
-    """Return the context whose processes are forked from one that has the libraries, but neither threads nor files."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["hoi_train.data.loader", "torchvision.transforms.v2.functional", "av", "cv2"])
-    return context
-
-
 def make_sets(root: Path, clips: int, wanted: Set[str]) -> dict[str, int]:
     """Make the source and the sets wanted below a folder; return the bytes of each."""
     (root / "source").mkdir(parents=True)
     names = [*(f"clip{number:03}" for number in range(clips)), "numbered"]
-    with ProcessPoolExecutor(WORKERS, server()) as pool:
+    with ProcessPoolExecutor(WORKERS, worker_context()) as pool:
         list(pool.map(partial(_make_clip, root), names))
     rows = [
         {"clip_id": name, "path": f"{name}.mp4", "split": "val" if name == "numbered" else "train", "scene": "room"}
@@ -84,7 +77,6 @@ def _make_clip(root: Path, name: str) -> None:
         for number, image in enumerate(_scene(name)):
             output.mux(stream.encode(av.VideoFrame.from_ndarray(_numbered(image, number, name))))
         output.mux(stream.encode())
-    cv2 = opencv()
     for number, image in enumerate(pyav_frames(path, np.arange(LENGTH))):
         for side, width in ((480, 640), (256, 342)):
             file = root / f"jpeg {side}" / name / f"{number:05}.jpg"
@@ -94,7 +86,7 @@ def _make_clip(root: Path, name: str) -> None:
 
 def _scene(name: str) -> Iterator[Image]:
     """Yield frames of a textured room that a moving camera sees and bends, and of a thing that moves through it."""
-    cv2, rng = opencv(), np.random.default_rng(list(name.encode()))
+    rng = np.random.default_rng(list(name.encode()))
     room, thing = _texture(rng, 1000), _texture(rng, 160)
     bends = [
         cv2.resize(rng.normal(0, 1, (2, 5, 6))[axis], (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC) for axis in (0, 1)
@@ -325,7 +317,7 @@ class Runner:
         else:
             orders = [items[start : start + BATCH] for start in range(0, len(items), BATCH)]
             loader = DataLoader(
-                self.dataset, batch_sampler=orders, num_workers=WORKERS, multiprocessing_context=server()
+                self.dataset, batch_sampler=orders, num_workers=WORKERS, multiprocessing_context=worker_context()
             )
             given = iter(loader)
         for _ in range(WORKERS):

@@ -13,8 +13,6 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from hoi_train.data.opencv import opencv
-
 Matrix = npt.NDArray[np.float64]
 
 # Corners of a crop that float arithmetic moved by less than this are still whole pixels.
@@ -142,7 +140,8 @@ def _resize(frames: Tensor, height: int, width: int) -> Tensor:
 
 def _sample(part: Tensor, there: Matrix, size: int) -> Tensor:
     """Sample pictures at the points that ``there`` gives for the output's pixels, rounded to 1/32 of a pixel."""
-    cv2 = opencv()
+    from hoi_train.data.opencv import cv2
+
     centers = np.arange(size) + 0.5
     x, y = (along * centers[None, :] + down * centers[:, None] + begin - 0.5 for along, down, begin in there[:2])
     places, fractions = cv2.convertMaps(x.astype(np.float32), y.astype(np.float32), cv2.CV_16SC2)  # once for all frames

@@ -1,25 +1,18 @@
-"""OpenCV, imported in one place: bounded, and in one thread."""
+"""OpenCV, imported in one place: bounded, and in one thread. Import this module where it is needed, not before."""
 
 from __future__ import annotations
 
 import os
-from functools import cache
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 MAX_PIXELS = 2**26  # of a picture: a few bytes of JPEG can claim more than there is memory
+os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(MAX_PIXELS))  # read once, when OpenCV is loaded
 
+import cv2 as cv2  # noqa: E402 - others take it from here
 
-@cache
-def opencv() -> Any:
-    """Return the module ``cv2``."""
-    os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(MAX_PIXELS))  # read when the first picture is
-    import cv2
-
-    cv2.setNumThreads(1)  # a worker has one core; threads of its own would fight the other workers'
-    return cv2
+cv2.setNumThreads(1)  # a worker has one core; threads of its own would fight the other workers'
 
 
 def decode_jpeg(data: bytes) -> npt.NDArray[np.uint8]:
@@ -27,7 +20,6 @@ def decode_jpeg(data: bytes) -> npt.NDArray[np.uint8]:
 
     A damaged one may come without an error, filled with grey.
     """
-    cv2 = opencv()
     try:
         picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
     except cv2.error as error:
@@ -39,7 +31,6 @@ def decode_jpeg(data: bytes) -> npt.NDArray[np.uint8]:
 
 def encode_jpeg(picture: npt.NDArray[np.uint8], quality: int) -> bytes:
     """Return a picture uint8 ``[H, W, 3]``, RGB, as JPEG of 4:2:0 with the smallest tables; ``quality`` in 1..100."""
-    cv2 = opencv()
     options = {
         cv2.IMWRITE_JPEG_QUALITY: quality,
         cv2.IMWRITE_JPEG_OPTIMIZE: 1,

@@ -23,9 +23,8 @@ from hoi_train.records import ClipBatch, ClipError
 PRELOAD = (
     "hoi_train.data.loader",
     "hoi_train.data.readers.pyav_reader",
-    "hoi_train.data.readers.zip_reader",
     "torchvision.transforms.v2.functional",
-    "cv2",
+    "hoi_train.data.readers.zip_reader",  # and OpenCV
 )
 NOTHING = -1
 
@@ -71,7 +70,7 @@ class Workers:
                 collate_fn=_unchanged,
                 pin_memory=torch.cuda.is_available(),
                 worker_init_fn=_begin_worker,
-                multiprocessing_context=_context() if workers else None,
+                multiprocessing_context=worker_context() if workers else None,
                 generator=torch.Generator(),  # without it each pass would draw from the global generator
             )
         )
@@ -231,7 +230,8 @@ def _end_with_main_process() -> None:
     os._exit(1)
 
 
-def _context() -> BaseContext:
+def worker_context() -> BaseContext:
+    """Return how worker processes are started: forked from a server that has imported what they need."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(list(PRELOAD))
     return context

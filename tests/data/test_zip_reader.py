@@ -7,6 +7,7 @@ import multiprocessing
 import struct
 import zipfile
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from PIL import Image
 from hoi_train.data.opencv import decode_jpeg
 from hoi_train.data.readers import open_clip
 from hoi_train.data.readers.zip_reader import frame_name
+from hoi_train.data.workers import worker_context
 from hoi_train.records import Clip, ClipError
 from tests.videos import clip_of, number_of, numbered
 
@@ -211,3 +213,8 @@ def test_pixels_are_those_of_another_decoder_and_a_frame_that_claims_too_many_is
     for wrong in (bytes(large[:600]), b"no picture", b""):
         with pytest.raises(ValueError):
             decode_jpeg(wrong)
+    with (
+        ProcessPoolExecutor(1, mp_context=worker_context()) as worker,
+        pytest.raises(ValueError, match="MAX_IMAGE_PIXELS"),
+    ):
+        worker.submit(decode_jpeg, bytes(large[:600])).result()
