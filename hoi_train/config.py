@@ -128,6 +128,7 @@ class Training(Strict):
     precision: Literal["32-true", "bf16-mixed", "64-true"] = "32-true"
     channels_last: bool = False
     threads: Annotated[int, Ge(1)] | None = None
+    keep_memory: bool = True  # on a CPU: freed memory is kept for the next step
     compile: bool = False
     patience: Annotated[int, Ge(1)] | None = None
 
@@ -189,6 +190,7 @@ FREE_KEYS = (
     "data.root",
     "data.workers",
     "data.timeout",
+    "training.keep_memory",
     "checkpoints.every_minutes",
     "checkpoints.every_steps",
     "wandb",

@@ -18,6 +18,7 @@ from hoi_train.engine import checkpoint
 from hoi_train.engine.evaluation import Judged, evaluate
 from hoi_train.engine.experiment import Experiment, assemble
 from hoi_train.engine.loop import Loop, Stopped
+from hoi_train.engine.memory import keep_freed_memory
 from hoi_train.engine.run import (
     CHECKPOINTS,
     EVENTS_FILE,
@@ -42,6 +43,8 @@ def launch(config: Training) -> Fabric:
     strategy = "ddp" if world > 1 else "auto"
     fabric = Fabric(devices=local, num_nodes=world // local, strategy=strategy, precision=config.precision)
     fabric.launch()
+    if config.keep_memory and fabric.device.type == "cpu":
+        keep_freed_memory()
     return fabric
 
 
