@@ -8,8 +8,8 @@ from __future__ import annotations
 import difflib
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -236,112 +236,6 @@ class Track:
     def boxes_at(self, frames: Tensor) -> Tensor:
         """Return the boxes, ``[T, 4]``, at frames of the file, int64 ``[T]`` from 0; beyond its ends the last one."""
         return self.boxes[(frames - self.start_frame).clamp(0, len(self.boxes) - 1)]
-
-
-@dataclass(frozen=True)
-class Mixture:
-    """How the clips of a batch were mixed with one another.
-
-    Args:
-        partners: int64 ``[N]``, for each clip the position in the batch of the one mixed into it.
-        share: part of the clip itself in the mixture, 0..1.
-    """
-
-    partners: Tensor
-    share: float
-
-    def blend(self, function: Callable[[Mapping[str, Tensor]], Tensor], targets: Mapping[str, Tensor]) -> Tensor:
-        """Return the mixture of what a function of the targets gives for the clips' own and for their partners'."""
-        theirs = {task: target[self.partners] for task, target in targets.items()}
-        return self.share * function(targets) + (1 - self.share) * function(theirs)
-
-
-@dataclass  # Fabric, which passes it on to the model, does not take a frozen one
-class PairBatch:
-    """The human-object pairs of the clips of a batch, M in all, any number a clip.
-
-    Args:
-        clips: int64 ``[M]``, position in the batch of each pair's clip.
-        boxes: float32 ``[M, 2, T, 4]``, of the person and of the object in every frame, ``x0, y0, x1, y1`` in pixels of
-            the input, cut to it; a box that the input does not show has no area.
-        key_frames: int64 ``[M]``, which of the T frames the labels are of.
-        objects: int64 ``[M]``, class of the object.
-        indices: int64 ``[M]``, each pair's position among the pairs of its split.
-    """
-
-    clips: Tensor
-    boxes: Tensor
-    key_frames: Tensor
-    objects: Tensor
-    indices: Tensor
-
-    def __post_init__(self) -> None:
-        shape = (len(self.clips), 2, self.boxes.shape[2] if self.boxes.ndim == 4 else 0, 4)
-        if self.boxes.shape != shape or any(len(row) != len(self.clips) for row in (self.objects, self.indices)):
-            raise ValueError(f"pairs must have boxes [M, 2, T, 4] and M objects, got {self.boxes.shape}")
-
-    def __len__(self) -> int:
-        return len(self.clips)
-
-    def map(self, function: Callable[[Tensor], Tensor]) -> PairBatch:
-        """Apply a tensor function to every tensor."""
-        return PairBatch(*(function(getattr(self, each.name)) for each in fields(self)))
-
-
-@dataclass(frozen=True)
-class ClipBatch:
-    """What the loader gives to the loop.
-
-    Args:
-        video: uint8 ``[N, 3, T, S, S]``, RGB; the model normalises it.
-        targets: for each task int64 ``[N]`` (single-label) or float32 multi-hot ``[N, C]`` (multi-label); of tasks of
-            pairs M rows.
-        indices: int64 ``[N]``, each clip's position in its split.
-        clip_ids: N names, for messages.
-        mixture: set where the clips were mixed; the targets are those of the clips before.
-        pairs: set where the tasks are of pairs.
-    """
-
-    video: Tensor
-    targets: Mapping[str, Tensor]
-    indices: Tensor
-    clip_ids: tuple[str, ...]
-    mixture: Mixture | None = None
-    pairs: PairBatch | None = None
-
-    def __post_init__(self) -> None:
-        import torch
-
-        if not (self.video.ndim == 5 and self.video.shape[1] == 3 and self.video.dtype == torch.uint8):
-            raise ValueError(f"video must be uint8 [N, 3, T, S, S], got {self.video.dtype} {self.video.shape}")
-
-    def __len__(self) -> int:
-        return len(self.clip_ids)
-
-    @property
-    def inputs(self) -> dict[str, Any]:
-        """What the model's ``forward`` takes, by argument name."""
-        return {"video": self.video} if self.pairs is None else {"video": self.video, "pairs": self.pairs}
-
-    @property
-    def rows(self) -> Tensor:
-        """The positions of what is labelled, clips or pairs, in its split, int64."""
-        return self.indices if self.pairs is None else self.pairs.indices
-
-    @property
-    def row_ids(self) -> tuple[str, ...]:
-        """The name of the clip of each row, for messages."""
-        return self.clip_ids if self.pairs is None else tuple(self.clip_ids[i] for i in self.pairs.clips.tolist())
-
-    def map(self, function: Any) -> ClipBatch:
-        """Apply a tensor function (``.to(device)``, ``pin_memory``) to every tensor."""
-        targets = {task: function(target) for task, target in self.targets.items()}
-        pairs = None if self.pairs is None else self.pairs.map(function)
-        return replace(self, video=function(self.video), targets=targets, indices=function(self.indices), pairs=pairs)
-
-    def pin_memory(self) -> ClipBatch:
-        """Return the batch in page-locked memory; the DataLoader calls this."""
-        return self.map(lambda tensor: tensor.pin_memory())
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, optim
 
+from hoi_train.batches import ClipBatch
 from hoi_train.data.class_sampling import Instance
 from hoi_train.data.samplers import EpochSampler
 from hoi_train.losses import LOSSES, Loss
@@ -29,7 +30,7 @@ from hoi_train.methods.fit import Context, Fit, Step
 from hoi_train.models.backbones import BACKBONES
 from hoi_train.models.heads import LinearHead
 from hoi_train.models.recognizer import Recognizer, build_recognizer
-from hoi_train.records import ClassCounts, ClassList, ClipBatch, LabelKind, Split, Task
+from hoi_train.records import ClassCounts, ClassList, LabelKind, Split, Task
 
 STEPS = ("l2rw", "mwn")  # the methods whose every step differs from a plain one
 

@@ -39,6 +39,7 @@ import torch
 from rich.console import Console
 from torch import nn
 
+from hoi_train.batches import ClipBatch
 from hoi_train.config import RunConfig
 from hoi_train.data.loader import ClipLoader
 from hoi_train.engine.experiment import Material, compose
@@ -49,7 +50,7 @@ from hoi_train.models.backbones import BACKBONES
 from hoi_train.models.heads import LinearHead
 from hoi_train.models.preprocessing import PREPROCESSING
 from hoi_train.models.recognizer import Recognizer
-from hoi_train.records import ClassCounts, ClassList, ClipBatch, Task
+from hoi_train.records import ClassCounts, ClassList, Task
 
 TASK = Task("verb", ClassList(tuple(f"class {number}" for number in range(51))), "single")
 OPTIMIZER: dict[str, Any] = {"lr": 1e-3, "momentum": 0.9, "weight_decay": 5e-4}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -24,6 +25,27 @@ def add_command(commands: Commands, name: str, text: str, more: str = "") -> arg
 def add_out(parser: argparse.ArgumentParser, text: str, *, required: bool = True) -> None:
     """Add ``--out``."""
     parser.add_argument("--out", type=Path, required=required, metavar="DIR", help=text)
+
+
+def add_manifest(parser: argparse.ArgumentParser) -> None:
+    """Add the manifest that is read."""
+    parser.add_argument("manifest", type=Path, metavar="MANIFEST", help=".parquet, .csv or .jsonl file")
+
+
+def add_workers(parser: argparse.ArgumentParser) -> None:
+    """Add ``--workers``, by default as many as there are cores."""
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, metavar="N", help="processes (%(default)s)")
+
+
+def add_timeout(parser: argparse.ArgumentParser, seconds: float, item: str) -> None:
+    """Add ``--timeout``, the seconds that an item may take."""
+    text = f"limit for one {item} (%(default)s)"
+    parser.add_argument("--timeout", type=float, default=seconds, metavar="SECONDS", help=text)
+
+
+def add_dry_run(parser: argparse.ArgumentParser, text: str) -> None:
+    """Add ``--dry-run``."""
+    parser.add_argument("--dry-run", action="store_true", help=text)
 
 
 def say(made: Imported) -> int:

@@ -10,7 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from data_tools.commands.common import Commands, add_command, add_out, say
+from data_tools.commands.common import Commands, add_command, add_dry_run, add_out, say
 
 if TYPE_CHECKING:
     from data_tools.vidhoi.videos import Options
@@ -56,11 +56,11 @@ def add_egtea(commands: Commands) -> None:
     val.add_argument("--val-subjects", default="P20-P26", metavar="NAMES", help=text)
     text = "instead, this fraction of the training clips, drawn clip by clip whatever the subject; 0 for no val"
     val.add_argument("--val-fraction", type=float, metavar="F", help=text)
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the draw for --val-fraction (%(default)s)")
+    _add_draw(parser)
     parser.add_argument(
         "--fps", type=float, default=24.0, metavar="F", help="frames a second of frame folders (%(default)s)"
     )
-    parser.add_argument("--keep-missing", action="store_true", help="list clips that are not on disk, too")
+    _add_keep_missing(parser)
     parser.set_defaults(command=_egtea)
 
 
@@ -129,8 +129,8 @@ def _add_pair_options(parser: argparse.ArgumentParser, annotations: str) -> None
     parser.add_argument("--official-val", choices=("test", "val"), default="test", help=text)
     text = "this fraction of the training videos becomes val (0.1; with --official-val val none)"
     parser.add_argument("--val-fraction", type=float, metavar="F", help=text)
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the draw for --val-fraction (%(default)s)")
-    parser.add_argument("--keep-missing", action="store_true", help="list videos that are not on disk, too")
+    _add_draw(parser)
+    _add_keep_missing(parser)
 
 
 def _pair_options(given: argparse.Namespace) -> Options:
@@ -158,7 +158,7 @@ DIR or to its folder of the split. The file of --classes has a name a line (ids 
     _add_task(parser)
     text = "without val videos, this fraction of each class of train, which keeps one clip or more (%(default)s)"
     parser.add_argument("--val-fraction", type=float, default=0.2, metavar="F", help=text)
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the draw for --val-fraction (%(default)s)")
+    _add_draw(parser)
     parser.set_defaults(command=_folder)
 
 
@@ -175,6 +175,15 @@ def _folder(given: argparse.Namespace) -> int:
         seed=given.seed,
     )
     return say(made)
+
+
+def _add_draw(parser: argparse.ArgumentParser) -> None:
+    text = "of the draw for --val-fraction (%(default)s)"
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help=text)
+
+
+def _add_keep_missing(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--keep-missing", action="store_true", help="list videos that are not on disk, too")
 
 
 def _add_lists(parser: argparse.ArgumentParser) -> None:
@@ -240,10 +249,10 @@ def _add_format(formats: Commands, name: str, text: str) -> argparse.ArgumentPar
     add_out(parser, "folder for the manifest")
     text = "if the source has no val, this fraction of its train, by group where it names groups (%(default)s)"
     parser.add_argument("--val-fraction", type=float, default=0.2, metavar="F", help=text)
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the draw for --val-fraction (%(default)s)")
-    parser.add_argument("--keep-missing", action="store_true", help="list clips that are not on disk, too")
+    _add_draw(parser)
+    _add_keep_missing(parser)
     parser.add_argument("--fps", type=float, metavar="F", help="frames a second of frame folders")
-    parser.add_argument("--dry-run", action="store_true", help="say what would come out, write nothing")
+    add_dry_run(parser, "say what would come out, write nothing")
     parser.set_defaults(command=_import, format=name)
     return parser
 

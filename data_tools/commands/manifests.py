@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from data_tools.commands.common import Commands, add_command, add_out
+from data_tools.commands.common import Commands, add_command, add_dry_run, add_manifest, add_out
 
 
 def add_vidhoi_stats(commands: Commands) -> None:
@@ -33,7 +33,7 @@ def add_stats(commands: Commands) -> None:
         "count classes, groups, lengths and sizes of a manifest, and measure its tail and its shift",
         "Tables in the terminal; below --out a PNG a plot, stats.json, and stats.html, one page with everything in it.",
     )
-    parser.add_argument("manifest", type=Path, metavar="MANIFEST", help=".parquet, .csv or .jsonl file")
+    add_manifest(parser)
     add_out(parser, "folder for the plots, stats.json and stats.html", required=False)
     parser.add_argument(
         "--probe", action="store_true", help="read the headers of the files: pixels, rate, length, codec"
@@ -58,7 +58,7 @@ def add_split(commands: Commands) -> None:
         "Writes a manifest like MANIFEST below --out, and split.json. Exit code 1: --min-per-class could not be\n"
         "reached for every class; the manifest is written all the same, and split.json says which classes and why.",
     )
-    parser.add_argument("manifest", type=Path, metavar="MANIFEST", help=".parquet, .csv or .jsonl file")
+    add_manifest(parser)
     add_out(parser, "folder for the new manifest, not that of MANIFEST")
     parser.add_argument("--val", type=float, default=0.15, metavar="FRACTION", help="of the clips (default: 0.15)")
     parser.add_argument("--test", type=float, default=0.15, metavar="FRACTION", help="of the clips (default: 0.15)")
@@ -75,7 +75,7 @@ def add_split(commands: Commands) -> None:
         help="samples each class must have in each split (default: 1, if can be)",
     )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="another one finds another division")
-    parser.add_argument("--dry-run", action="store_true", help="say what would come out, write nothing")
+    add_dry_run(parser, "say what would come out, write nothing")
     parser.set_defaults(command=_split)
 
 

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import os
 from fractions import Fraction
-from pathlib import Path
 
-from data_tools.commands.common import Commands, add_command, add_out
+from data_tools.commands.common import (
+    Commands,
+    add_command,
+    add_dry_run,
+    add_manifest,
+    add_out,
+    add_timeout,
+    add_workers,
+)
 
 
 def add_verify(commands: Commands) -> None:
@@ -19,19 +25,17 @@ def add_verify(commands: Commands) -> None:
         "\ndata.bad_clips=quarantine data.quarantine=DIR/quarantine.json"
     )
     parser = add_command(commands, "verify", "decode every clip of a manifest and report the bad ones", more)
-    parser.add_argument("manifest", type=Path, metavar="MANIFEST", help=".parquet, .csv or .jsonl file")
+    add_manifest(parser)
     add_out(parser, "folder for verify.txt, verify.json, quarantine.json and the journal")
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, metavar="N", help="processes (%(default)s)")
-    parser.add_argument(
-        "--timeout", type=float, default=60.0, metavar="SECONDS", help="limit for one clip (%(default)s)"
-    )
+    add_workers(parser)
+    add_timeout(parser, 60.0, "clip")
     parser.add_argument("--reader", default="auto", metavar="NAME", help="as data.reader of a run (%(default)s)")
     parser.add_argument(
         "--measured",
         action="store_true",
         help="write a copy of the manifest to DIR, with num_frames and fps as measured",
     )
-    parser.add_argument("--dry-run", action="store_true", help="only say how many clips there are to check")
+    add_dry_run(parser, "only say how many clips there are to check")
     parser.set_defaults(command=_verify)
 
 
@@ -60,7 +64,7 @@ and may run several times at once. Exit code 1 if any clip is bad: it is listed 
 
 With --engine ray the work is done on the cluster that RAY_ADDRESS names, whose machines share the videos and DIR."""
     parser = add_command(commands, "reencode", "make clips that are cheap to read at random frames", more)
-    parser.add_argument("manifest", type=Path, metavar="MANIFEST", help=".parquet, .csv or .jsonl file")
+    add_manifest(parser)
     add_out(parser, "folder of the clips and their manifest")
     text = "of the pictures, even; smaller ones keep their size (%(default)s)"
     parser.add_argument("--short-side", type=int, default=256, metavar="PX", help=text)
@@ -72,13 +76,10 @@ With --engine ray the work is done on the cluster that RAY_ADDRESS names, whose 
     parser.add_argument("--crf", type=int, default=21, metavar="N", help=text)
     text = "processes, or tasks at once on the cluster (as many as there are cores)"
     parser.add_argument("--workers", type=int, metavar="N", help=text)
-    text = "limit for one source file with all its clips (%(default)s)"
-    parser.add_argument("--timeout", type=float, default=1800.0, metavar="SECONDS", help=text)
+    add_timeout(parser, 1800.0, "source file with all its clips")
     text = "on this machine, or on a Ray cluster (%(default)s)"
     parser.add_argument("--engine", choices=("local", "ray"), default="local", help=text)
-    parser.add_argument(
-        "--dry-run", action="store_true", help="only say how many clips there are to make, and how large"
-    )
+    add_dry_run(parser, "only say how many clips there are to make, and how large")
     parser.set_defaults(command=_reencode)
 
 
@@ -110,17 +111,16 @@ Labels, pairs and tracks go along into DIR/manifest.parquet, which training read
 on after a kill, and may run several times at once. Exit code 1 if any clip is bad: it is listed in DIR/cache.json and
 left out."""
     parser = add_command(commands, "cache", "make the frames of clips into JPEG at training size, in zip shards", more)
-    parser.add_argument("manifest", type=Path, metavar="MANIFEST", help=".parquet, .csv or .jsonl file")
+    add_manifest(parser)
     add_out(parser, "folder of the shards and their manifest")
     text = "of the frames; smaller ones keep their size (%(default)s)"
     parser.add_argument("--short-side", type=int, default=256, metavar="PX", help=text)
     text = "of the JPEG, 1 to 100; DIR/cache.json has the PSNR (%(default)s)"
     parser.add_argument("--quality", type=int, default=80, metavar="N", help=text)
     parser.add_argument("--shard-clips", type=int, default=64, metavar="N", help="clips in a shard (%(default)s)")
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, metavar="N", help="processes (%(default)s)")
-    text = "limit for one source file with all its clips (%(default)s)"
-    parser.add_argument("--timeout", type=float, default=1800.0, metavar="SECONDS", help=text)
-    parser.add_argument("--dry-run", action="store_true", help="only say how many clips there are to make")
+    add_workers(parser)
+    add_timeout(parser, 1800.0, "source file with all its clips")
+    add_dry_run(parser, "only say how many clips there are to make")
     parser.set_defaults(command=_cache)
 
 

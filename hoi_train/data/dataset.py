@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from hoi_train.batches import ClipBatch, PairBatch
 from hoi_train.data.manifest import Manifest
 from hoi_train.data.readers import check_reader, count_readers, open_clip
 from hoi_train.data.readers.base import clip_error
@@ -18,7 +19,7 @@ from hoi_train.data.samplers import Item
 from hoi_train.data.sampling import Indices, Plan, Segments
 from hoi_train.data.transforms import Transform
 from hoi_train.engine.randomness import generator
-from hoi_train.records import Clip, ClipBatch, PairBatch, Task
+from hoi_train.records import Clip, Task
 
 
 @dataclass(frozen=True)

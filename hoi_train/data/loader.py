@@ -9,11 +9,12 @@ from collections.abc import Iterator, Sequence
 
 from torch import Tensor
 
+from hoi_train.batches import ClipBatch
 from hoi_train.data.dataset import ClipDataset
 from hoi_train.data.readers.base import clip_error
 from hoi_train.data.samplers import EpochSampler, Item, evaluation_batches
 from hoi_train.data.workers import WorkerLost, Workers
-from hoi_train.records import ClipBatch, ClipError, UserError
+from hoi_train.records import ClipError, UserError
 
 ATTEMPTS = 3  # passes in a row that may end without a batch where no clip is to blame
 HINT = "hoi-data verify lists such clips, and data.bad_clips: quarantine leaves them out"

@@ -15,7 +15,7 @@ import torch
 from annotated_types import Gt
 from torch import Tensor
 
-from hoi_train.records import ClipBatch, Mixture
+from hoi_train.batches import ClipBatch, Mixture
 
 
 class NoMixing:

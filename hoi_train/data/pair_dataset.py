@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
+from hoi_train.batches import ClipBatch, PairBatch
 from hoi_train.data.dataset import ClipDataset, Sample, collate, mirrored
 from hoi_train.data.detections_file import SCORES, unlabelled
 from hoi_train.data.manifest import Manifest
@@ -21,7 +22,7 @@ from hoi_train.data.samplers import Item
 from hoi_train.data.sampling import Indices
 from hoi_train.data.transforms import Transform
 from hoi_train.metrics.detections import Detections, Floats, Pairs, TruePairs
-from hoi_train.records import ClassList, Clip, ClipBatch, PairBatch, Task
+from hoi_train.records import ClassList, Clip, Task
 
 
 @dataclass(frozen=True)

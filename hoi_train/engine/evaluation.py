@@ -10,6 +10,7 @@ import torch.distributed as dist
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
+from hoi_train.batches import ClipBatch
 from hoi_train.engine.ranks import distributed
 from hoi_train.losses.base import Loss
 from hoi_train.losses.objective import Objective
@@ -17,7 +18,7 @@ from hoi_train.metrics import task_stats
 from hoi_train.metrics.gather import gather
 from hoi_train.metrics.groups import Groups
 from hoi_train.metrics.thresholds import DEFAULT
-from hoi_train.records import ClipBatch, EpochStats, Split, Task, TaskStats, UserError
+from hoi_train.records import EpochStats, Split, Task, TaskStats, UserError
 
 Measure = Callable[[Tensor, Tensor], dict[str, float]]
 

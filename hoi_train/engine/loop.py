@@ -33,6 +33,7 @@ from rich.console import Console
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from hoi_train.batches import ClipBatch
 from hoi_train.config import Training
 from hoi_train.engine.evaluation import NonFiniteError, evaluate
 from hoi_train.engine.experiment import Experiment
@@ -43,7 +44,7 @@ from hoi_train.engine.randomness import seed_of
 from hoi_train.engine.ranks import distributed
 from hoi_train.engine.run import Run
 from hoi_train.methods.fit import Features, Step
-from hoi_train.records import ClipBatch, EpochStats, Split
+from hoi_train.records import EpochStats, Split
 from hoi_train.reports.tables import epoch_table
 
 Targets = Mapping[str, Tensor]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from hoi_train.batches import ClipBatch
 from hoi_train.engine.ranks import sum_over_ranks
 from hoi_train.methods.fit import Step
 from hoi_train.methods.lookahead import inner_products, losses_at, mean_gradient, trained
 from hoi_train.methods.meta_set import MetaWeighted
-from hoi_train.records import ClipBatch
 
 
 class LearningToReweight(MetaWeighted):

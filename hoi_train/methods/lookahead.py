@@ -24,9 +24,9 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, jvp
 
+from hoi_train.batches import ClipBatch
 from hoi_train.engine.ranks import of_all_ranks, sum_over_ranks
 from hoi_train.methods.fit import LossesFunction, Step
-from hoi_train.records import ClipBatch
 
 Parameters = dict[str, Tensor]
 LossesAt = Callable[[Parameters], Tensor]

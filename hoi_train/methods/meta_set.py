@@ -10,10 +10,11 @@ from annotated_types import Ge
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
+from hoi_train.batches import ClipBatch
 from hoi_train.data.class_sampling import draw_by_class
 from hoi_train.engine.randomness import generator, seed_of
 from hoi_train.methods.fit import Context, Fit, Step
-from hoi_train.records import ClipBatch, nearest
+from hoi_train.records import nearest
 
 MetaSplit = Literal["val", "train"]
 Clips = Annotated[int, Ge(1)]

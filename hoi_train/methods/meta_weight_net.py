@@ -10,6 +10,7 @@ from annotated_types import Ge, Gt
 from torch import Tensor, nn, optim
 from torch.nn.functional import logsigmoid
 
+from hoi_train.batches import ClipBatch
 from hoi_train.engine.randomness import seed_of
 from hoi_train.engine.ranks import of_all_ranks, of_this_rank
 from hoi_train.methods.fit import Context, Step
@@ -21,7 +22,6 @@ from hoi_train.methods.lookahead import (
     trained,
 )
 from hoi_train.methods.meta_set import Clips, MetaSplit, MetaWeighted
-from hoi_train.records import ClipBatch
 
 Form = Literal["class_imbalance", "label_noise"]
 

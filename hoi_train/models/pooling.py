@@ -14,9 +14,9 @@ from annotated_types import Ge, Lt
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
+from hoi_train.batches import PairBatch
 from hoi_train.models.pair_geometry import NUM_GEOMETRY, describe
 from hoi_train.models.regions import region_means
-from hoi_train.records import PairBatch
 
 WIDTH = 64  # of the layer over the geometry, and of the embedding of a class
 

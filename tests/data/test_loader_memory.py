@@ -69,7 +69,7 @@ from hoi_train.data.dataset import ClipDataset
 from hoi_train.data.loader import ClipLoader
 from hoi_train.data.manifest import read_manifest
 from hoi_train.data.transforms import CenterCrop
-from hoi_train.records import ClipBatch
+from hoi_train.batches import ClipBatch
 
 class Rows(ClipDataset):
     def batch(self, items):

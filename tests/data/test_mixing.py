@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, one_hot
 
+from hoi_train.batches import ClipBatch
 from hoi_train.data.mixing import MIXING, CutMix, Mixup
-from hoi_train.records import ClipBatch
 
 
 def batch(size: int = 6) -> ClipBatch:

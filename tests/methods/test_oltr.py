@@ -11,12 +11,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from hoi_train.batches import ClipBatch, Mixture
 from hoi_train.methods import oltr
 from hoi_train.methods.fit import Features, Step
 from hoi_train.methods.oltr import OLTR, centroid_loss
 from hoi_train.models.heads import LinearHead
 from hoi_train.models.meta_embedding import CosineNorm, MetaEmbedding
-from hoi_train.records import ClipBatch, Mixture
 from tests.engine.processes import run
 from tests.methods.staged_runs import (
     NOUN,
