@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -22,6 +23,7 @@ class Found:
     path: str
     label: str
     split: Split
+    group: str | None = None
 
 
 @dataclass
@@ -40,6 +42,7 @@ def import_folder(
     lists: Mapping[Split, Path] | None = None,
     classes: Path | None = None,
     task: str = "label",
+    group: re.Pattern[str] | None = None,
     val_fraction: float = 0.2,
     seed: int = 0,
 ) -> Imported:
@@ -51,13 +54,16 @@ def import_folder(
         lists: list files by split, instead of folders named by class.
         classes: class names for the labels of the lists.
         task: name of the task.
-        val_fraction: how much of each class of train becomes val, if no val videos are given; the number of clips is
-            rounded, and a class keeps at least one clip in train.
+        group: clips are of one group where this finds the same in their paths: its first parenthesis, or without one
+            the whole.
+        val_fraction: how much of each class of train, or of its groups, becomes val, if no val videos are given; the
+            number is rounded, and at least one stays in train.
         seed: of that draw.
 
     Raises:
         ManifestError: with everything that is wrong in the lists, each with file and line.
-        UserError: the folder is missing, or holds no clips in a form that is known.
+        UserError: the folder is missing, or holds no clips in a form that is known, or ``group`` does not find
+            anything in a clip's path.
     """
     folder = folder.resolve()
     if not folder.is_dir():
@@ -73,13 +79,14 @@ def import_folder(
         tasks = [Task(task, ClassList(tuple(names)), "single")]
     except ValueError as error:
         raise UserError(f"{folder}: {error}; got {names}") from None
-    clips, drawn = _with_val(search.clips, val_fraction, seed)
+    clips, drawn = _with_val(_grouped(search.clips, group) if group else search.clips, val_fraction, seed)
     rows = [_row(folder, clip, task) for clip in clips]
     notes = [f"passed over: {count} × {what}" for what, count in search.passed_over.most_common()]
     if drawn:
         notes.append(f"no val videos were given: {drawn} of train were drawn for val (--val-fraction {val_fraction})")
     elif val_fraction and not any(clip.split == "val" for clip in clips):
-        notes.append(f"no val clips: every class is too small to draw any (--val-fraction {val_fraction})")
+        few = "too few groups" if group else "every class is too small"
+        notes.append(f"no val clips: {few} to draw any (--val-fraction {val_fraction})")
     empty = sorted(set(names) - {clip.label for clip in clips}, key=names.index)
     if empty:
         notes.append(f"classes without a clip: {', '.join(empty)}")
@@ -88,19 +95,43 @@ def import_folder(
 
 def _row(folder: Path, clip: Found, task: str) -> dict[str, Any]:
     frames = {"num_frames": count_images(folder / clip.path)} if (folder / clip.path).is_dir() else {}
-    return {"clip_id": clip.path, "path": clip.path, "split": clip.split, task: clip.label, **frames}
+    return {
+        "clip_id": clip.path,
+        "path": clip.path,
+        "split": clip.split,
+        "group": clip.group,
+        task: clip.label,
+        **frames,
+    }
+
+
+def _grouped(clips: Sequence[Found], pattern: re.Pattern[str]) -> list[Found]:
+    """Name the group of each clip by what a pattern finds in its path."""
+    found = [(clip, pattern.search(clip.path)) for clip in clips]
+    named = [replace(clip, group=match[min(1, pattern.groups)]) for clip, match in found if match]
+    without = sorted({clip.path for clip in clips} - {clip.path for clip in named if clip.group})
+    if without:
+        raise UserError(
+            f"--group {pattern.pattern!r} finds nothing in the paths of {len(without)} of {len(clips)} clips, such as "
+            f"{without[0]!r}; every clip needs a group, or none of them"
+        )
+    return named
 
 
 def _with_val(clips: Sequence[Found], fraction: float, seed: int) -> tuple[list[Found], int]:
-    """Draw val from the classes of train if there is none; a clip's place in the draw depends on its path alone."""
+    """Draw val from train if there is none, whole groups or clips of each class; a name's place depends on it alone."""
     if any(clip.split == "val" for clip in clips):
         return list(clips), 0
-    by_label: defaultdict[str, list[str]] = defaultdict(list)
+    units: defaultdict[str, set[str]] = defaultdict(set)
     for clip in clips:
         if clip.split == "train":
-            by_label[clip.label].append(clip.path)
-    drawn = draw_val(by_label, fraction, seed)
-    return [replace(clip, split="val") if clip.path in drawn else clip for clip in clips], len(drawn)
+            units[clip.label if clip.group is None else ""].add(clip.group or clip.path)
+    drawn = draw_val(units, fraction, seed)
+    moved = [
+        replace(clip, split="val") if clip.split == "train" and (clip.group or clip.path) in drawn else clip
+        for clip in clips
+    ]
+    return moved, sum(clip.split == "val" for clip in moved)
 
 
 def _in_lists(folder: Path, lists: Mapping[Split, Path], classes: Path | None) -> tuple[Search, list[str]]:

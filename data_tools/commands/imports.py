@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from contextlib import redirect_stdout
 from dataclasses import fields, replace
 from io import StringIO
@@ -156,10 +157,19 @@ DIR or to its folder of the split. The file of --classes has a name a line (ids 
     add_out(parser, "folder for the manifest")
     _add_lists(parser)
     _add_task(parser)
-    text = "without val videos, this fraction of each class of train, which keeps one clip or more (%(default)s)"
+    text = "regular expression: clips in whose paths it (or its first parenthesis) finds the same are of one group"
+    parser.add_argument("--group", type=_pattern, metavar="REGEX", help=text)
+    text = "without val videos, this fraction of each class of train, or of its groups; one or more stay (%(default)s)"
     parser.add_argument("--val-fraction", type=float, default=0.2, metavar="F", help=text)
     _add_draw(parser)
     parser.set_defaults(command=_folder)
+
+
+def _pattern(text: str) -> re.Pattern[str]:
+    try:
+        return re.compile(text)
+    except re.error as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a regular expression: {error}") from None
 
 
 def _folder(given: argparse.Namespace) -> int:
@@ -171,6 +181,7 @@ def _folder(given: argparse.Namespace) -> int:
         lists=_lists(given),
         classes=given.classes,
         task=given.task,
+        group=given.group,
         val_fraction=given.val_fraction,
         seed=given.seed,
     )

@@ -75,6 +75,8 @@ def add_split(commands: Commands) -> None:
         help="samples each class must have in each split (default: 1, if can be)",
     )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="another one finds another division")
+    text = "quarantine.json of hoi-data verify: leave the clips in it out"
+    parser.add_argument("--quarantine", type=Path, metavar="FILE", help=text)
     add_dry_run(parser, "say what would come out, write nothing")
     parser.set_defaults(command=_split)
 
@@ -90,6 +92,7 @@ def _split(given: argparse.Namespace) -> int:
         group_by=given.group,
         min_per_class=given.min_per_class,
         seed=given.seed,
+        quarantine=given.quarantine,
         dry_run=given.dry_run,
     )
     return 1 if report.failed else 0

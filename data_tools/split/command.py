@@ -33,6 +33,7 @@ from data_tools.split.report import (
 from data_tools.split.search import Wanted, find_division
 from data_tools.split.units import GroupBy, Indices, Units, units_of
 from hoi_train.data.manifest import Manifest, read_manifest, write_manifest
+from hoi_train.data.quarantine import leave_out, read_quarantine
 from hoi_train.engine.randomness import seed_of
 from hoi_train.records import SPLITS, Split, UserError
 
@@ -52,6 +53,7 @@ def split_manifest(
     group_by: GroupBy = "group",
     min_per_class: int | None = None,
     seed: int = 0,
+    quarantine: Path | None = None,
     dry_run: bool = False,
     console: Console | None = None,
 ) -> SplitReport:
@@ -66,17 +68,22 @@ def split_manifest(
             or nothing but the clip.
         min_per_class: samples that each class must have in each split; one is wished for if not given.
         seed: another one finds another division.
+        quarantine: a list of ``hoi-data verify``, whose clips the new manifest leaves out.
         dry_run: say what would come out, write nothing.
         console: where it is shown.
 
     Raises:
-        UserError: fractions that cannot be, or fewer groups than splits.
+        UserError: fractions that cannot be, fewer groups than splits, or a quarantine of other clips.
     """
     fractions = _fractions(val, test)
     if min_per_class is not None and min_per_class < 1:
         raise UserError(f"--min-per-class must be at least 1, got {min_per_class}")
     check_out(out, path)
-    manifest = read_manifest(path)
+    manifest, notes = read_manifest(path), list[str]()
+    if quarantine is not None:
+        bad = read_quarantine(quarantine, manifest)
+        manifest, _ = leave_out(manifest, bad, quarantine)
+        notes.append(f"{len(bad):,} clips that {quarantine} lists were left out")
     units = units_of(manifest, group_by)
     _check_enough(units, fractions, group_by, manifest)
     wanted = Wanted(np.array([share for _, share in fractions]), min_per_class or 1, min_per_class is not None)
@@ -86,7 +93,8 @@ def split_manifest(
         places = find_division(
             units, wanted, seed_of(seed, "split") % 2**32, lambda done: bar.update(task, completed=round(100 * done))
         )
-    report = _report(manifest, units, places, fractions, wanted, group_by, seed)
+    notes += _notes(manifest, units, fractions, group_by)
+    report = _report(manifest, units, places, fractions, wanted, group_by, seed, notes)
     if not dry_run:
         names = pa.array([split for split, _ in fractions]).take(pa.array(places[units.of_row]))
         _write(manifest, names, report, out)
@@ -124,6 +132,7 @@ def _report(
     wanted: Wanted,
     group_by: GroupBy,
     seed: int,
+    notes: list[str],
 ) -> SplitReport:
     tasks, splits = list(manifest.tasks.values()), [split for split, _ in fractions]
     shares = class_shares(units, places, tasks, len(splits))
@@ -144,7 +153,7 @@ def _report(
         classes,
         deviations,
         tuple(unmet),
-        tuple(_notes(manifest, units, fractions, group_by)),
+        tuple(notes),
     )
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from data_tools.cli import main
 from data_tools.folder import import_folder
 from hoi_train.data.manifest import Manifest, ManifestError, read_manifest
 from hoi_train.records import Split, UserError
@@ -56,6 +57,28 @@ def test_one_folder_a_class(tmp_path: Path) -> None:
     }
     assert made.notes == ("no val videos were given: 3 of train were drawn for val (--val-fraction 0.2)",)
     assert manifest.root == root
+
+
+def test_groups_from_names_stay_whole_when_val_is_drawn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names = [f"{label}/P{person:02}_{take}.mp4" for label in "ab" for person in range(10) for take in range(3)]
+    root = touch(tmp_path / "v", *names)
+    command = ["folder", str(root), "--out", str(tmp_path / "out"), "--group"]
+    assert main([*command, r"/(P\d+)_"]) == 0
+    assert "12 of train were drawn for val" in capsys.readouterr().out
+    manifest = read_manifest(tmp_path / "out" / "manifest.parquet")
+    assert {clip_id: clip_id[2:5] for clip_id in manifest.clip_ids} == dict(
+        zip(manifest.clip_ids, manifest.table.column("group").to_pylist(), strict=True)
+    )
+    groups = {split: set(manifest.split(split).table.column("group").to_pylist()) for split in ("train", "val")}
+    assert len(groups["train"]) == 8
+    assert not groups["train"] & groups["val"]
+    touch(root, "b/other.mp4")
+    assert main([*command, r"P\d+"]) == 2
+    said = capsys.readouterr().err
+    assert r"--group 'P\\d+' finds nothing in the paths of 1 of 61 clips, such as 'b/other.mp4'" in said
+    with pytest.raises(SystemExit):
+        main([*command, "("])
+    assert "'(' is not a regular expression: missing )" in capsys.readouterr().err
 
 
 def test_the_draw_depends_on_seed_and_name_alone(tmp_path: Path) -> None:

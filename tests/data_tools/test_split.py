@@ -20,6 +20,7 @@ from data_tools.split.report import SplitReport, mean_deviation
 from data_tools.split.search import Wanted, _Search
 from data_tools.split.units import columns_of, units_of
 from hoi_train.data.manifest import Manifest, read_manifest, write_manifest
+from hoi_train.data.quarantine import quarantine_json
 from hoi_train.records import ClassList, Task, UserError
 
 VERB = Task("verb", ClassList(("put", "take", "lick", "never")), "single")
@@ -95,6 +96,20 @@ def test_the_same_seed_gives_the_same_whatever_the_order_of_the_rows(tmp_path: P
         _, manifest = divided(path, tmp_path / str(number) / "out", seed=seed)
         found.append(dict(zip(manifest.clip_ids, manifest.table.column("split").to_pylist(), strict=True)))
     assert found[0] == found[1] != found[2]
+
+
+def test_clips_in_quarantine_are_left_out(tmp_path: Path) -> None:
+    path = written(tmp_path, many())
+    old = read_manifest(path)
+    bad = dict.fromkeys(old.clip_ids[5:50:9], "unreadable: no video")
+    listed = tmp_path / "quarantine.json"
+    listed.write_text(quarantine_json(old, bad))
+    report, manifest = divided(path, tmp_path / "out", quarantine=listed)
+    assert set(manifest.clip_ids) == set(old.clip_ids) - set(bad)
+    assert sum(size.clips for size in report.sizes) == len(old) - 5
+    assert report.notes[0] == f"5 clips that {listed} lists were left out"
+    with pytest.raises(UserError, match="whose clips are not those of"):
+        split_manifest(tmp_path / "out" / path.name, tmp_path / "again", quarantine=listed)
 
 
 def test_reasons_of_what_cannot_be_had(tmp_path: Path) -> None:
