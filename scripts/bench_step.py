@@ -2,6 +2,7 @@
 
     python scripts/bench_step.py                                # 3D-ResNeXt-101, 10 frames of 112 x 112, two clips
     python scripts/bench_step.py --size 224 --clips 1 --compile
+    python scripts/bench_step.py --clips 8 --steps 1 --ranks
 
 Each peer is a process of its own; they take turns in shuffled rounds while the others wait, and the first round is
 dropped. All train on random clips that lie in memory, so that only the step is measured:
@@ -10,6 +11,7 @@ dropped. All train on random clips that lie in memory, so that only the step is 
 - ``same``: the application's loop in float32, with its checks, metrics, log and progress bar.
 - ``best``: the same loop in bfloat16 with ``channels_last``.
 - ``compiled``: ``best`` with ``training.compile``, where asked for.
+- ``ranks``: ``same`` as two gloo ranks, each with half of the clips and half of the threads, where asked for.
 
 Milliseconds a clip are medians over rounds; ratios are medians of the ratio to ``bare`` in the same round, with their
 range. Memory is the most that a process held beyond what it held before its first step (of a GPU: allocated).
@@ -29,9 +31,10 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
+from socket import create_server
 from statistics import median
 from typing import Any
 
@@ -59,6 +62,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "same": {},
     "best": {"precision": "bf16-mixed", "channels_last": True},
     "compiled": {"precision": "bf16-mixed", "channels_last": True, "compile": True},
+    "ranks": {},
 }
 
 
@@ -93,9 +97,12 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=7, metavar="N", help="rounds that count (%(default)s)")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), metavar="N", help="(%(default)s)")
     parser.add_argument("--compile", action="store_true", help="measure the compiled network, too")
+    parser.add_argument("--ranks", action="store_true", help="measure two ranks, too")
     given = parser.parse_args()
+    if given.ranks and (given.clips % 2 or given.threads % 2):
+        parser.error(f"--ranks halves clips and threads: they must be even, got {given.clips} and {given.threads}")
     work = Work(given.backbone, given.frames, given.size, given.clips, given.steps, given.threads)
-    names = [name for name in SETTINGS if name != "compiled" or given.compile]
+    names = [name for name in SETTINGS if vars(given).get({"compiled": "compile"}.get(name, name), True)]
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or platform.machine()
     print(f"python {platform.python_version()}, torch {torch.__version__}, {device}, {work.threads} threads")
     print(f"{json.dumps(asdict(work))}, {given.rounds} rounds\n")
@@ -110,21 +117,37 @@ def take_turns(names: list[str], work: Work, rounds: int) -> dict[str, tuple[lis
         Of each its milliseconds a clip in each round, and its memory in MiB.
     """
     spawn = multiprocessing.get_context("spawn")
-    pipes: dict[str, Connection[Any, Any]] = {}
+    pipes: dict[str, list[Connection[Any, Any]]] = {name: [] for name in names}
     for name in names:
-        pipes[name], theirs = spawn.Pipe()
-        spawn.Process(target=_serve, args=(name, work, theirs), daemon=True).start()
+        for part, environment in _parts(name, work):
+            pipe, theirs = spawn.Pipe()
+            pipes[name].append(pipe)
+            spawn.Process(target=_serve, args=(name, part, theirs, environment), daemon=True).start()
+            theirs.close()  # so that the end of the process is seen here
     found: dict[str, list[float]] = {name: [] for name in names}
     order = random.Random(0)
     for number in range(rounds + 1):
         for name in order.sample(names, len(names)):
-            pipes[name].send(True)
-            seconds = pipes[name].recv()
+            for pipe in pipes[name]:
+                pipe.send(True)
+            seconds = max(pipe.recv() for pipe in pipes[name])
             if number:
                 found[name].append(1000 * seconds / (work.steps * work.clips))
-    for pipe in pipes.values():
+    for pipe in (pipe for peer in pipes.values() for pipe in peer):
         pipe.send(False)
-    return {name: (found[name], pipe.recv()) for name, pipe in pipes.items()}
+    return {name: (found[name], sum(pipe.recv() for pipe in peer)) for name, peer in pipes.items()}
+
+
+def _parts(name: str, work: Work) -> list[tuple[Work, dict[str, str]]]:
+    """Return the processes of a peer: what each does, and the environment that ``torchrun`` would give it."""
+    if name != "ranks":
+        return [(work, {})]
+    with create_server(("localhost", 0)) as server:
+        port = server.getsockname()[1]
+    shared = {"TORCHELASTIC_RUN_ID": name, "MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
+    shared |= {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    half = replace(work, clips=work.clips // 2, threads=work.threads // 2)
+    return [(half, {**shared, "RANK": rank, "LOCAL_RANK": rank}) for rank in "01"]
 
 
 def table(found: dict[str, tuple[list[float], float]]) -> str:
@@ -142,8 +165,9 @@ class _Over(Exception):  # noqa: N818 - not an error
     """No peer has another turn."""
 
 
-def _serve(name: str, work: Work, pipe: Connection[Any, Any]) -> None:
+def _serve(name: str, work: Work, pipe: Connection[Any, Any], environment: dict[str, str]) -> None:
     """Take a turn whenever asked; say at the end how much memory the steps took."""
+    os.environ.update(environment)
     torch.set_num_threads(work.threads)
     network = _network(work)
     before = _peak()
@@ -240,8 +264,9 @@ def _train(
     experiment = compose(config, material, lambda: network)
     if config.training.channels_last:
         network.to(memory_format=torch.channels_last_3d)
-    with open_run(config, writer=True) as run, Path(os.devnull).open("w") as nowhere:
-        Loop(experiment, launch(config.training), run, Console(file=nowhere, force_terminal=True)).fit()
+    fabric = launch(config.training)
+    with open_run(config, writer=fabric.global_rank == 0) as run, Path(os.devnull).open("w") as nowhere:
+        Loop(experiment, fabric, run, Console(file=nowhere, force_terminal=True)).fit()
 
 
 if __name__ == "__main__":
