@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from data_tools.lists import Listing, label_names, read_classes, read_list
-from data_tools.sources import SPLIT_NAMES, Imported, count_images, draw_val, find_clips, is_clip, write_import
+from data_tools.sources import SPLIT_NAMES, Imported, count_images, find_clips, is_clip, with_val, write_import
 from hoi_train.data.manifest_tasks import task_name_fault
 from hoi_train.data.problems import Problems
 from hoi_train.records import SPLITS, ClassList, Split, Task, UserError
@@ -79,7 +79,8 @@ def import_folder(
         tasks = [Task(task, ClassList(tuple(names)), "single")]
     except ValueError as error:
         raise UserError(f"{folder}: {error}; got {names}") from None
-    clips, drawn = _with_val(_grouped(search.clips, group) if group else search.clips, val_fraction, seed)
+    clips = _grouped(search.clips, group) if group else search.clips
+    clips, drawn = with_val(clips, lambda clip: (clip.path, clip.label), val_fraction, seed)
     rows = [_row(folder, clip, task) for clip in clips]
     notes = [f"passed over: {count} × {what}" for what, count in search.passed_over.most_common()]
     if drawn:
@@ -116,22 +117,6 @@ def _grouped(clips: Sequence[Found], pattern: re.Pattern[str]) -> list[Found]:
             f"{without[0]!r}; every clip needs a group, or none of them"
         )
     return named
-
-
-def _with_val(clips: Sequence[Found], fraction: float, seed: int) -> tuple[list[Found], int]:
-    """Draw val from train if there is none, whole groups or clips of each class; a name's place depends on it alone."""
-    if any(clip.split == "val" for clip in clips):
-        return list(clips), 0
-    units: defaultdict[str, set[str]] = defaultdict(set)
-    for clip in clips:
-        if clip.split == "train":
-            units[clip.label if clip.group is None else ""].add(clip.group or clip.path)
-    drawn = draw_val(units, fraction, seed)
-    moved = [
-        replace(clip, split="val") if clip.split == "train" and (clip.group or clip.path) in drawn else clip
-        for clip in clips
-    ]
-    return moved, sum(clip.split == "val" for clip in moved)
 
 
 def _in_lists(folder: Path, lists: Mapping[Split, Path], classes: Path | None) -> tuple[Search, list[str]]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import Field, dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import pyarrow as pa
 
@@ -104,16 +104,54 @@ def inside(base: Path, path: str) -> str | None:
     return parts.as_posix()
 
 
-def draw_val(by_class: Mapping[str, Collection[str]], fraction: float, seed: int) -> set[str]:
-    """Draw a fraction of the names of each class, rounded, but never all of them.
+class Divided(Protocol):
+    """A clip as annotated."""
 
-    A name's place in the draw depends on nothing but itself and the seed.
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
+
+    @property
+    def split(self) -> Split: ...  # noqa: D102
+    @property
+    def group(self) -> str | None: ...  # noqa: D102
+
+
+AnyClip = TypeVar("AnyClip", bound=Divided)
+
+
+def with_val(
+    clips: Sequence[AnyClip], name_and_class: Callable[[AnyClip], tuple[str, str]], fraction: float, seed: int
+) -> tuple[list[AnyClip], int]:
+    """Draw val from train if there is none: a fraction of the groups, and of the clips without one of each class.
+
+    The number is rounded, and at least one stays. A name's place in the draw depends on itself and the seed alone.
+
+    Args:
+        clips: of any annotation.
+        name_and_class: of a clip; clips of the class ``""`` are drawn together with the groups.
+        fraction: 0..1.
+        seed: of the draw.
+
+    Returns:
+        The clips in the same order, and how many were drawn.
     """
+    if any(clip.split == "val" for clip in clips):
+        return list(clips), 0
+    units: defaultdict[str, set[str]] = defaultdict(set)
+    for clip in clips:
+        if clip.split == "train":
+            name, label = name_and_class(clip)
+            units["" if clip.group else label].add(clip.group or name)
     drawn: set[str] = set()
-    for names in by_class.values():
+    for names in units.values():
         ordered = sorted(names, key=lambda name: seed_of(seed, "val", name))
         drawn.update(ordered[: min(int(fraction * len(ordered) + 0.5), len(ordered) - 1)])
-    return drawn
+    moved = [
+        replace(clip, split="val")
+        if clip.split == "train" and (clip.group or name_and_class(clip)[0]) in drawn
+        else clip
+        for clip in clips
+    ]
+    return moved, sum(clip.split == "val" for clip in moved)
 
 
 def is_plain(name: str) -> bool:

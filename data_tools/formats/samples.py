@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,12 +13,12 @@ from data_tools.sources import (
     VIDEO_SUFFIXES,
     Imported,
     count_images,
-    draw_val,
     find_clips,
     inside,
     is_clip,
     is_plain,
     is_video,
+    with_val,
     write_import,
 )
 from hoi_train.data.manifest_tasks import check_tasks
@@ -115,7 +116,7 @@ def write_samples(
     if not samples:
         raise UserError(f"there is nothing to write: {'; '.join(said) or 'no clips are annotated'}")
     tasks = _tasks(classes)
-    samples, drawn = _with_val(samples, tasks[0], options)
+    samples, drawn = with_val(samples, partial(_name_and_class, tasks[0]), options.val_fraction, options.seed)
     if drawn:
         said.append(f"no val was given: {drawn} of train were drawn for val (--val-fraction {options.val_fraction:g})")
     elif options.val_fraction and not any(sample.split == "val" for sample in samples):
@@ -175,24 +176,9 @@ def _tasks(classes: Mapping[str, tuple[Sequence[str], LabelKind]]) -> list[Task]
     return tasks
 
 
-def _with_val(samples: Sequence[Sample], task: Task, options: Options) -> tuple[list[Sample], int]:
-    """Draw val from train if there is none: whole groups, or where there are none clips of each class."""
-    if any(sample.split == "val" for sample in samples):
-        return list(samples), 0
-    units: defaultdict[str, set[str]] = defaultdict(set)
-    for sample in samples:
-        if sample.split == "train":
-            label = sample.labels[task.name]
-            whole = sample.group is not None or not isinstance(label, str)
-            units["" if whole else str(label)].add(sample.group or sample.clip_id)
-    drawn = draw_val(units, options.val_fraction, options.seed)
-    moved = [
-        replace(sample, split="val")
-        if sample.split == "train" and (sample.group or sample.clip_id) in drawn
-        else sample
-        for sample in samples
-    ]
-    return moved, sum(sample.split == "val" for sample in moved)
+def _name_and_class(task: Task, sample: Sample) -> tuple[str, str]:
+    label = sample.labels[task.name]
+    return sample.clip_id, label if isinstance(label, str) else ""
 
 
 def _columns(sample: Sample) -> dict[str, Any]:
