@@ -16,7 +16,7 @@ from hoi_train.data.samplers import EpochSampler, Item, evaluation_batches
 from hoi_train.data.workers import WorkerLost, Workers
 from hoi_train.records import ClipError, UserError
 
-ATTEMPTS = 3  # passes in a row that may end without a batch where no clip is to blame
+ATTEMPTS = 3  # times in a row that a process is lost at the same clip, or before any batch, until the run ends
 HINT = "hoi-data verify lists such clips, and data.bad_clips: quarantine leaves them out"
 
 _log = logging.getLogger(__name__)
@@ -26,7 +26,7 @@ class ClipLoader:
     """Give the batches of one split to one rank, for training and for evaluation.
 
     Batches are equal to the bit whatever the number of workers and the prefetch. Workers live for one pass. Where one
-    dies or hangs, all are replaced and the batch is made again; a clip that takes its worker down twice is an error.
+    dies or hangs, all are replaced and the batch is made again; three times in a row at the same clip is an error.
     A script that makes a loader with workers needs the usual ``if __name__ == "__main__":``.
 
     Args:
@@ -98,8 +98,9 @@ class ClipLoader:
                     if isinstance(found, ClipError):
                         raise ClipError(f"{found}; {HINT}")
                     yield found
+                    for clip in (None, *(item.clip for item in items[done])):
+                        losses.pop(clip, None)
                     done += 1
-                    losses[None] = 0
                     started = time.perf_counter()
             except WorkerLost as lost:
                 self._waited += time.perf_counter() - started
@@ -117,6 +118,6 @@ class ClipLoader:
             _log.warning("data workers: %s; they are started again", lost.why)
             return
         clip = self.dataset.clip_at(lost.clip)
-        if times == 2:
-            raise clip_error(clip, f"{lost.why}, twice; {HINT}")
+        if times == ATTEMPTS:
+            raise clip_error(clip, f"{lost.why}, {times} times in a row; {HINT}")
         _log.warning("clip %r: %s: %s; its batch is made again", clip.clip_id, clip.path, lost.why)
