@@ -39,7 +39,7 @@ class Settings:
     """
 
     short_side: int = 256
-    quality: int = 80
+    quality: int = 70
     shard_clips: int = 64
 
     def to_json(self) -> dict[str, Any]:

@@ -116,7 +116,7 @@ left out."""
     text = "of the frames; smaller ones keep their size (%(default)s)"
     parser.add_argument("--short-side", type=int, default=256, metavar="PX", help=text)
     text = "of the JPEG, 1 to 100; DIR/cache.json has the PSNR (%(default)s)"
-    parser.add_argument("--quality", type=int, default=80, metavar="N", help=text)
+    parser.add_argument("--quality", type=int, default=70, metavar="N", help=text)
     parser.add_argument("--shard-clips", type=int, default=64, metavar="N", help="clips in a shard (%(default)s)")
     add_workers(parser)
     add_timeout(parser, 1800.0, "source file with all its clips")

