@@ -83,6 +83,8 @@ def split_manifest(
     if quarantine is not None:
         bad = read_quarantine(quarantine, manifest)
         manifest, _ = leave_out(manifest, bad, quarantine)
+        if not len(manifest):
+            raise UserError(f"{quarantine} lists every clip of {path}; nothing is left to divide")
         notes.append(f"{len(bad):,} clips that {quarantine} lists were left out")
     units = units_of(manifest, group_by)
     _check_enough(units, fractions, group_by, manifest)
