@@ -111,7 +111,7 @@ def test_clips_in_quarantine_are_left_out(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="whose clips are not those of"):
         split_manifest(tmp_path / "out" / path.name, tmp_path / "again", quarantine=listed)
     listed.write_text(quarantine_json(old, dict.fromkeys(old.clip_ids, "unreadable")))
-    with pytest.raises(UserError, match="lists every clip of .*nothing is left to divide"):
+    with pytest.raises(UserError, match=r"lists every clip of .*nothing is left to divide"):
         split_manifest(path, tmp_path / "again", quarantine=listed)
     assert not (tmp_path / "again").exists()
 
