@@ -91,7 +91,7 @@ def test_what_another_tool_packed_is_read_too(tmp_path: Path, shard: Path) -> No
     with zipfile.ZipFile(shard) as old, zipfile.ZipFile(tmp_path / "other.zip", "w") as new:
         for entry in old.infolist():
             info = zipfile.ZipInfo(entry.filename)
-            info.extra = struct.pack("<HH4s", 0x7075, 4, b"more")  # makes the local header longer
+            info.extra = struct.pack("<HH4s", 0xCAFE, 4, b"more")  # makes the local header longer
             with new.open(info, "w", force_zip64=True) as target:
                 target.write(old.read(entry))
     assert numbers(in_shard(tmp_path / "other.zip"), [0, 7, 19]) == [0, 7, 19]

@@ -79,7 +79,7 @@ def test_what_the_decoder_refuses_is_refused_and_nothing_else(tmp_path: Path) ->
         ('["é", nul]', "record 2 (byte 7): not JSON: Expecting value"),
         ("[1]x", "record 1 (byte 3): the file goes on with 'x' after the closing ']'"),
         ('["a', "record 1 (byte 1): not JSON: Unterminated string starting at"),
-        ('[{"a": 1,}]', "record 1 (byte 9): not JSON: Expecting property name enclosed in double quotes"),
+        ('[{"a": 1,b}]', "record 1 (byte 9): not JSON: Expecting property name enclosed in double quotes"),
         ("[" * 100_000, "record 1 (byte 1): not JSON: nested too deeply"),
         (f"[1{'0' * 5000}]", "record 1 (byte 1): not JSON: Exceeds the limit"),
         (f'[1, "{"x" * 30_000}"]', "record 2 (byte 4): no end of the record within 10000 characters"),
