@@ -117,7 +117,7 @@ def test_the_schema_can_be_printed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "seconds"), [(["--help"], 1.0), (["train", "--help"], 1.0), (["config", "check", str(DEMO)], 3.0)]
+    ("arguments", "seconds"), [(["--help"], 1.0), (["train", "--help"], 1.0), (["config", "check", str(DEMO)], 5.0)]
 )
 def test_answers_come_at_once(arguments: list[str], seconds: float) -> None:
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
