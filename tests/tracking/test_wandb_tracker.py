@@ -138,7 +138,7 @@ def test_an_offline_run_holds_everything(tmp_path: Path, caplog: pytest.LogCaptu
     assert weights["data"] == [[0, "take", 0.5], [0, "put", 1.0], [0, "cut", 2.0]]
     assert run.table(noun_weights, "weights/noun")["data"] == [[0, "cup", 1.0]]
     assert (test["test/verb/top1"], run.summary["test/verb/top1"], run.summary["train/loss"]) == (0.7, 0.7, 1.25)
-    assert run.of("exit") == [{"exit_code": 0}]
+    assert [end["exit_code"] for end in run.of("exit")] == [0]
     assert f"wandb: offline; upload with: wandb sync {run.folder}" in caplog.text
     assert [record.levelname for record in caplog.records] == ["INFO"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["wandb"]
@@ -344,7 +344,7 @@ def test_ctrl_c_and_termination_leave_the_run_to_the_training(tmp_path: Path) ->
     mirrored.close()
     (run,) = offline_runs(tmp_path)
     assert [row["step"] for row in run.history] == [5, 10]
-    assert run.of("exit") == [{"exit_code": 0}]
+    assert [end["exit_code"] for end in run.of("exit")] == [0]
 
 
 def test_wandb_s_service_dying_is_survived(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
