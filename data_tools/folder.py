@@ -113,7 +113,7 @@ def _grouped(clips: Sequence[Found], pattern: re.Pattern[str]) -> list[Found]:
     without = sorted({clip.path for clip in clips} - {clip.path for clip in named if clip.group})
     if without:
         raise UserError(
-            f"--group {pattern.pattern!r} finds nothing in the paths of {len(without)} of {len(clips)} clips, such as "
+            f"--group '{pattern.pattern}' finds nothing in the paths of {len(without)} of {len(clips)} clips, such as "
             f"{without[0]!r}; every clip needs a group, or none of them"
         )
     return named

@@ -85,7 +85,7 @@ def split_manifest(
         manifest, _ = leave_out(manifest, bad, quarantine)
         if not len(manifest):
             raise UserError(f"{quarantine} lists every clip of {path}; nothing is left to divide")
-        notes.append(f"{len(bad):,} clips that {quarantine} lists were left out")
+        notes.append(f"left out, listed in {quarantine}: {len(bad):,} of {len(bad) + len(manifest):,} clips")
     units = units_of(manifest, group_by)
     _check_enough(units, fractions, group_by, manifest)
     wanted = Wanted(np.array([share for _, share in fractions]), min_per_class or 1, min_per_class is not None)

@@ -75,7 +75,7 @@ def test_groups_from_names_stay_whole_when_val_is_drawn(tmp_path: Path, capsys: 
     touch(root, "b/other.mp4")
     assert main([*command, r"P\d+"]) == 2
     said = capsys.readouterr().err
-    assert r"--group 'P\\d+' finds nothing in the paths of 1 of 61 clips, such as 'b/other.mp4'" in said
+    assert r"--group 'P\d+' finds nothing in the paths of 1 of 61 clips, such as 'b/other.mp4'" in said
     with pytest.raises(SystemExit):
         main([*command, "("])
     assert "'(' is not a regular expression: missing )" in capsys.readouterr().err

@@ -107,7 +107,7 @@ def test_clips_in_quarantine_are_left_out(tmp_path: Path) -> None:
     report, manifest = divided(path, tmp_path / "out", quarantine=listed)
     assert set(manifest.clip_ids) == set(old.clip_ids) - set(bad)
     assert sum(size.clips for size in report.sizes) == len(old) - 5
-    assert report.notes[0] == f"5 clips that {listed} lists were left out"
+    assert report.notes[0] == f"left out, listed in {listed}: 5 of {len(old)} clips"
     with pytest.raises(UserError, match="whose clips are not those of"):
         split_manifest(tmp_path / "out" / path.name, tmp_path / "again", quarantine=listed)
     listed.write_text(quarantine_json(old, dict.fromkeys(old.clip_ids, "unreadable")))
