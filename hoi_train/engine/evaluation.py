@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import torch
 import torch.distributed as dist
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from hoi_train.batches import ClipBatch
@@ -19,6 +19,9 @@ from hoi_train.metrics.gather import gather
 from hoi_train.metrics.groups import Groups
 from hoi_train.metrics.thresholds import DEFAULT
 from hoi_train.records import EpochStats, Split, Task, TaskStats, UserError
+
+if TYPE_CHECKING:  # at run time it takes seconds, which checking a configuration need not wait for
+    from lightning_fabric import Fabric
 
 Measure = Callable[[Tensor, Tensor], dict[str, float]]
 
