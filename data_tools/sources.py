@@ -145,13 +145,9 @@ def with_val(
     for names in units.values():
         ordered = sorted(names, key=lambda name: seed_of(seed, "val", name))
         drawn.update(ordered[: min(int(fraction * len(ordered) + 0.5), len(ordered) - 1)])
-    moved = [
-        replace(clip, split="val")
-        if clip.split == "train" and (clip.group or name_and_class(clip)[0]) in drawn
-        else clip
-        for clip in clips
-    ]
-    return moved, sum(clip.split == "val" for clip in moved)
+    chosen = [clip.split == "train" and (clip.group or name_and_class(clip)[0]) in drawn for clip in clips]
+    moved = [replace(clip, split="val") if is_val else clip for clip, is_val in zip(clips, chosen, strict=True)]
+    return moved, sum(chosen)
 
 
 def is_plain(name: str) -> bool:

@@ -16,7 +16,7 @@ from hoi_train.data.samplers import EpochSampler, Item, evaluation_batches
 from hoi_train.data.workers import WorkerLost, Workers
 from hoi_train.records import ClipError, UserError
 
-ATTEMPTS = 3  # times in a row that a process is lost at the same clip, or before any batch, until the run ends
+ATTEMPTS = 3  # a process lost this often in a row, at the same clip or before any batch, ends the run
 HINT = "hoi-data verify lists such clips, and data.bad_clips: quarantine leaves them out"
 
 _log = logging.getLogger(__name__)
