@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import ClassVar
 
 import torch
@@ -12,7 +13,7 @@ from hoi_train.losses.weights import ClassWeighting, Place
 from hoi_train.records import ClassCounts, LabelKind, TaskStats
 
 
-class Loss(nn.Module):
+class Loss(nn.Module, ABC):
     """Map logits and targets to per-sample losses.
 
     A subclass takes ``class_counts`` first; its keyword-only arguments are its hyper-parameters, and from them
@@ -59,9 +60,9 @@ class Loss(nn.Module):
         with torch.autocast(logits.device.type, enabled=False):
             return self.per_sample(logits, target)
 
+    @abstractmethod
     def per_sample(self, logits: Tensor, target: Tensor) -> Tensor:
         """Compute the paper's formula on float32 or float64 logits; the one method every loss writes."""
-        raise NotImplementedError
 
     def reduce(self, losses: Tensor, target: Tensor) -> Tensor:
         """Return the scalar to minimise: the mean over samples unless the paper says otherwise.

@@ -10,6 +10,7 @@ from torch import Tensor
 from hoi_train.losses.base import Loss
 from hoi_train.losses.focal import focal_term
 from hoi_train.losses.logit_adjustment import as_float32_pair, from_float32_pair, logit_shift
+from hoi_train.losses.weights import ClassWeighting
 from hoi_train.records import ClassCounts
 
 
@@ -43,6 +44,7 @@ class DistributionBalanced(Loss):
         kappa: >= 0, strength of the shift.
         gamma: >= 0, of the focal factor.
         scale: > 0, factor on everything; the code's is 2 with its focal factor.
+        weights: weight of each class, on top of ``v``, for example deferred ones; all 1 if not given.
 
     >>> import torch
     >>> loss = DistributionBalanced(ClassCounts.multi([60, 20], num_samples=100))
@@ -67,8 +69,9 @@ class DistributionBalanced(Loss):
         kappa: Annotated[float, Ge(0)] = 0.05,
         gamma: Annotated[float, Ge(0)] = 2.0,
         scale: Annotated[float, Gt(0)] = 2.0,
+        weights: ClassWeighting | None = None,
     ) -> None:
-        super().__init__(class_counts)
+        super().__init__(class_counts, weights)
         self.alpha, self.beta, self.mu = alpha, beta, mu
         self.neg_scale, self.gamma, self.scale = neg_scale, gamma, scale
         self.register_buffer("inverse_counts", as_float32_pair(1 / class_counts.tensor().clamp(min=1)))
@@ -80,7 +83,7 @@ class DistributionBalanced(Loss):
         positive = focal_term(shifted, self.gamma)
         negative = focal_term(-self.neg_scale * shifted, self.gamma) / self.neg_scale
         terms = target * positive + (1 - target) * negative
-        return self.scale * (self.rebalance(target) * terms).mean(1)
+        return self.scale * self.weigh(self.rebalance(target) * terms, target).mean(1)
 
     def rebalance(self, target: Tensor) -> Tensor:
         """Return the weight ``v`` of each term, ``[N, C]``, of a floating target ``[N, C]``."""

@@ -5,6 +5,7 @@ The last epoch of the run trains nothing: it sets the classifier and is validate
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal, cast
 
@@ -24,7 +25,7 @@ SWEEP = tuple(step / 10 for step in range(21))
 """The values of tau that the authors try."""
 
 
-class Adjusted(Fit):
+class Adjusted(Fit, ABC):
     """Train plainly until the last epoch, which only adjusts the classifier.
 
     Args:
@@ -55,9 +56,9 @@ class Adjusted(Fit):
             return self.draw(self.context.sampling, epoch, 0, self.last)
         return torch.empty(0, dtype=torch.int64)
 
+    @abstractmethod
     def adjust(self, model: Recognizer, features: Callable[[Split], Features]) -> None:
         """Set the classifier."""
-        raise NotImplementedError
 
 
 class TauNorm(Adjusted):

@@ -6,6 +6,7 @@ Source: Kang et al., "Decoupling Representation and Classifier for Long-Tailed R
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from typing import Annotated, Literal
 
@@ -21,7 +22,7 @@ from hoi_train.records import Split, nearest
 Rule = Literal["class_balanced", "square_root", "instance"]
 
 
-class TwoStages(Fit):
+class TwoStages(Fit, ABC):
     """Train in two stages, the second with other parameters and with clips drawn by a rule of its own.
 
     Args:
@@ -76,9 +77,9 @@ class TwoStages(Fit):
             return self.draw(self.context.sampling, epoch, 0, self.second)
         return self.draw(self.sampling, epoch, self.second, self.context.epochs)
 
+    @abstractmethod
     def trained(self, stage: int, model: Recognizer) -> Iterable[nn.Parameter]:
         """Return the parameters that train in a stage."""
-        raise NotImplementedError
 
 
 class CRT(TwoStages):

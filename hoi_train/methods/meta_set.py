@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Annotated, Literal
 
@@ -74,7 +75,7 @@ class MetaSet:
         return self.loader.training(epoch, batch, drawn)
 
 
-class MetaWeighted(Fit):
+class MetaWeighted(Fit, ABC):
     """Weigh each clip of a batch by what a meta batch says of it: ``loss = sum_i w_i l_i`` over all ranks.
 
     A subclass says what ``w`` is. The meta loss is the mean of the run's own losses, class weights included, over the
@@ -112,9 +113,9 @@ class MetaWeighted(Fit):
         weights = self.weights(batch, step.place(next(self.meta)), step)
         return self.context.world_size * step.objective(model(**batch.inputs), batch.targets, weights)
 
+    @abstractmethod
     def weights(self, batch: ClipBatch, meta: ClipBatch, step: Step) -> Tensor:
         """Return this rank's weights, floating ``[N]`` without a graph."""
-        raise NotImplementedError
 
 
 def balanced_rows(labels: Tensor, per_class: int, seed: int) -> Tensor:
