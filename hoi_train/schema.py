@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import inspect
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields, is_dataclass
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, create_model
@@ -51,7 +52,10 @@ def build(config: Component, table: Mapping[str, Callable[..., Any]], *arguments
 
 def explain(error: ValidationError, schema: type[BaseModel]) -> list[str]:
     """Return one sentence for each problem: the key, what came, what is allowed, the nearest name."""
-    return [_sentence(problem, schema) for problem in error.errors(include_url=False)]
+    found: dict[tuple[Any, ...], list[Any]] = {}  # a value that fits no member of a union has a problem for each
+    for problem in error.errors(include_url=False):
+        found.setdefault(tuple(_walk(schema, problem["loc"])[1]), []).append(problem)
+    return [_sentence(problems, schema) for problems in found.values()]
 
 
 def _expanded(value: Any) -> Any:
@@ -91,49 +95,74 @@ def _summary(constructor: Callable[..., Any]) -> str:
     return (inspect.getdoc(constructor) or "").partition("\n")[0]
 
 
-def _sentence(problem: Any, schema: type[BaseModel]) -> str:
-    path, kind = tuple(problem["loc"]), problem["type"]
-    owner, keys = _owner(schema, path[:-1])
-    key = ".".join(str(part) for part in (*keys, *path[-1:]))
-    if kind == "extra_forbidden":
-        allowed = list(owner.model_fields) if owner else []
-        return f"{key}: unknown key; allowed here: {', '.join(allowed)}{nearest(str(path[-1]), allowed)}"
-    if kind == "missing":
+def _sentence(problems: Sequence[Any], schema: type[BaseModel]) -> str:
+    problem = problems[0]
+    owner, keys = _walk(schema, problem["loc"])
+    key, kind, given = ".".join(map(str, keys)), problem["type"], problem["input"]
+    if kind in ("extra_forbidden", "unexpected_keyword_argument"):
+        allowed = list(_members(owner)) if owner else []
+        return f"{key}: unknown key; allowed here: {', '.join(allowed)}{nearest(str(keys[-1]), allowed)}"
+    if kind in ("missing", "missing_argument"):
         return f"{key}: missing, it must be given"
     if kind in ("union_tag_invalid", "union_tag_not_found"):
-        _, keys = _owner(schema, path)
-        key = ".".join(str(part) for part in keys)
-        given = problem.get("ctx", {}).get("tag")
-        allowed = [name.strip().strip("'") for name in problem.get("ctx", {}).get("expected_tags", "").split(",")]
-        if given is None:
-            return f"{key}: needs a name, got {problem['input']!r}"
-        return f"{key}: unknown name {given!r}; allowed: {', '.join(allowed)}{nearest(str(given), allowed)}"
-    if kind == "literal_error":
-        expected = problem["ctx"]["expected"]
-        allowed = [name.strip().strip("'") for name in expected.replace(" or ", ",").split(",")]
-        return f"{key}: {problem['input']!r} is not one of {expected}{nearest(str(problem['input']), allowed)}"
-    message = problem["msg"].removeprefix("Value error, ").removeprefix("Input ")
-    return f"{key}: {message}, got {problem['input']!r}" if key else message
+        tag = problem.get("ctx", {}).get("tag")
+        allowed = _listed(problem.get("ctx", {}).get("expected_tags", ""))
+        if tag is None:
+            return f"{key}: needs a name, got {given!r}"
+        return f"{key}: unknown name {tag!r}; allowed: {', '.join(allowed)}{nearest(str(tag), allowed)}"
+    words = [each["ctx"]["expected"] for each in problems if each["type"] == "literal_error"]
+    hint = nearest(str(given), [name for expected in words for name in _listed(expected)])
+    if len(words) == len(problems):
+        return f"{key}: {given!r} is not one of {', '.join(words)}{hint}"
+    messages = (each["msg"] for each in problems if each["type"] != "literal_error")
+    wanted = [message.removeprefix("Value error, ").removeprefix("Input ") for message in messages]
+    return f"{key}: {', or '.join([*wanted, *words])}, got {given!r}{hint}" if key else wanted[0]
 
 
-def _owner(schema: Any, path: tuple[Any, ...]) -> tuple[type[BaseModel] | None, list[Any]]:
-    """Follow an error's location to the model it lies in; leave out the union tags the user never wrote."""
+def _listed(expected: str) -> list[str]:
+    """Return the names that pydantic lists."""
+    return [name.strip().strip("'") for name in expected.replace(" or ", ",").split(",")]
+
+
+def _walk(schema: Any, path: Sequence[Any]) -> tuple[type | None, list[Any]]:
+    """Follow an error's location; return what the last key lies in, and the keys without what the user never wrote."""
     keys: list[Any] = []
+    owner: type | None = None
     current: Any = schema
     for part in path:
         candidates = _models(current)
         tagged = [model for model in candidates if _tag(model) == part]
         if tagged and len(candidates) > 1:
             current = tagged[0]
-            continue
-        keys.append(part)
-        current = next((m.model_fields[part] for m in candidates if part in m.model_fields), _value_type(current))
-    models = _models(current)
-    return (models[0] if len(models) == 1 else None), keys
+        elif not candidates and _is_choice(current):
+            current = None  # the member of the union that was tried
+        else:
+            keys.append(part)
+            owner = candidates[0] if len(candidates) == 1 else None
+            fitting = (members[part] for members in map(_members, candidates) if part in members)
+            current = next(fitting, _value_type(current))
+    return owner, keys
 
 
-def _tag(model: type[BaseModel]) -> Any:
-    field = model.model_fields.get("name")
+def _members(model: type) -> dict[str, Any]:
+    """Return the types of the keys of a section, by name."""
+    if is_dataclass(model):
+        hints = get_type_hints(model, include_extras=True)
+        return {each.name: hints[each.name] for each in fields(model)}
+    return dict(model.model_fields) if issubclass(model, BaseModel) else {}
+
+
+def _is_choice(annotation: Any) -> bool:
+    """Return whether a value may be of several types, none of them a section."""
+    annotation = annotation.annotation if isinstance(annotation, FieldInfo) else annotation
+    if get_origin(annotation) is Annotated:
+        return _is_choice(get_args(annotation)[0])
+    union = get_origin(annotation) in (Union, types.UnionType)
+    return union and sum(argument is not type(None) for argument in get_args(annotation)) > 1
+
+
+def _tag(model: type) -> Any:
+    field = model.model_fields.get("name") if issubclass(model, BaseModel) else None
     return field.default if field is not None else None
 
 
@@ -146,10 +175,11 @@ def _value_type(annotation: Any) -> Any:
     return arguments[-1] if arguments else None
 
 
-def _models(annotation: Any) -> list[type[BaseModel]]:
+def _models(annotation: Any) -> list[type]:
     annotation = annotation.annotation if isinstance(annotation, FieldInfo) else annotation
     if get_origin(annotation) is Annotated:
         return _models(get_args(annotation)[0])
     if get_origin(annotation) in (Union, types.UnionType):
         return [model for argument in get_args(annotation) for model in _models(argument)]
-    return [annotation] if inspect.isclass(annotation) and issubclass(annotation, BaseModel) else []
+    is_section = inspect.isclass(annotation) and (issubclass(annotation, BaseModel) or is_dataclass(annotation))
+    return [annotation] if is_section else []

@@ -99,6 +99,21 @@ def test_positional_parameters_are_not_configurable() -> None:
             {"loss": {"name": "rich", "gamma": -1}},
             "loss.gamma: should be greater than or equal to 0, got -1",
         ),
+        ({"loss": {"name": "rich", "tau": "x"}}, "loss.tau: should be a valid number, or 'dynamic', got 'x'"),
+        (
+            {"loss": {"name": "rich", "tau": "dynamical"}},
+            "loss.tau: should be a valid number, or 'dynamic', got 'dynamical'; did you mean 'dynamic'?",
+        ),
+        ({"loss": {"name": "rich", "steps": [1, "2"]}}, "loss.steps.1: should be a valid integer, got '2'"),
+        (
+            {"loss": {"name": "rich", "weights": {"scheme": "inverse", "bta": 0.5}}},
+            "loss.weights.bta: unknown key; allowed here: scheme, beta; did you mean 'beta'?",
+        ),
+        ({"loss": {"name": "rich", "weights": {}}}, "loss.weights.scheme: missing, it must be given"),
+        (
+            {"loss": {"name": "rich", "weights": {"scheme": "effective", "beta": 1}}},
+            "loss.weights.beta: should be less than 1, got 1",
+        ),
         ({"loss": {"name": "rich", "gamma": True}}, "loss.gamma: should be a valid number, got True"),
         ({"loss": {"gamma": 1}}, "loss: needs a name, got {'gamma': 1}"),
         ({"loss": "plain", "count": "3"}, "count: should be a valid integer, got '3'"),
