@@ -25,10 +25,16 @@ class Mixture:
     partners: Tensor
     share: float
 
-    def blend(self, function: Callable[[Mapping[str, Tensor]], Tensor], targets: Mapping[str, Tensor]) -> Tensor:
-        """Return the mixture of what a function of the targets gives for the clips' own and for their partners'."""
+    def blend(self, function: Callable[[Mapping[str, Tensor], float], Tensor], targets: Mapping[str, Tensor]) -> Tensor:
+        """Return the mixture of what a function gives for the clips' own targets and for their partners'.
+
+        Args:
+            function: of targets by task and of their share in the mixture.
+            targets: of the clips, by task.
+        """
         theirs = {task: target[self.partners] for task, target in targets.items()}
-        return self.share * function(targets) + (1 - self.share) * function(theirs)
+        other = 1 - self.share
+        return self.share * function(targets, self.share) + other * function(theirs, other)
 
 
 @dataclass  # Fabric, which passes it on to the model, does not take a frozen one

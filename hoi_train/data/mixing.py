@@ -3,7 +3,10 @@
 A batch is mixed with itself in another order. The loss of a mixed clip is the mixture of the losses that both targets
 give: ``share L(z, y_a) + (1 - share) L(z, y_b)``. For cross-entropy and BCE that equals the loss of mixed labels, and
 it needs nothing from a loss that knows hard labels only, which torchvision's ``MixUp`` and ``CutMix`` rule out: they
-take class ids and give mixed labels. A loss that learns from batches learns from both targets.
+take class ids and give mixed labels. A loss that learns from batches learns from both targets, from each by its share.
+
+The share, and the box of CutMix, is one a batch as in the papers, the batch of all ranks: it comes from ``joint``, a
+generator in the same state on all of them. Which clips are mixed each rank draws for itself.
 """
 
 from __future__ import annotations
@@ -11,9 +14,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Annotated
 
+import numpy as np
 import torch
 from annotated_types import Gt
-from torch import Tensor
 
 from hoi_train.batches import ClipBatch, Mixture
 
@@ -21,7 +24,7 @@ from hoi_train.batches import ClipBatch, Mixture
 class NoMixing:
     """Leave every clip as it is."""
 
-    def __call__(self, batch: ClipBatch) -> ClipBatch:
+    def __call__(self, batch: ClipBatch, joint: np.random.Generator) -> ClipBatch:
         """Return the batch."""
         return batch
 
@@ -38,9 +41,9 @@ class Mixup:
     def __init__(self, *, alpha: Annotated[float, Gt(0)] = 0.2) -> None:
         self.alpha = alpha
 
-    def __call__(self, batch: ClipBatch) -> ClipBatch:
-        """Return the mixed batch; draws from torch's global generator."""
-        share, partners = _draw(self.alpha, len(batch))
+    def __call__(self, batch: ClipBatch, joint: np.random.Generator) -> ClipBatch:
+        """Return the mixed batch; draws partners from torch's global generator."""
+        share, partners = joint.beta(self.alpha, self.alpha), torch.randperm(len(batch))
         mixed = torch.lerp(batch.video[partners].float(), batch.video.float(), share)
         video = mixed.round_().to(torch.uint8)
         return replace(batch, video=video, mixture=Mixture(partners.to(video.device), share))
@@ -59,26 +62,20 @@ class CutMix:
     def __init__(self, *, alpha: Annotated[float, Gt(0)] = 1.0) -> None:
         self.alpha = alpha
 
-    def __call__(self, batch: ClipBatch) -> ClipBatch:
-        """Return the mixed batch; draws from torch's global generator."""
-        share, partners = _draw(self.alpha, len(batch))
+    def __call__(self, batch: ClipBatch, joint: np.random.Generator) -> ClipBatch:
+        """Return the mixed batch; draws partners from torch's global generator."""
+        share, partners = joint.beta(self.alpha, self.alpha), torch.randperm(len(batch))
         height, width = batch.video.shape[-2:]
-        rows, columns = (_span(size, (1 - share) ** 0.5) for size in (height, width))
+        rows, columns = (_span(size, (1 - share) ** 0.5, joint) for size in (height, width))
         video = batch.video.clone()
         video[..., rows, columns] = batch.video[partners][..., rows, columns]
         pasted = (rows.stop - rows.start) * (columns.stop - columns.start) / (height * width)
         return replace(batch, video=video, mixture=Mixture(partners.to(video.device), 1 - pasted))
 
 
-def _draw(alpha: float, size: int) -> tuple[float, Tensor]:
-    # Beta(alpha, alpha) from torch's own generator, which the loop seeds for every step and rank.
-    share = torch.distributions.Beta(torch.tensor(alpha), torch.tensor(alpha)).sample()
-    return float(share), torch.randperm(size)
-
-
-def _span(size: int, part: float) -> slice:
+def _span(size: int, part: float, joint: np.random.Generator) -> slice:
     """Return a stretch of ``part`` of ``size`` around a random centre, cut at both ends."""
-    centre, half = int(torch.randint(size, ())), int(size * part) / 2
+    centre, half = int(joint.integers(size)), int(size * part) / 2
     return slice(max(int(centre - half), 0), min(int(centre + half), size))
 
 

@@ -26,6 +26,7 @@ from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from lightning_fabric import Fabric
@@ -195,8 +196,9 @@ class Loop:
         torch.manual_seed(seed_of(self.experiment.config.seed, "step", self.cursor.step, self.fabric.global_rank))
         total = 0.0
         self._window.clear()
+        joint = np.random.default_rng(seed_of(self.experiment.config.seed, "mixing", self.cursor.step))
         for number, batch in enumerate(batches, start=1):
-            placed = self.experiment.mixing(self._place(batch))
+            placed = self.experiment.mixing(self._place(batch), joint)
             with self.fabric.no_backward_sync(self.model, enabled=number < size):
                 loss = self.experiment.method.training_loss(self.model, placed, self._step(placed, lr))
                 self.fabric.backward(loss / size)
@@ -221,19 +223,19 @@ class Loop:
     def _step(self, batch: ClipBatch, lr: float) -> Step:
         """Return what a method may use for a batch; whether its clips are sound is kept, for the message if not."""
 
-        def mixed(function: Callable[[Targets], Tensor], targets: Targets) -> Tensor:
-            return function(targets) if batch.mixture is None else batch.mixture.blend(function, targets)
+        def mixed(function: Callable[[Targets, float], Tensor], targets: Targets) -> Tensor:
+            return function(targets, 1.0) if batch.mixture is None else batch.mixture.blend(function, targets)
 
         def objective(logits: Targets, targets: Targets, weights: Tensor | None = None) -> Tensor:
-            def of(these: Targets) -> Tensor:
-                loss, sound = self.objective(logits, these, weights)
+            def of(these: Targets, share: float) -> Tensor:
+                loss, sound = self.objective(logits, these, weights, share)
                 self._window.append((batch.row_ids, sound))
                 return loss  # type: ignore[no-any-return]
 
             return mixed(of, targets)
 
         def losses(logits: Targets, targets: Targets) -> Tensor:
-            return mixed(lambda these: self.objective.samples(logits, these), targets)
+            return mixed(lambda these, _share: self.objective.samples(logits, these), targets)
 
         return Step(objective, losses, self.objective.samples, self.network, lr, self._place, self.fabric.autocast)
 

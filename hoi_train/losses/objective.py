@@ -31,7 +31,11 @@ class Objective(nn.Module):
         return loss
 
     def forward(
-        self, logits: Mapping[str, Tensor], targets: Mapping[str, Tensor], weights: Tensor | None = None
+        self,
+        logits: Mapping[str, Tensor],
+        targets: Mapping[str, Tensor],
+        weights: Tensor | None = None,
+        share: float = 1.0,
     ) -> tuple[Tensor, Tensor]:
         """Return the total and whether each sample is sound.
 
@@ -40,12 +44,19 @@ class Objective(nn.Module):
             targets: int64 ``[N]`` or floating ``[N, C]`` for each task.
             weights: floating ``[N]``; with them the total is ``sum_i w_i sum_k weight_k loss_ki`` and nothing is
                 reduced.
+            share: 0..1, the same on all ranks; how far losses that learn from batches move towards what this one
+                teaches: the share of the targets in clips that were mixed.
 
         Returns:
             The scalar total, which is nan if any logit or loss is not finite, whatever the loss makes of it (a
             sigmoid loss maps an infinite logit to 0, which would hide it); bool ``[N]``, true where all is finite.
         """
+        before = {name: buffer.clone() for name, buffer in self._learnt()} if share < 1 else {}
         losses = self._losses(logits, targets)
+        for name, buffer in self._learnt():
+            # What has not changed is left alone: the backward pass may need it, and would see that it was written to.
+            if name in before and not torch.equal(buffer, before[name]):
+                buffer.copy_(before[name].lerp(buffer, share))
         sound = torch.stack([losses[task].isfinite() & logits[task].isfinite().all(dim=1) for task in losses]).all(0)
         if weights is not None:
             total = (weights * self._sum(losses)).sum()
@@ -67,6 +78,10 @@ class Objective(nn.Module):
 
     def _losses(self, logits: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {task: self.loss(task)(values, targets[task]) for task, values in logits.items()}
+
+    def _learnt(self) -> list[tuple[str, Tensor]]:
+        """Return the state that batches move, by name; counts of samples (integers) know no shares."""
+        return [(name, buffer) for name, buffer in self.named_buffers() if buffer.is_floating_point()]
 
     def _sum(self, losses: Mapping[str, Tensor]) -> Tensor:
         return torch.stack([self.weights[task] * each for task, each in losses.items()]).sum(0)

@@ -50,6 +50,8 @@ class OLTR(TwoStages):
         ValueError: no task is single-label, or ``epochs`` or ``task`` do not fit the run.
     """
 
+    keeps_logits = False
+
     def __init__(
         self,
         context: Context,
@@ -96,7 +98,7 @@ class OLTR(TwoStages):
         if not features:
             return loss
 
-        def of(targets: Mapping[str, Tensor]) -> Tensor:
+        def of(targets: Mapping[str, Tensor], _share: float) -> Tensor:
             terms = [
                 centroid_loss(
                     found,
@@ -110,7 +112,7 @@ class OLTR(TwoStages):
             ]
             return torch.stack(terms).sum()
 
-        return loss + (of(batch.targets) if batch.mixture is None else batch.mixture.blend(of, batch.targets))
+        return loss + (of(batch.targets, 1.0) if batch.mixture is None else batch.mixture.blend(of, batch.targets))
 
     @staticmethod
     def _head(model: Recognizer, task: str) -> MetaEmbedding:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, one_hot
 
-from hoi_train.batches import ClipBatch
+from hoi_train.batches import ClipBatch, Mixture
 from hoi_train.data.mixing import MIXING, CutMix, Mixup
 
 
@@ -18,9 +21,13 @@ def batch(size: int = 6) -> ClipBatch:
     return ClipBatch(video, targets, torch.arange(size), tuple(map(str, range(size))))
 
 
+def joint(seed: int = 0) -> np.random.Generator:
+    return np.random.default_rng(seed)
+
+
 def test_mixup_adds_pixels_by_the_share() -> None:
     torch.manual_seed(1)
-    mixed = Mixup(alpha=1.0)(batch())
+    mixed = Mixup(alpha=1.0)(batch(), joint())
     assert mixed.mixture is not None
     share, own = mixed.mixture.share, 40.0 * torch.arange(6)
     expected = share * own + (1 - share) * own[mixed.mixture.partners]
@@ -32,7 +39,7 @@ def test_mixup_adds_pixels_by_the_share() -> None:
 @pytest.mark.parametrize("seed", range(20))
 def test_cutmix_pastes_one_box_and_counts_its_area(seed: int) -> None:
     torch.manual_seed(seed)
-    mixed = CutMix()(batch())
+    mixed = CutMix()(batch(), joint(seed))
     assert mixed.mixture is not None
     for i, partner in enumerate(mixed.mixture.partners.tolist()):
         if partner != i:
@@ -41,33 +48,55 @@ def test_cutmix_pastes_one_box_and_counts_its_area(seed: int) -> None:
             assert set(mixed.video[i].unique().tolist()) <= {40 * i, 40 * partner}
 
 
+@pytest.mark.parametrize("mixing", [Mixup(), CutMix()])
+def test_all_ranks_mix_other_clips_by_the_same_share(mixing: Mixup | CutMix) -> None:
+    torch.manual_seed(0)
+    first, second = mixing(batch(30), joint()).mixture, mixing(batch(30), joint()).mixture
+    assert first is not None
+    assert second is not None
+    assert first.share == second.share
+    assert not torch.equal(first.partners, second.partners)
+
+
+def test_a_blend_tells_each_target_s_share() -> None:
+    mixture = Mixture(torch.tensor([1, 0]), 0.75)
+    told = []
+
+    def function(targets: Mapping[str, Tensor], share: float) -> Tensor:
+        told.append((targets["verb"].tolist(), share))
+        return targets["verb"].float()
+
+    assert mixture.blend(function, {"verb": torch.tensor([0, 8])}).tolist() == [2, 6]
+    assert told == [([0, 8], 0.75), ([8, 0], 0.25)]
+
+
 def test_the_original_batch_is_left_alone() -> None:
     original = batch()
     before = original.video.clone()
     for mixing in (Mixup(), CutMix()):
-        mixing(original)
+        mixing(original, joint())
         assert torch.equal(original.video, before)
-    assert MIXING["none"]()(original) is original
+    assert MIXING["none"]()(original, joint()) is original
 
 
 def test_the_loss_of_a_mixture_is_that_of_mixed_labels() -> None:
     torch.manual_seed(2)
-    mixed = Mixup(alpha=1.0)(batch())
+    mixed = Mixup(alpha=1.0)(batch(), joint())
     assert mixed.mixture is not None
     logits, share = torch.randn(6, 6), mixed.mixture.share
     soft = share * mixed.targets["noun"] + (1 - share) * mixed.targets["noun"][mixed.mixture.partners]
 
-    def multi(targets: dict[str, Tensor]) -> Tensor:
+    def multi(targets: Mapping[str, Tensor], share: float) -> Tensor:
         return binary_cross_entropy_with_logits(logits, targets["noun"])
 
-    def single(targets: dict[str, Tensor]) -> Tensor:
+    def single(targets: Mapping[str, Tensor], share: float) -> Tensor:
         return cross_entropy(logits, targets["verb"])
 
     torch.testing.assert_close(
-        mixed.mixture.blend(multi, mixed.targets),  # type: ignore[arg-type]
+        mixed.mixture.blend(multi, mixed.targets),
         binary_cross_entropy_with_logits(logits, soft),
     )
     torch.testing.assert_close(
-        mixed.mixture.blend(single, mixed.targets),  # type: ignore[arg-type]
+        mixed.mixture.blend(single, mixed.targets),
         cross_entropy(logits, soft),
     )

@@ -13,6 +13,7 @@ from torch.multiprocessing.spawn import spawn
 from torch.nn.functional import one_hot
 
 from hoi_train.losses import LOSSES, Loss
+from hoi_train.losses.objective import Objective
 from hoi_train.losses.weights import ClassWeighting
 from hoi_train.records import ClassCounts, LabelKind
 from tests.losses.loss_cases import COUNTS, KINDS, SINGLE, batch, gradient, training
@@ -36,6 +37,23 @@ def test_training_changes_the_state_and_evaluation_does_not(name: str, kind: Lab
     assert any(not torch.equal(learnt[key], fresh[key]) for key in fresh)
     loss.eval()(*batch(kind, seed=1))
     torch.testing.assert_close(state(loss), learnt, rtol=0, atol=0)
+
+
+@every_stateful_loss
+@pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
+def test_a_share_of_a_batch_teaches_that_share(name: str, kind: LabelKind, share: float) -> None:
+    objective = Objective({"verb": LOSSES[name](COUNTS[kind], weights=ClassWeighting("inverse"))})
+    objective({"verb": batch(kind, seed=1)[0]}, {"verb": batch(kind, seed=1)[1]})
+    whole = copy.deepcopy(objective)
+    before = copy.deepcopy(objective.state_dict())
+    logits, target = batch(kind)
+    logits.requires_grad_()
+    loss, _ = objective({"verb": logits}, {"verb": target}, share=share)
+    loss.backward()
+    assert torch.equal(loss, whole({"verb": logits}, {"verb": target})[0])
+    for key, after in whole.state_dict().items():
+        shared = share * after + (1 - share) * before[key] if after.is_floating_point() else after
+        torch.testing.assert_close(objective.state_dict()[key], shared)
 
 
 @every_stateful_loss

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, cast
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -218,12 +219,12 @@ def test_mixed_precision_looks_ahead_in_it_and_multiplies_in_float32(name: str) 
 def test_mixed_clips_are_weighed_by_the_mixture_of_their_losses() -> None:
     net, of = network(), objective("cross_entropy", "single")
     torch.manual_seed(2)
-    batch = Mixup(alpha=1.0)(clips("train", ROWS, "single"))
+    batch = Mixup(alpha=1.0)(clips("train", ROWS, "single"), np.random.default_rng(0))
     mixture = batch.mixture
     assert mixture is not None
 
     def losses(logits: Any, targets: Any) -> Tensor:
-        return mixture.blend(lambda these: of.samples(logits, these), targets)
+        return mixture.blend(lambda these, _share: of.samples(logits, these), targets)
 
     now = trained(net)
     direction = {name: torch.ones_like(value) for name, value in now.items()}
