@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -33,6 +33,12 @@ def nearest(name: str, allowed: Sequence[str]) -> str:
     """Return a hint such as ``; did you mean 'take'?``, or an empty string when nothing is close."""
     close = difflib.get_close_matches(name, allowed, n=1)
     return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def unknown_task(name: str, known: Iterable[str]) -> str:
+    """Return what to say of an option ``task`` that names none of the run's tasks."""
+    tasks = list(known)
+    return f"task: no task {name!r}; this run has {', '.join(tasks)}{nearest(name, tasks)}"
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
     python scripts/compare_losses.py --task verb --seeds 0 1 2 --jobs 2
     python scripts/compare_losses.py --task noun --seeds 0 1 2 --jobs 2
-    python scripts/compare_losses.py --task verb --only cross_entropy ldam_drw
+    python scripts/compare_losses.py --task verb --only cross_entropy DRW "ldam, DRW"
 
 Needs the demo set (``hoi-data demo --out data/demo --clips 660``). All runs are ``configs/demo/ce.yaml`` or
 ``configs/demo/noun_bce.yaml`` with the overrides below, or the method's own configuration, and nothing tuned. Each
@@ -104,7 +104,7 @@ def main() -> int:
     variants = VARIANTS[arguments.task]
     unknown = sorted(set(arguments.only or ()) - set(variants))
     if unknown:
-        parser.error(f"--only: unknown {', '.join(unknown)}; there are {', '.join(variants)}")
+        parser.error(f"--only: unknown {', '.join(map(repr, unknown))}; there are {', '.join(map(repr, variants))}")
     names = arguments.only or list(variants)
     failed = [] if arguments.table else _train(arguments.task, names, arguments.seeds, arguments.runs, arguments.jobs)
     print(table(arguments.task, names, arguments.seeds, arguments.runs))

@@ -190,6 +190,7 @@ def compose(
     with _refusals_of("tasks"):
         losses = {name: make_loss(config, name, by_split[name]) for name in tasks}
         groups = {name: make_groups(config, task, by_split[name]) for name, task in tasks.items()}
+    _check_losses(config, losses, method)
     first = next(iter(tasks.values()))
     experiment = Experiment(
         config=config,
@@ -294,6 +295,31 @@ def _sound_clips(config: RunConfig) -> tuple[Manifest, LeftOut | None]:
     if bad:
         raise ConfigError(refusal(data.quarantine, bad))
     return manifest, None
+
+
+def _check_losses(config: RunConfig, losses: Mapping[str, Loss], method: Fit) -> None:
+    """Refuse heads and methods whose logits a loss is not made for, and weights that would never be used."""
+    problems = []
+    for task, loss in losses.items():
+        name, head = config.loss_of(task).name, config.tasks[task].head
+        for key, wanted in loss.head.items():
+            given = getattr(head, key, None)
+            if given != wanted:
+                where = "head" if key == "name" else f"head.{key}"
+                problems.append(f"tasks.{task}.{where}: loss {name!r} needs {wanted!r}, got {given!r}")
+                break
+        if loss.head and not method.keeps_logits:
+            problems.append(
+                f"method: {config.method.name!r} changes the head's logits, and tasks.{task}.loss {name!r} is made for "
+                f"those of the head {loss.head['name']!r} as they are; take another loss or method"
+            )
+        if loss.from_epoch >= config.training.epochs:
+            problems.append(
+                f"tasks.{task}.loss: weights from epoch {loss.from_epoch} on (counted from 0) would never be used: "
+                f"training.epochs is {config.training.epochs}"
+            )
+    if problems:
+        raise ConfigError("\n".join(problems))
 
 
 def _check_validation(experiment: Experiment) -> None:

@@ -24,8 +24,8 @@ class ASL(Loss):
 
     **The reduction is a SUM over the batch, not a mean.** The authors' code sums over samples and classes and trains
     with Adam, which does not mind a factor. Next to a mean over N x C the gradient is N x C times as large: with SGD,
-    or with clipped gradients, set the learning rate anew or choose ``reduction: mean``. Each of several processes
-    sums over its part of the batch, and the parts are averaged.
+    or with clipped gradients, set the learning rate anew or choose ``reduction: mean``. Several processes sum
+    over their joint batch.
 
     Differences of the released code:
 

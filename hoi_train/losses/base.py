@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -32,7 +33,7 @@ class Loss(nn.Module, ABC):
     """
 
     labels: ClassVar[frozenset[LabelKind]]
-    head: ClassVar[str | None] = None  # the one head whose logits the formula is made for, if there is only one
+    head: ClassVar[Mapping[str, Any]] = {}  # what the configuration of a head must say whose logits the formula takes
     weights: Tensor | None
 
     def __init__(self, class_counts: ClassCounts, weights: ClassWeighting | None = None) -> None:

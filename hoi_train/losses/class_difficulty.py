@@ -112,7 +112,7 @@ class CDBCrossEntropy(DifficultyBalanced, CrossEntropy):
     Args:
         class_counts: of the training split, single-label; only their number C is used.
         tau: exponent >= 0, or ``dynamic``. The paper tries 0.5, 1, 1.5, 2, 5 and 7; 0 is cross-entropy.
-        tau_formula: how a dynamic tau is found; see ``dynamic_tau``.
+        tau_formula: how a dynamic tau is found, see ``dynamic_tau``; a tau that is a number has no use for it.
         momentum: 0 <= m < 1; 0 is the paper, 0.8 averages over about five validations.
         smoothing: s >= 0 clips of mean recall added to each class; 0 is the paper. With it a perfect class keeps some
             weight as long as another is not.
@@ -161,7 +161,7 @@ class CDBBCE(DifficultyBalanced, Focal):
         difficulty: ``recall``, the paper's, which is 0 for a rare class long before it is ranked badly and 1 for a
             class that is always predicted; or ``ap``, which needs no threshold.
         tau: exponent >= 0, or ``dynamic``; 0 is binary cross-entropy.
-        tau_formula: how a dynamic tau is found; see ``dynamic_tau``.
+        tau_formula: how a dynamic tau is found, see ``dynamic_tau``; a tau that is a number has no use for it.
         momentum: 0 <= m < 1; see ``CDBCrossEntropy``.
         smoothing: s >= 0 clips of mean score added to each class.
         from_epoch: before this epoch, from 0, all weights are 1.
@@ -202,7 +202,7 @@ def dynamic_tau(score: Tensor, formula: TauFormula) -> float:
 
     With ``sigmoid(x) = 1 / (1 + exp(-x))``, the largest score ``A_max`` and the smallest ``A_min``:
 
-    - ``paper``: ``2 sigmoid(A_max / (A_min + 0.0001) - 1)``, from about 1 (even) to 2.
+    - ``paper``: ``2 sigmoid(A_max / (A_min + 0.0001) - 1)``, from about 1 (even) to 2; 0.54 where all are 0.
     - ``released_cifar``: ``sigmoid(A_max / (A_min + 0.01))``, at most 1: what the CIFAR-LT and EGTEA codes run.
     - ``released_imagenet``: the paper's with 0.01, as in the ImageNet-LT code.
 

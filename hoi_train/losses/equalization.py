@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
 import torch
-from annotated_types import Ge, Le
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from hoi_train.losses.base import Loss
 from hoi_train.losses.cross_entropy import CrossEntropy
+from hoi_train.losses.focal import UnitInterval
 from hoi_train.losses.sigmoid import multi_hot, over_classes
 from hoi_train.losses.weights import ClassWeighting
 from hoi_train.records import ClassCounts
 
 Draw = Literal["none", "batch", "element"]
-UnitInterval = Annotated[float, Ge(0), Le(1)]
 
 
 class EQL(Loss):
@@ -40,7 +39,8 @@ class EQL(Loss):
         class_counts: of the training split.
         threshold: lambda in 0..1; a class below this share of the training samples is rare. The CDB code has 0.03
             for 19 classes, the paper 0.00177 for 1230; it must be chosen for every data set.
-        gamma: probability in 0..1 that the negatives of rare classes are dropped, if drawn; 0.95 in the CDB code.
+        gamma: probability in 0..1 that the negatives of rare classes are dropped; 0.95 in the CDB code. Of no use
+            where nothing is drawn.
         draw: ``none``, ``batch`` or ``element``; if not given, by the kind of labels.
         weights: weight of each class: of rows by their true class (single-label) or of columns (multi-label).
 

@@ -65,9 +65,8 @@ class EQLv2(Loss):
     Source: Tan et al., CVPR 2021, and the authors' ``mmdet/models/losses/eqlv2.py``.
 
     Before the first step all factors are 1, as there; here so are those of any class without a gradient so far. The
-    official detector has one more column, objectness, with factor 1; here every column is a class. Its ratio is lost
-    on a restart, here it is a buffer. The sum over classes is the paper's; multi-label tasks have the mean, as with
-    all losses here. In evaluation nothing is added.
+    official detector has one more column, objectness, with factor 1; here every column is a class. The sum over
+    classes is the paper's; multi-label tasks have the mean, as with all losses here. In evaluation nothing is added.
 
     Args:
         class_counts: of the training split; only their number C is used.

@@ -54,7 +54,7 @@ class Focal(Loss):
         class_counts: ClassCounts,
         *,
         gamma: Annotated[float, Ge(0)] = 2.0,
-        alpha: UnitInterval | list[UnitInterval] | None = None,
+        alpha: UnitInterval | tuple[UnitInterval, ...] | None = None,
         weights: ClassWeighting | None = None,
         detach_modulator: bool = False,
     ) -> None:
@@ -68,13 +68,11 @@ class Focal(Loss):
         if self.kind == "single":
             terms = focal_term(true_class_margin(logits, target), self.gamma, self.detach_modulator)
             return self.weigh(terms, target)
-        terms = sigmoid_focal(logits, target, self.gamma, self.detach_modulator)
-        if self.alpha is not None:
-            positive, negative = self.alpha.to(logits.dtype)
-            terms = terms * (target * positive + (1 - target) * negative)
+        shares = None if self.alpha is None else self.alpha.to(logits.dtype)
+        terms = sigmoid_focal(logits, target, self.gamma, self.detach_modulator, shares)
         return self.weigh(terms, target).mean(1)
 
-    def _shares(self, alpha: float | list[float]) -> Tensor:
+    def _shares(self, alpha: float | tuple[float, ...]) -> Tensor:
         """Return ``[2, C]``: the factor of each class's positives and of its negatives."""
         if self.kind == "single":
             raise ValueError("alpha weighs positives against negatives, for multi-label tasks; use weights instead")
@@ -95,10 +93,17 @@ def focal_term(margin: Tensor, gamma: float, detach_modulator: bool = False) -> 
     return -(modulator.detach() if detach_modulator else modulator) * logsigmoid(margin)
 
 
-def sigmoid_focal(logits: Tensor, labels: Tensor, gamma: float, detach_modulator: bool = False) -> Tensor:
-    """Return the focal term of each class on its own, ``[N, C]``; labels between 0 and 1 mix the two terms."""
+def sigmoid_focal(
+    logits: Tensor, labels: Tensor, gamma: float, detach_modulator: bool = False, shares: Tensor | None = None
+) -> Tensor:
+    """Return the focal term of each class on its own, ``[N, C]``; labels between 0 and 1 mix the two terms.
+
+    ``shares``, ``[2, C]``, are factors of the positives and of the negatives.
+    """
     positive = focal_term(logits, gamma, detach_modulator)
     negative = focal_term(-logits, gamma, detach_modulator)
+    if shares is not None:
+        positive, negative = positive * shares[0], negative * shares[1]
     return labels * positive + (1 - labels) * negative
 
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar
 
 import torch
 from annotated_types import Ge, Gt
 from torch import Tensor
 
 from hoi_train.losses.cross_entropy import CrossEntropy, Reduction
-from hoi_train.losses.logit_adjustment import as_float32_pair, from_float32_pair
+from hoi_train.losses.float32_pairs import as_float32_pair, from_float32_pair
 from hoi_train.losses.weights import ClassWeighting
 from hoi_train.records import ClassCounts
 
@@ -39,7 +40,7 @@ class LDAM(CrossEntropy):
     tensor([0.6931, 0.6931])
     """
 
-    head = "cosine"
+    head: ClassVar[Mapping[str, Any]] = {"name": "cosine", "scale": 1.0}
     margins: Tensor
 
     def __init__(

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import torch
 from annotated_types import Ge
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid
 
 from hoi_train.losses.base import Loss
+from hoi_train.losses.float32_pairs import as_float32_pair, from_float32_pair
 from hoi_train.losses.focal import true_class_margin
 from hoi_train.losses.weights import ClassWeighting
 from hoi_train.records import ClassCounts
@@ -101,18 +101,3 @@ def logit_shift(class_counts: ClassCounts, tau: float) -> Tensor:
         return ((positives / max(class_counts.num_samples, 1)) ** tau + 1e-12).log()
     negatives = (class_counts.num_samples - class_counts.tensor()).clamp(min=1)
     return tau * (positives / negatives).log()
-
-
-def as_float32_pair(values: Tensor) -> Tensor:
-    """Split float64 ``[C]`` into float32 ``[2, C]`` whose sum keeps 48 bits.
-
-    A buffer may not be float64 (Apple's MPS), and a shift of 8 rounded to float32 is 5e-7 away, which as an exponent
-    is the seventh digit of every score.
-    """
-    high = values.float()
-    return torch.stack([high, (values - high.double()).float()])
-
-
-def from_float32_pair(pair: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return the values ``[C]`` that ``as_float32_pair`` split, in a type of at least float32."""
-    return pair.to(dtype).sum(0)

@@ -10,6 +10,7 @@ from typing import Annotated, ClassVar, Literal
 
 import torch
 from annotated_types import Ge, Lt
+from pydantic import Strict
 from torch import Tensor
 
 from hoi_train.records import ClassCounts
@@ -44,7 +45,8 @@ class ClassWeighting:
         normalise: ``sum_to_classes`` or ``none``.
         place: what a weight multiplies. ``row``: all of a sample, by its true class (single-label, the only place
             there) or by the mean over its classes, 1 for a sample without (multi-label). ``column``: a class's own
-            terms (multi-label, the default there). ``positives``: of those only where the label holds.
+            terms (multi-label, the default there). ``positives``: of those only where the label holds (labels
+            between 0 and 1: by as much as they hold).
         from_epoch: deferred re-weighting (DRW; Cao et al., NeurIPS 2019, Algorithm 1): before this epoch, from 0,
             every weight is 1. The authors' CIFAR code has 160 of 200 with ``effective``, beta 0.9999.
 
@@ -60,12 +62,12 @@ class ClassWeighting:
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}  # an unknown key in a configuration
 
     scheme: Scheme
-    beta: Annotated[float, Ge(0), Lt(1)] | None = None
-    values: tuple[Annotated[float, Ge(0)], ...] | None = None
-    count_floor: Annotated[int, Ge(1)] = 1
+    beta: Annotated[float, Strict(), Ge(0), Lt(1)] | None = None
+    values: tuple[Annotated[float, Strict(), Ge(0)], ...] | None = None
+    count_floor: Annotated[int, Strict(), Ge(1)] = 1
     normalise: Normalisation = "sum_to_classes"
     place: Place | None = None
-    from_epoch: Annotated[int, Ge(0)] = 0
+    from_epoch: Annotated[int, Strict(), Ge(0)] = 0
 
     def __post_init__(self) -> None:
         for name, user in (("beta", "effective"), ("values", "given")):

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from hoi_train.data.class_sampling import SAMPLING, Instance
 from hoi_train.methods.fit import Context, Features, Fit
 from hoi_train.models.recognizer import Recognizer
-from hoi_train.records import Split, nearest
+from hoi_train.records import Split, unknown_task
 
 Rule = Literal["class_balanced", "square_root", "instance"]
 
@@ -52,8 +52,7 @@ class TwoStages(Fit, ABC):
                 f"epochs = {epochs} for the second stage leave none of training.epochs = {context.epochs} for the first"
             )
         if task is not None and task not in context.tasks:
-            known = list(context.tasks)
-            raise ValueError(f"task: no task {task!r}; this run has {', '.join(known)}{nearest(task, known)}")
+            raise ValueError(unknown_task(task, context.tasks))
         self.second = context.epochs - epochs
         self.sampling = Instance() if sampling == "instance" else SAMPLING[sampling](task=task or context.sampling.task)
         self.frozen_statistics = frozen_statistics
@@ -145,6 +144,8 @@ class LWS(TwoStages):
         task: whose classes it balances; that of ``data.sampling`` or else the run's first if not given.
         frozen_statistics: freeze the backbone's batch norms too.
     """
+
+    keeps_logits = False
 
     def adapt(self, model: Recognizer) -> None:
         """Give every head its scales."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from torch import Tensor, nn
 
@@ -117,6 +117,8 @@ class Fit:
     epochs and a search for the best checkpoint of its own. All state that changes the next step must be in
     ``state_dict``.
     """
+
+    keeps_logits: ClassVar[bool] = True  # whether the losses see, in all of training, what the configured heads give
 
     def __init__(self, context: Context) -> None:
         self.context = context

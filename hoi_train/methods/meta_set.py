@@ -15,7 +15,7 @@ from hoi_train.batches import ClipBatch
 from hoi_train.data.class_sampling import draw_by_class
 from hoi_train.engine.randomness import generator, seed_of
 from hoi_train.methods.fit import Context, Fit, Step
-from hoi_train.records import nearest
+from hoi_train.records import unknown_task
 
 MetaSplit = Literal["val", "train"]
 Clips = Annotated[int, Ge(1)]
@@ -51,7 +51,7 @@ class MetaSet:
         names = list(context.tasks)
         self.task = names[0] if task is None else task
         if self.task not in names:
-            raise ValueError(f"task: no task {task!r}; this run has {', '.join(names)}{nearest(self.task, names)}")
+            raise ValueError(unknown_task(self.task, names))
         if split not in context.labels:
             raise ValueError(f"split: the manifest has no clips in the split {split!r}; use split: train")
         held = _multi_hot(context, self.task, split)

@@ -72,6 +72,19 @@ NUM_CLASSES = 100
 OBJECT = Task("object", ClassList(tuple(f"class_{i:02}" for i in range(NUM_CLASSES))), "single")
 IMBALANCES = (200, 100, 50, 20, 10)
 META_METHODS = ("l2rw", "mwn")
+# What a pickle with wrong bytes raises, before torch refuses what came out of it.
+DAMAGED = (
+    OSError,
+    EOFError,
+    pickle.UnpicklingError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    OverflowError,
+    MemoryError,
+    RuntimeError,
+)
 
 
 @dataclass(frozen=True)
@@ -165,7 +178,7 @@ def read_objects(folder: Path, part: str) -> Objects:
         content = _PlainUnpickler(io.BytesIO(path.read_bytes()), encoding="bytes").load()
         pixels, labels = torch.from_numpy(content[b"data"]), torch.tensor(content[b"fine_labels"])
         return Objects(pixels.view(len(labels), 3, 32, 32), labels)
-    except (OSError, pickle.UnpicklingError, EOFError, KeyError, TypeError, RuntimeError) as error:
+    except DAMAGED as error:
         raise UserError(f"{path}: not a file of cifar-100-python: {type(error).__name__}: {error}") from None
 
 
@@ -225,7 +238,7 @@ def make_config(out: Path, name: str, row: Row, imbalance: int, epochs: int | No
     head = _PRIOR if preset.bias_prior and row.head == "linear" else row.head
     loss: dict[str, Any] = {"name": row.loss} if isinstance(row.loss, str) else dict(row.loss)
     if "weights" in loss:
-        loss["weights"] = {**loss["weights"], "from_epoch": round(0.8 * total)}
+        loss["weights"] = {**loss["weights"], "from_epoch": int(0.8 * total)}
     return image_config(
         {
             "name": f"{row.name}-imbalance{imbalance}",

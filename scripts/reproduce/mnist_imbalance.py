@@ -31,6 +31,7 @@ import argparse
 import gzip
 import struct
 import sys
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
@@ -113,7 +114,7 @@ def read_digits(folder: Path, part: str) -> Digits:
 def _read_idx(path: Path, rank: int) -> Tensor:
     try:
         content = gzip.decompress(path.read_bytes())
-    except OSError as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"{path}: cannot be read: {error}") from None
     header = 4 + 4 * rank
     shape = struct.unpack_from(f">{rank}I", content, 4) if len(content) >= header else ()

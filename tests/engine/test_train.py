@@ -156,7 +156,22 @@ def test_a_second_process_is_refused(manifest: Path, tmp_path: Path) -> None:
     [
         ({"tasks": {"verbs": {}}}, "tasks.verbs: {manifest} has no such task; it has verb, noun; did you mean 'verb'?"),
         ({"loss": "bce"}, "tasks.verb.loss: BCE is for multi-label tasks, this task is single-label"),
-        ({"loss": "ldam"}, "tasks.verb.head: loss 'ldam' needs the head 'cosine', got 'linear'"),
+        ({"loss": "ldam"}, "tasks.verb.head: loss 'ldam' needs 'cosine', got 'linear'"),
+        (
+            {"loss": "ldam", "tasks": {"verb": {"head": {"name": "cosine", "scale": 16.0}}}},
+            "tasks.verb.head.scale: loss 'ldam' needs 1.0, got 16.0",
+        ),
+        *(
+            (
+                {"loss": "ldam", "tasks": {"verb": {"head": "cosine"}}, "method": {"name": name, "epochs": 1}},
+                f"method: '{name}' changes the head's logits, and tasks.verb.loss 'ldam' is made for those of the head",
+            )
+            for name in ("oltr", "lws")
+        ),
+        (
+            {"loss": {"name": "cdb_ce", "from_epoch": 3}},
+            "tasks.verb.loss: weights from epoch 3 on (counted from 0) would never be used: training.epochs is 3",
+        ),
         (
             {"data": {"sampling": {"name": "class_balanced", "task": "verbs"}}},
             "data.sampling.task: no task 'verbs'; this run has verb; did you mean 'verb'?",

@@ -76,8 +76,14 @@ def test_focal_is_the_paper_s_formula_where_that_can_be_computed(gamma: float) -
     torch.testing.assert_close(Focal(MULTI, gamma=gamma, alpha=0.25)(logits, target), terms.mean(1))
 
 
+def test_labels_between_0_and_1_mix_the_terms_with_their_alpha() -> None:
+    loss, logits = Focal(MULTI, alpha=0.3), batch("multi")[0]
+    held, missing = (loss(logits, torch.full_like(logits, label)) for label in (1.0, 0.0))
+    torch.testing.assert_close(loss(logits, torch.full_like(logits, 0.25)), 0.25 * held + 0.75 * missing)
+
+
 def test_one_alpha_is_the_same_alpha_for_every_class() -> None:
-    assert_same(Focal(MULTI, alpha=0.3), Focal(MULTI, alpha=[0.3] * 4), "multi")
+    assert_same(Focal(MULTI, alpha=0.3), Focal(MULTI, alpha=(0.3,) * 4), "multi")
 
 
 def test_a_detached_modulator_changes_the_gradient_and_not_the_value() -> None:

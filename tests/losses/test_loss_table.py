@@ -17,6 +17,7 @@ from hoi_train.losses.equalization import EQL, EQLSoftmax
 from hoi_train.losses.seesaw import Seesaw
 from hoi_train.losses.weights import ClassWeighting
 from hoi_train.records import ClassCounts, LabelKind
+from hoi_train.schema import build, component
 from tests.losses.loss_cases import ACROSS_SAMPLES, COUNTS, KINDS, batch, gradient, make, validation
 
 every_loss = pytest.mark.parametrize(("name", "kind"), KINDS)
@@ -217,6 +218,7 @@ def test_hyper_parameters_are_typed_documented_and_have_defaults(name: str) -> N
         ("focal", "gamma", -0.1),
         ("focal", "alpha", 1.1),
         ("focal", "alpha", [0.5, -0.1]),
+        ("focal", "alpha", "0.5"),
         ("cb_focal", "gamma", -1.0),
         ("cb_focal", "beta", 1.0),
         ("cb_focal", "count_floor", 0),
@@ -228,6 +230,11 @@ def test_hyper_parameters_are_typed_documented_and_have_defaults(name: str) -> N
         ("cross_entropy", "reduction", "sum"),
         ("cross_entropy", "weights", {"scheme": "inverse", "power": 2}),
         ("bce", "weights", {"scheme": "effective", "beta": 1.0}),
+        ("bce", "weights", {"scheme": "effective", "beta": "0.9"}),
+        ("bce", "weights", {"scheme": "effective", "beta": False}),
+        ("bce", "weights", {"scheme": "inverse", "count_floor": True}),
+        ("bce", "weights", {"scheme": "inverse", "from_epoch": 2.0}),
+        ("bce", "weights", {"scheme": "given", "values": ["1", 2, 1, 1]}),
         ("ghm", "bins", 0),
         ("ghm", "momentum", 1.0),
         ("ghm", "formula", "mmdet"),
@@ -262,9 +269,24 @@ def test_hyper_parameters_are_typed_documented_and_have_defaults(name: str) -> N
     ],
 )
 def test_hyper_parameters_out_of_range_are_refused(name: str, key: str, value: object) -> None:
-    hint = get_type_hints(LOSSES[name].__init__, include_extras=True)[key]
     with pytest.raises(ValidationError):
-        TypeAdapter(hint).validate_python(value)
+        TypeAdapter(component(LOSSES)).validate_python({"name": name, key: value})
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "value"),
+    [
+        ("focal", "alpha", [0.1, 0.2, 0.3, 0.4]),
+        ("focal", "alpha", 0.25),
+        ("bce", "weights", {"scheme": "given", "values": [1, 2, 0.5, 0.5]}),
+        ("asl", "weights", {"scheme": "effective", "beta": 0.9, "place": "positives", "from_epoch": 2}),
+        ("cdb_bce", "tau", 2),
+    ],
+)
+def test_hyper_parameters_reach_the_loss_from_a_configuration(name: str, key: str, value: object) -> None:
+    config = TypeAdapter(component(LOSSES)).validate_python({"name": name, key: value})
+    logits, target = batch("multi")
+    assert build(config, LOSSES, COUNTS["multi"])(logits, target).isfinite().all()
 
 
 @pytest.mark.parametrize(("name", "kind"), [("cross_entropy", "single"), ("bce", "multi"), ("focal", "multi")])

@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import json
 import pickle
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -129,6 +131,17 @@ def test_milestones_and_drw_are_scaled() -> None:
 class _Evil:
     def __reduce__(self) -> Any:
         return print, ("run",)
+
+
+@pytest.mark.parametrize("seed", range(200))
+def test_a_damaged_file_is_named(seed: int, tmp_path: Path) -> None:
+    content = {b"data": np.zeros((2, 3072), np.uint8), b"fine_labels": [0, 1], b"filenames": [b"a", b"b"]}
+    damaged, draw = bytearray(pickle.dumps(content)), np.random.default_rng(seed)
+    damaged[int(draw.integers(40))] = int(draw.integers(256))
+    damaged[int(draw.integers(len(damaged) - 80, len(damaged)))] = int(draw.integers(256))
+    (tmp_path / "train").write_bytes(damaged)
+    with suppress(UserError):  # a byte of a pixel, or the same byte again, is no damage that shows
+        read_objects(tmp_path, "train")
 
 
 def test_a_pickle_that_would_run_code_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

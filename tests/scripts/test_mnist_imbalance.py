@@ -150,3 +150,9 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
     write_idx(tmp_path / "t10k-labels-idx1-ubyte.gz", torch.zeros(3, 3).byte().numpy())
     with pytest.raises(UserError, match=r"t10k-labels.*not an idx file of 1 dimensions"):
         mnist_imbalance.read_digits(tmp_path, "t10k")
+    images = tmp_path / "t10k-images-idx3-ubyte.gz"
+    whole = images.read_bytes()
+    for damaged in (whole[:-12], whole[:30] + b"damaged" + whole[37:], b""):
+        images.write_bytes(damaged)
+        with pytest.raises(UserError, match=r"t10k-images.*(cannot be read|not an idx file)"):
+            mnist_imbalance.read_digits(tmp_path, "t10k")
