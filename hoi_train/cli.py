@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
-OVERRIDE = re.compile(r"^(--)?[A-Za-z_][\w.]*=")
+OVERRIDE = re.compile(r"^(--)?[A-Za-z_][\w.-]*=")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -23,7 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     overrides = [a for a in given if OVERRIDE.match(a)] if given[:1] in (["train"], ["config"]) else []
     parsed = parser.parse_args([a for a in given if a not in overrides])
-    parsed.overrides = overrides
+    parsed.overrides = overrides + getattr(parsed, "override", [])  # what is not key=value is refused by name
     logging.basicConfig(format="%(message)s")
     logging.getLogger("hoi_train").setLevel(logging.INFO)
     try:
@@ -89,7 +89,7 @@ def _parser() -> argparse.ArgumentParser:
     compare = commands.add_parser("compare", help="compare runs in a table and a plot")
     compare.add_argument("runs", type=Path, nargs="+", help="run directories")
     compare.add_argument("--split", choices=("val", "test"), default="test")
-    compare.add_argument("--task", help="the first task if not given")
+    compare.add_argument("--task", help="all tasks if not given; --history shows one")
     compare.add_argument(
         "--best", metavar="METRIC", help="take each run's best epoch by recall_macro, map … (with --split val)"
     )
@@ -168,7 +168,7 @@ def _compare(arguments: argparse.Namespace) -> int:
     if arguments.plot:
         from hoi_train.reports.plots import per_class_recall
 
-        per_class_recall(arguments.runs, arguments.plot, task=arguments.task, split=arguments.split)
+        per_class_recall(arguments.runs, arguments.plot, **chosen)
         print(f"recall of every class: {arguments.plot}")
     if arguments.history:
         from hoi_train.reports.plots import history

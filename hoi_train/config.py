@@ -298,6 +298,8 @@ def _apply(raw: dict[str, Any], override: str) -> None:
     section = raw
     for parent in parents:
         inner = section.get(parent)
+        if not isinstance(inner, str | Mapping | None):
+            raise ConfigError(f"{override!r}: {parent} is {inner!r}, which has no keys; set it as a whole")
         section[parent] = {"name": inner} if isinstance(inner, str) else dict(inner or {})
         section = section[parent]
     section[last] = _parse(text, override)

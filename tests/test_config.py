@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from hoi_train.cli import main
 from hoi_train.config import ConfigError, RunConfig, differences, load_config, parse_config
 from hoi_train.data.manifest import write_manifest
 from hoi_train.records import SPLITS, ClassList, Task
@@ -84,6 +85,24 @@ def test_a_bad_file_is_refused_with_file_and_key(tmp_path: Path, text: str, mess
 def test_a_malformed_override_is_refused(override: str) -> None:
     with pytest.raises(ConfigError, match="not of the form key=value"):
         load_config(DEMO, [override])
+
+
+@pytest.mark.parametrize("override", ["data.train.scale.0=0.5", "training.epochs.x=1"])
+def test_an_override_into_what_has_no_keys_is_refused(override: str) -> None:
+    with pytest.raises(ConfigError, match="which has no keys; set it as a whole"):
+        load_config(DEMO, [override])
+
+
+@pytest.mark.parametrize("words", [["loss", "focal"], ["training.epochs:3"], ["seed", "7"]])
+def test_words_that_set_nothing_are_refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["config", "show", str(DEMO), *words]) == 2
+    assert words[0] in capsys.readouterr().err
+
+
+def test_a_task_s_name_may_have_a_hyphen(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["config", "show", str(DEMO), "tasks.my-verb.weight=2", "--tasks.my-noun.weight=3"]) == 0
+    tasks = yaml.safe_load(capsys.readouterr().out)["tasks"]
+    assert [tasks[name]["weight"] for name in ("my-verb", "my-noun")] == [2, 3]
 
 
 def test_every_misspelt_key_is_refused() -> None:

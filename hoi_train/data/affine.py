@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 import torch
+from einops import rearrange
 from torch import Tensor
 
 Matrix = npt.NDArray[np.float64]
@@ -134,8 +135,9 @@ def _touched(inverse: Matrix, size: int, visible: Region, margin: int) -> Region
 def _resize(frames: Tensor, height: int, width: int) -> Tensor:
     from torchvision.transforms.v2.functional import resize
 
-    shown: Tensor = resize(frames.permute(0, 3, 1, 2), [height, width], antialias=True)  # fast as it lies in memory
-    return shown.permute(0, 2, 3, 1)
+    planes = rearrange(frames, "t h w c -> t c h w")
+    shown: Tensor = resize(planes, [height, width], antialias=True)  # fast as it lies in memory
+    return rearrange(shown, "t c h w -> t h w c")
 
 
 def _sample(part: Tensor, there: Matrix, size: int) -> Tensor:

@@ -14,6 +14,7 @@ from typing import Annotated, Literal, NamedTuple, Protocol
 
 import torch
 from annotated_types import Ge, Gt, Le
+from einops import rearrange
 from pydantic import AfterValidator
 from torch import Tensor
 
@@ -115,7 +116,7 @@ class Augment:
             matrix = shift(self.size, 0) @ stretch(-1, 1) @ matrix
         visible = _overlap(crop, picture) if self.rotated == "crop" else picture
         video, moved = _apply(frames, matrix, self.size, visible, boxes)
-        return self._colour(video.permute(0, 3, 1, 2), draws[6:]).transpose(0, 1), moved
+        return rearrange(self._colour(rearrange(video, "t h w c -> t c h w"), draws[6:]), "t c h w -> c t h w"), moved
 
     def mirrors(self, generator: torch.Generator) -> bool:
         """Return whether a call with this generator mirrors the clip."""
@@ -173,7 +174,7 @@ class CenterCrop:
         side = max(1, round(min(frame.width, frame.height) * self.scale))
         crop = _place(frame, side, side, 0.5, 0.5)
         video, moved = _apply(frames, fill(crop, self.size), self.size, picture, boxes)
-        return video.permute(3, 0, 1, 2), moved
+        return rearrange(video, "t h w c -> c t h w"), moved
 
     def mirrors(self, generator: torch.Generator) -> bool:
         """Return false."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -35,7 +35,6 @@ from hoi_train.models.backbones import BACKBONES
 from hoi_train.models.heads import HEADS
 from hoi_train.models.pooling import POOLING
 from hoi_train.models.recognizer import Recognizer, build_recognizer
-from hoi_train.models.weights import LoadReport, load_weights
 from hoi_train.records import SPLITS, ClassCounts, ClassList, Split, Task
 from hoi_train.schema import build
 
@@ -59,7 +58,18 @@ class Experiment:
     measures: Mapping[Split, Mapping[str, Measure]]
     object_classes: ClassList | None = None
     left_out: LeftOut | None = None
-    weights_report: LoadReport | None = None
+
+    def data_facts(self) -> dict[str, Any]:
+        """Return what of the data decides the run's numbers, as plain values for its record."""
+        return {
+            "class_counts": {task: list(counts.positives) for task, counts in self.counts.items()},
+            "classes": {task: list(found.classes) for task, found in self.tasks.items()},
+            "labels": {task: found.labels for task, found in self.tasks.items()},
+            "of": {task: found.of for task, found in self.tasks.items()},
+            "object_classes": list(self.object_classes or ()),
+            "groups": {task: {name: list(ids) for name, ids in groups.items()} for task, groups in self.groups.items()},
+            "left_out": None if self.left_out is None else self.left_out.to_json(),
+        }
 
     def judged(self, split: Split) -> dict[str, Judged]:
         """Return the tasks, and by what they are judged on a split."""
@@ -93,27 +103,29 @@ class Material:
 
 
 def assemble(config: RunConfig, *, rank: int = 0, world_size: int = 1) -> Experiment:
-    """Build the parts of a run from its manifest.
+    """Build the parts of a run from its manifest, the network with random weights.
 
     Raises:
         ConfigError: configuration and data do not fit.
         ManifestError: the manifest has bad rows.
-        WeightsError: the starting weights cannot be loaded.
     """
     material = _material(config, rank, world_size)
 
     def make_model() -> Recognizer:
-        return _network(config, material.tasks, material.object_classes, build(config.model.backbone, BACKBONES))
+        return _network(config, material.tasks, material.object_classes, _backbone(config))
 
     experiment = compose(config, material, make_model, world_size=world_size)
-    report = load_weights(experiment.model, config.model.weights) if config.model.weights else None
     if config.training.channels_last:
         experiment.model.to(memory_format=torch.channels_last_3d)
-    return replace(experiment, weights_report=report)
+    return experiment
 
 
 def check(config: RunConfig) -> None:
-    """Find what ``assemble`` would refuse, without building the backbone; raises as it does."""
+    """Find what a new run would refuse, without the weights of the backbone; raises as it does."""
+    if config.model.weights is not None and not config.model.weights.is_file():
+        raise ConfigError(f"model.weights: {config.model.weights} is not there, or not a file")
+    with torch.device("meta"):
+        _backbone(config)
     material = _material(config, 0, 1)
     stand_in = nn.Identity()
     stand_in.num_features = 1  # type: ignore[assignment]
@@ -131,7 +143,7 @@ def rebuild(config: RunConfig, tasks: Mapping[str, Task], object_classes: ClassL
     Raises:
         ConfigError: the parts do not fit one another.
     """
-    model = _network(config, tasks, object_classes, build(config.model.backbone, BACKBONES))
+    model = _network(config, tasks, object_classes, _backbone(config))
     if METHODS[config.method.name].adapt is not Fit.adapt:  # the others may want labels, which are not at hand
         context = Context(
             tasks=tasks,
@@ -149,7 +161,7 @@ def rebuild(config: RunConfig, tasks: Mapping[str, Task], object_classes: ClassL
             build(config.method, METHODS, context).adapt(model)
     if config.training.channels_last:
         model.to(memory_format=torch.channels_last_3d)
-    return model
+    return model.double() if config.training.precision == "64-true" else model
 
 
 def compose(
@@ -184,6 +196,10 @@ def compose(
     model = make_model()
     with _refusals_of(f"method.{config.method.name}"):
         method.adapt(model)
+    if config.training.precision == "64-true":  # now, so that evaluation and the moving average have it, too
+        model.double()
+    with _refusals_of("optimizer"):
+        build(config.optimizer, OPTIMIZERS, nn.Linear(1, 1))
     with _refusals_of("data.sampling"):
         for epoch in method.stages():  # a rule that cannot draw says so now
             method.sampler(epoch)
@@ -217,6 +233,12 @@ def compose(
 
 def _untrained(*_arguments: Any) -> Any:
     raise AssertionError("a network that was rebuilt is not trained")
+
+
+def _backbone(config: RunConfig) -> nn.Module:
+    with _refusals_of("model.backbone"):
+        backbone: nn.Module = build(config.model.backbone, BACKBONES)
+        return backbone
 
 
 def _network(

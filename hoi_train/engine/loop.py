@@ -42,7 +42,7 @@ from hoi_train.engine.features import extract
 from hoi_train.engine.optim import set_learning_rate
 from hoi_train.engine.progress import EpochBar, Throughput
 from hoi_train.engine.randomness import seed_of
-from hoi_train.engine.ranks import distributed
+from hoi_train.engine.ranks import distributed, mean_over_ranks
 from hoi_train.engine.run import Run
 from hoi_train.methods.fit import Features, Step
 from hoi_train.records import EpochStats, Split
@@ -181,6 +181,7 @@ class Loop:
         method.begin_epoch(epoch, self.cursor.batch, total)
         title = f"epoch {epoch + 1}/{self.config.epochs}"
         self._throughput.reset()
+        loader.take_wait()  # a stage's beginning may have read all clips
         with EpochBar(self.console, title, total, self.cursor.batch) as bar:
             while self.cursor.batch < total:
                 size = min(self.config.accumulate, total - self.cursor.batch)
@@ -215,7 +216,11 @@ class Loop:
         self.optimizer.zero_grad(set_to_none=True)
         if self.average is not None:
             self.average.update_parameters(self.network)
-        return {"loss": total, "lr": lr, "gradient_norm": float(norm)}
+            for averaged, buffer in zip(self.average.module.buffers(), self.network.buffers(), strict=True):
+                if not buffer.is_floating_point():  # torch averages positions and counts, too, and cuts the rest off
+                    averaged.copy_(buffer)
+        loss = mean_over_ranks(torch.tensor(total, dtype=torch.float64, device=self.fabric.device))
+        return {"loss": float(loss), "lr": lr, "gradient_norm": float(norm)}
 
     def _place(self, batch: ClipBatch) -> ClipBatch:
         return batch.map(self.fabric.to_device)

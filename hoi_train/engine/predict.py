@@ -139,7 +139,8 @@ def predict(
     Raises:
         UserError: what was given cannot be used.
     """
-    _check(video, film, start, end, every, top)
+    _check(video, start, end, every, top)
+    _check_outputs({"--out": out, "--video-out": film}, {"the video": video, "the file of boxes": boxes})
     predictor = load_predictor(folder, which)
     if predictor.of_pairs and boxes is None:
         raise UserError(f"--boxes: {folder} labels pairs and needs their boxes, a JSON file such as {EXAMPLE}")
@@ -254,7 +255,7 @@ def _output(path: Path | None) -> Iterator[TextIO]:
         partial.unlink(missing_ok=True)
 
 
-def _check(video: Path, film: Path | None, start: float | None, end: float | None, every: int | None, top: int) -> None:
+def _check(video: Path, start: float | None, end: float | None, every: int | None, top: int) -> None:
     """Refuse arguments that no run could use."""
     if not video.is_file():
         raise UserError(f"{video}: {'a folder, not a video file' if video.is_dir() else 'no such video file'}")
@@ -266,7 +267,16 @@ def _check(video: Path, film: Path | None, start: float | None, end: float | Non
             raise UserError(f"--{name}: must be seconds >= 0, got {seconds}")
     if end is not None and (start or 0.0) >= end:
         raise UserError(f"--end: {end} s is not after the start, {start or 0.0} s")
-    if film is not None and film.suffix != ".mp4":
-        raise UserError(f"--video-out: {film}: its name must end in .mp4")
-    if film is not None and film.resolve() == video.resolve():
-        raise UserError(f"--video-out: {film} is the video itself; choose another name")
+
+
+def _check_outputs(outputs: Mapping[str, Path | None], inputs: Mapping[str, Path | None]) -> None:
+    """Refuse to write over what is read, or two results into one file."""
+    taken = {path.resolve(): f"{name} itself" for name, path in inputs.items() if path is not None}
+    for option, path in outputs.items():
+        if path is None:
+            continue
+        if option == "--video-out" and path.suffix != ".mp4":
+            raise UserError(f"{option}: {path}: its name must end in .mp4")
+        if path.resolve() in taken:
+            raise UserError(f"{option}: {path} is {taken[path.resolve()]}; choose another name")
+        taken[path.resolve()] = f"already that of {option}"

@@ -21,7 +21,15 @@ from hoi_train.data.pair_dataset import PairDataset
 from hoi_train.engine.checkpoint import Checkpoint
 from hoi_train.engine.evaluation import network_rows
 from hoi_train.engine.experiment import Experiment, assemble
-from hoi_train.engine.run import THRESHOLDS_FILE, chosen_checkpoint, read_run, read_thresholds, write_thresholds
+from hoi_train.engine.run import (
+    THRESHOLDS_FILE,
+    check_same_data,
+    chosen_checkpoint,
+    read_run,
+    read_thresholds,
+    write_thresholds,
+    write_whole,
+)
 from hoi_train.engine.train import evaluate_checkpoint, launch, load_checkpoint
 from hoi_train.metrics.pairs import detected_scalars
 from hoi_train.metrics.thresholds import fit_thresholds
@@ -48,11 +56,15 @@ class _Trained:
         experiment = assemble(config, rank=fabric.global_rank, world_size=fabric.world_size)
         if split not in experiment.loaders:
             raise ConfigError(f"{config.data.manifest} has no clips in the split {split!r}")
+        # Other counts in training, or other bad clips left out, do not change what the classes mean.
+        facts = experiment.data_facts()
+        kept = ("classes", "labels", "of", "object_classes", "groups")
+        check_same_data(folder, config, {key: facts[key] for key in kept})
         return cls(folder, experiment, fabric, chosen_checkpoint(folder, config, which))
 
     def write(self, name: str, result: Mapping[str, Any]) -> None:
         content = {"checkpoint": self.chosen.path.name, **result}
-        (self.folder / f"evaluation_{name}.json").write_text(json.dumps(content, indent=1))
+        write_whole(self.folder / f"evaluation_{name}.json", json.dumps(content, indent=1))
 
 
 def evaluate_run(folder: Path, split: Split, which: str, console: Console, *, fit: bool = False) -> int:

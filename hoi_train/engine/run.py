@@ -9,6 +9,7 @@
       lock               held by the process that writes
       checkpoints/       step_00000120/ …
       thresholds.json    from which score on a class is predicted, where they were fitted
+      evaluation_*.json  the last results of hoi-train evaluate, by split
       wandb/             what wandb keeps
 """
 
@@ -35,6 +36,7 @@ from hoi_train.engine.checkpoint import Checkpoint
 from hoi_train.engine.lock import RunLock
 from hoi_train.engine.signals import Signals
 from hoi_train.records import ClassList, Task
+from hoi_train.tracking import Tracker
 from hoi_train.tracking.events import EventLog, read_events
 from hoi_train.tracking.wandb_tracker import WandbTracker
 
@@ -52,9 +54,7 @@ class Run:
         wandb_id: the run's id in wandb.
     """
 
-    def __init__(
-        self, config: RunConfig, signals: Signals, trackers: tuple[EventLog | WandbTracker, ...], wandb_id: str
-    ) -> None:
+    def __init__(self, config: RunConfig, signals: Signals, trackers: tuple[Tracker, ...], wandb_id: str) -> None:
         self.config, self.signals, self.trackers, self.wandb_id = config, signals, trackers, wandb_id
         self.folder = config.run_dir
 
@@ -77,7 +77,7 @@ class Run:
         self.record({"event": "checkpoint", "step": cursor["step"], "path": saved.name})
 
 
-RunMaker = Callable[[RunConfig, Signals, tuple[EventLog | WandbTracker, ...], str], Run]
+RunMaker = Callable[[RunConfig, Signals, tuple[Tracker, ...], str], Run]
 
 
 @contextmanager
@@ -92,13 +92,13 @@ def open_run(config: RunConfig, *, writer: bool, make: RunMaker = Run) -> Iterat
     _check_same(config, folder)
     with ExitStack() as stack:
         signals = stack.enter_context(Signals())
-        trackers: tuple[EventLog | WandbTracker, ...] = ()
+        trackers: tuple[Tracker, ...] = ()
         wandb_id = ""
         if writer:
             folder.mkdir(parents=True, exist_ok=True)
             stack.enter_context(RunLock(folder))
             wandb_id = _wandb_id(folder)
-            _write_whole(folder / CONFIG_FILE, yaml.safe_dump(config.plain(), sort_keys=False))
+            write_whole(folder / CONFIG_FILE, yaml.safe_dump(config.plain(), sort_keys=False))
             trackers = (EventLog(folder / EVENTS_FILE), _wandb(config, wandb_id))
             for tracker in trackers:
                 stack.callback(tracker.close)
@@ -116,13 +116,39 @@ def read_run(folder: Path) -> RunConfig:
     path = folder / CONFIG_FILE
     if not path.is_file():
         raise ConfigError(f"{folder}: not a run directory, it has no {CONFIG_FILE}")
-    return parse_config(yaml.safe_load(path.read_text()), path)
+    return parse_config(_recorded(path), path)
 
 
 def has_recorded(folder: Path, event: str) -> bool:
     """Return whether a run's log has an event, such as its ``start`` or its ``end``."""
     path = folder / EVENTS_FILE
-    return path.is_file() and any(row["event"] == event for row in read_events(path))
+    return path.is_file() and any(row.get("event") == event for row in read_events(path))
+
+
+def check_same_data(folder: Path, config: RunConfig, facts: Mapping[str, Any]) -> None:
+    """Refuse data that are not those a run began with, as far as its record tells.
+
+    Args:
+        folder: the run directory; one without a record of its start is taken as it is.
+        config: of the run.
+        facts: some of ``Experiment.data_facts``, of the data as they are now.
+
+    Raises:
+        ConfigError: something differs.
+    """
+    path = folder / EVENTS_FILE
+    start = next((row for row in read_events(path) if row.get("event") == "start"), {}) if path.is_file() else {}
+    changed = [key for key, now in facts.items() if key in start and start[key] != now]
+    if not changed:
+        return
+    way_out = "or begin a new run with another name (name=…) or seed"
+    if changed == ["left_out"]:
+        listed = config.data.quarantine
+        text = f"data.quarantine: {listed} does not list the clips that {folder} left out when it began"
+        raise ConfigError(f"{text}; give it the old list, {way_out}")
+    words = ", ".join(key.replace("_", " ") for key in changed)
+    text = f"data.manifest: {config.data.manifest} has changed since {folder} began, in: {words}"
+    raise ConfigError(f"{text}; give it the old manifest and dataset.json, {way_out}")
 
 
 def read_tasks(folder: Path) -> tuple[dict[str, Task], ClassList | None]:
@@ -163,7 +189,7 @@ def write_thresholds(
     """Keep the thresholds that were fitted for a checkpoint, float64 ``[C]`` for each task."""
     by_class = {name: dict(zip(tasks[name].classes, row.tolist(), strict=True)) for name, row in thresholds.items()}
     content = {"checkpoint": chosen.path.name, "split": "val", "thresholds": by_class}
-    _write_whole(folder / THRESHOLDS_FILE, json.dumps(content, indent=1))
+    write_whole(folder / THRESHOLDS_FILE, json.dumps(content, indent=1))
 
 
 def read_thresholds(folder: Path, chosen: Checkpoint, tasks: Mapping[str, Task]) -> dict[str, Tensor]:
@@ -171,13 +197,17 @@ def read_thresholds(folder: Path, chosen: Checkpoint, tasks: Mapping[str, Task])
     path = folder / THRESHOLDS_FILE
     if not path.is_file():
         return {}
-    content = json.loads(path.read_text())
-    if content["checkpoint"] != chosen.path.name:
-        return {}
-    return {
-        name: torch.tensor([by_class[each] for each in tasks[name].classes], dtype=torch.float64)
-        for name, by_class in content["thresholds"].items()
-    }
+    try:
+        content = json.loads(path.read_text())
+        if content["checkpoint"] != chosen.path.name:
+            return {}
+        return {
+            name: torch.tensor([float(by_class[each]) for each in tasks[name].classes], dtype=torch.float64)
+            for name, by_class in content["thresholds"].items()
+        }
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        text = f"{path}: damaged ({type(error).__name__}: {error}); fit the thresholds again (--fit-thresholds)"
+        raise ConfigError(f"{text}, or remove the file") from None
 
 
 def versions() -> dict[str, str]:
@@ -190,7 +220,7 @@ def _check_same(config: RunConfig, folder: Path) -> None:
     path = folder / CONFIG_FILE
     if not path.is_file():
         return
-    old = yaml.safe_load(path.read_text()) or {}
+    old = _recorded(path)
     with suppress(ValidationError):  # keys that are newer than the run have their defaults there
         old = type(config).model_validate_json(json.dumps(old)).plain()
     changed = differences(old, config.plain())
@@ -202,15 +232,26 @@ def _check_same(config: RunConfig, folder: Path) -> None:
         )
 
 
+def _recorded(path: Path) -> dict[str, Any]:
+    """Return the configuration that a run directory keeps, as plain values."""
+    try:
+        recorded = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: damaged, not readable as YAML: {error}") from None
+    if not isinstance(recorded, dict):
+        raise ConfigError(f"{path}: damaged, it must hold keys and values, got {type(recorded).__name__}")
+    return recorded
+
+
 def _wandb_id(folder: Path) -> str:
     """Return the run's id in wandb: the one it has, else the one that a sweep's agent gives, else a new one."""
     path = folder / WANDB_FILE
     if not path.is_file():
-        _write_whole(path, os.environ.get("WANDB_RUN_ID") or secrets.token_hex(4))
+        write_whole(path, os.environ.get("WANDB_RUN_ID") or secrets.token_hex(4))
     return path.read_text().strip()
 
 
-def _write_whole(path: Path, text: str) -> None:
+def write_whole(path: Path, text: str) -> None:
     """Write a file that a kill leaves either as it was or complete."""
     unfinished = path.with_name(f".unfinished-{path.name}")
     unfinished.write_text(text)

@@ -58,6 +58,8 @@ def check_tasks(config: RunConfig, manifest: Manifest) -> None:
     monitor = config.checkpoints.monitor
     if not problems and monitor is not None and monitor not in (measured := measured_names(config, manifest)):
         problems.append(f"checkpoints.monitor: {monitor!r} is not measured; measured are {', '.join(measured)}")
+    if monitor is not None and monitor.endswith("/loss") and config.checkpoints.mode == "max":
+        problems.append(f"checkpoints.mode: 'max' keeps the largest {monitor}, which is the worst; use 'min'")
     if not len(manifest.split("train")):
         problems.append(f"data.manifest: {manifest.path} has no clips in the split 'train'")
     if problems:

@@ -12,7 +12,7 @@ from lightning_fabric import Fabric
 from rich.console import Console
 from torch import nn
 
-from hoi_train.config import ConfigError, RunConfig, Training
+from hoi_train.config import RunConfig, Training
 from hoi_train.data.dataset import ClipDataset
 from hoi_train.engine import checkpoint
 from hoi_train.engine.evaluation import Judged, evaluate
@@ -21,18 +21,18 @@ from hoi_train.engine.loop import Loop, Stopped
 from hoi_train.engine.memory import keep_freed_memory
 from hoi_train.engine.run import (
     CHECKPOINTS,
-    EVENTS_FILE,
     Run,
     RunMaker,
+    check_same_data,
     chosen_checkpoint,
     finished,
     has_recorded,
     open_run,
     versions,
 )
+from hoi_train.models.weights import LoadReport, load_weights
 from hoi_train.records import EpochStats, Split
 from hoi_train.reports.tables import epoch_table
-from hoi_train.tracking.events import read_events
 
 
 def launch(config: Training) -> Fabric:
@@ -73,9 +73,13 @@ def train(
         return 0
     # Before the run directory: a configuration that is refused leaves nothing behind.
     experiment = assemble(config, rank=fabric.global_rank, world_size=fabric.world_size)
+    check_same_data(config.run_dir, config, experiment.data_facts())
+    report = None
+    if config.model.weights is not None and checkpoint.latest(config.run_dir / CHECKPOINTS) is None:
+        report = load_weights(experiment.model, config.model.weights)
     with open_run(config, writer=fabric.global_rank == 0, make=make_run) as run:
         loop = Loop(experiment, fabric, run, console)
-        _begin(loop, run, experiment, console)
+        _begin(loop, run, experiment, console, report)
         try:
             loop.fit()
         except Stopped:
@@ -85,10 +89,8 @@ def train(
     return 0
 
 
-def _begin(loop: Loop, run: Run, experiment: Experiment, console: Console) -> None:
+def _begin(loop: Loop, run: Run, experiment: Experiment, console: Console, report: LoadReport | None) -> None:
     """Resume from the newest valid checkpoint, or record the start of a new run."""
-    left_out = None if experiment.left_out is None else experiment.left_out.to_json()
-    _check_left_out(run, left_out)
     newest = checkpoint.latest(run.folder / CHECKPOINTS)
     if newest is not None:
         loop.restore(checkpoint.load(newest, loop.fabric.device), newest.cursor)
@@ -112,13 +114,7 @@ def _begin(loop: Loop, run: Run, experiment: Experiment, console: Console) -> No
             if isinstance(loader.dataset, ClipDataset)
         },
         "parameters": parameters,
-        "class_counts": {task: list(counts.positives) for task, counts in experiment.counts.items()},
-        "classes": {task: list(found.classes) for task, found in experiment.tasks.items()},
-        "labels": {task: found.labels for task, found in experiment.tasks.items()},
-        "of": {task: found.of for task, found in experiment.tasks.items()},
-        "object_classes": list(experiment.object_classes or ()),
-        "groups": {task: dict(groups) for task, groups in experiment.groups.items()},
-        "left_out": left_out,
+        **experiment.data_facts(),
     }
     run.record(start)
     sizes = ", ".join(f"{len(loader)} {split}" for split, loader in experiment.loaders.items())
@@ -126,20 +122,8 @@ def _begin(loop: Loop, run: Run, experiment: Experiment, console: Console) -> No
     console.print(f"{run.folder}: {samples}, {parameters:,} parameters", soft_wrap=True)
     if experiment.left_out is not None:
         console.print(str(experiment.left_out), soft_wrap=True, markup=False, highlight=False)
-    if experiment.weights_report is not None:
-        console.print(str(experiment.weights_report), soft_wrap=True)
-
-
-def _check_left_out(run: Run, left_out: Mapping[str, Any] | None) -> None:
-    """Refuse to go on with other clips left out than the run began with."""
-    path = run.folder / EVENTS_FILE
-    start = next((row for row in read_events(path) if row["event"] == "start"), None) if path.is_file() else None
-    if start is not None and start.get("left_out") != left_out:
-        listed = run.config.data.quarantine
-        raise ConfigError(
-            f"data.quarantine: {listed} does not list the clips that {run.folder} left out when it began; "
-            "give it the old list, or begin a new run with another name (name=…) or seed"
-        )
+    if report is not None:
+        console.print(str(report), soft_wrap=True)
 
 
 def _finish(loop: Loop, run: Run, experiment: Experiment, fabric: Fabric, console: Console) -> None:

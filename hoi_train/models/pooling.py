@@ -70,7 +70,8 @@ class PairPool(Pooling):
         in_features: channels F of the map.
         num_objects: classes of objects.
         along: ``key``: regions are those of the key frame, at the frame of the map it lies in; ``trajectory``: at
-            every frame of the map those of the middle of the input's frames it is about, averaged.
+            every frame of the map those of the middle of the input's frames it is about, averaged. The 3D-ResNets'
+            map has one frame for 16 of the input: up to 16, a trajectory is one box.
         features: features D of a pair.
         objects: whether the class of the object is given to the network.
         dropout: probability of dropping a feature in training.

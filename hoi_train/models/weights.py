@@ -161,7 +161,7 @@ def _to_own_names(saved: Mapping[str, Tensor], tasks: list[str]) -> dict[str, Te
         module, _, kind = key.rpartition(".")
         return f"{stem[module]}.{kind}" if module in stem else key
 
-    return {rename(key): tensor for key, tensor in saved.items()}
+    return {rename(key): tensor for key, tensor in saved.items() if key != "n_averaged"}  # of a moving average
 
 
 def _published_preprocessing(saved: Mapping[str, Tensor]) -> str | None:

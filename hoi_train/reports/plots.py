@@ -41,21 +41,29 @@ PAIR_CURVES = {  # of tasks of pairs, in rows of their own
 }
 
 
-def per_class_recall(run_dirs: Sequence[Path], path: Path, *, task: str | None = None, split: Split = "test") -> None:
+def per_class_recall(
+    run_dirs: Sequence[Path],
+    path: Path,
+    *,
+    task: str | None = None,
+    split: Split = "test",
+    best: str | None = None,
+) -> None:
     """Write a PNG with the recall of every class in several runs, the classes most frequent in training on top.
 
     Args:
-        run_dirs: directories with an ``events.jsonl``; the last evaluation of each on the split is shown.
+        run_dirs: directories with an ``events.jsonl``.
         path: the file to write.
         task: one task; a panel for every task of the runs when left out.
         split: which evaluations to show.
+        best: scalar whose best evaluation is shown; each run's last one when left out.
 
     Raises:
         ReportError: a run lacks what is shown, or the runs have different classes or majority classes.
     """
     runs = read_runs(run_dirs)
     panels = {
-        name: {run: run.evaluation(name, split) for run in runs if task is not None or name in run.tasks()}
+        name: {run: run.evaluation(name, split, best) for run in runs if task is not None or name in run.tasks()}
         for name in shared_tasks(runs, task)
     }
     for name, shown in panels.items():

@@ -65,6 +65,8 @@ class Run:
     def evaluation(self, task: str, split: str, best: str | None = None) -> Evaluation:
         """Return the last evaluation, or the earliest one with the best value of a scalar (least ``loss``).
 
+        The best is looked for in the last stage of a run of several, as its best checkpoint is.
+
         Raises:
             ReportError: there is no evaluation, or none with that scalar.
         """
@@ -74,9 +76,11 @@ class Run:
         known = tuple(found[-1].scalars)
         if best not in known:
             raise ReportError(f"{self.name}: no scalar {best!r}{nearest(best, known)}; allowed: {', '.join(known)}")
-        defined = [evaluation for evaluation in found if not math.isnan(evaluation.scalars[best])]
+        begin = max((event["epoch"] for event in self._of("stage")), default=0)
+        last = [evaluation for evaluation in found if evaluation.epoch >= begin]
+        defined = [evaluation for evaluation in last if not math.isnan(evaluation.scalars[best])]
         if not defined:
-            raise ReportError(f"{self.name}: {task}/{best} on {split!r} is n/a in all {len(found)} evaluations")
+            raise ReportError(f"{self.name}: {task}/{best} on {split!r} is n/a in all {len(last)} evaluations")
         return max(defined, key=lambda each: -each.scalars[best] if best == "loss" else each.scalars[best])
 
     def class_counts(self, task: str) -> tuple[int, ...]:

@@ -15,6 +15,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from hoi_train.records import UserError
+
 DURABLE = frozenset({"evaluation", "checkpoint", "end"})
 """Events that are forced to disk before ``write`` returns; the others may lose their last rows to a power cut."""
 
@@ -37,6 +39,10 @@ def finite(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [finite(item) for item in value]
     return value
+
+
+class EventLogError(UserError, ValueError):
+    """An event log that cannot be read. The message names the file and the line."""
 
 
 class EventLog:
@@ -96,7 +102,7 @@ def read_events(path: Path) -> list[dict[str, Any]]:
         The rows in order, each a dictionary.
 
     Raises:
-        ValueError: a line before the last is not a JSON object; names the file and the line.
+        EventLogError: a line before the last is not a JSON object with an event; names the file and the line.
     """
     whole, _, _torn = path.read_bytes().rpartition(b"\n")
     rows: list[dict[str, Any]] = []
@@ -112,13 +118,13 @@ def _parse(path: Path, number: int, line: bytes) -> dict[str, Any]:
     try:
         row = json.loads(line)
     except ValueError as error:  # also bytes that are not UTF-8
-        raise ValueError(
+        raise EventLogError(
             f"{path}, line {number}: not JSON ({error}); the file was damaged after it was written"
         ) from None
     if not isinstance(row, dict):
-        raise ValueError(f"{path}, line {number}: a row must be a JSON object, got {line[:40]!r}")
+        raise EventLogError(f"{path}, line {number}: a row must be a JSON object, got {line[:40]!r}")
     if row.get("event") == "resume" and not isinstance(row.get("step"), int):
-        raise ValueError(f"{path}, line {number}: a resume row needs its step, an integer, got {row.get('step')!r}")
+        raise EventLogError(f"{path}, line {number}: a resume row needs its step, an integer, got {row.get('step')!r}")
     return row
 
 

@@ -276,7 +276,11 @@ TRACK: dict[str, Any] = {"track_id": 0, "class": "person", "start_frame": 0, "bo
         ),
         (
             {"tracks": [{**TRACK, "boxes": [[1, 2, 30, 2]]}]},
-            "track 0: boxes.0: [1.0, 2.0, 30.0, 2.0] is not x0 < x1, y0",
+            "track 0: boxes.0: [1.0, 2.0, 30.0, 2.0] is not finite x0 < x1, y0",
+        ),
+        (  # infinite as float32
+            {"tracks": [{**TRACK, "boxes": [[1, 2, 30, 40], [1, 2, 1e39, 40]]}]},
+            "track 0: boxes.1: [1.0, 2.0, 1e+39, 40.0] is not finite x0 < x1, y0 < y1",
         ),
         (
             {"tracks": [{**TRACK, "boxes": [[1, 48, 50, 90], [-9, 2, 0, 40]]}]},
@@ -306,6 +310,8 @@ def test_boxes_that_cannot_be_used_are_named(content: Any, message: str, pair_ru
         ({"every": 0}, "--every: must be at least 1, got 0"),
         ({"top": 0}, "--top: must be at least 1, got 0"),
         ({"film": "film.avi"}, "film.avi: its name must end in .mp4"),
+        ({"out": "boxes.json"}, "boxes.json is the file of boxes itself; choose another name"),
+        ({"out": "film.mp4", "film": "film.mp4"}, "film.mp4 is already that of --out; choose another name"),
     ],
 )
 def test_what_cannot_be_predicted_is_refused(
@@ -320,6 +326,16 @@ def test_what_cannot_be_predicted_is_refused(
     with pytest.raises(UserError) as error:
         predict(given.pop("folder"), given.pop("video"), **given)
     assert message in str(error.value)
+
+
+def test_the_video_is_not_written_over(clip_run: Trained, tmp_path: Path) -> None:
+    video = tmp_path / "video.mp4"
+    shutil.copy(clip_run.clips.clip(1).path, video)
+    before = video.read_bytes()
+    for option in ("out", "film"):
+        with pytest.raises(UserError, match=r"video\.mp4 is the video itself; choose another name"):
+            predict(clip_run.folder, video, **{option: video})
+    assert video.read_bytes() == before
 
 
 def test_a_video_that_does_not_decode_leaves_nothing(clip_run: Trained, tmp_path: Path) -> None:

@@ -177,6 +177,9 @@ def test_a_second_process_is_refused(manifest: Path, tmp_path: Path) -> None:
             "data.sampling.task: no task 'verbs'; this run has verb; did you mean 'verb'?",
         ),
         ({"tasks": {"verb": {"groups": {"k": 3}}}}, "tasks.verb.groups: groups rule top_k: k = 3 of 3 classes"),
+        ({"checkpoints": {"monitor": "verb/loss"}}, "checkpoints.mode: 'max' keeps the largest verb/loss"),
+        ({"optimizer": {"nesterov": True, "momentum": 0.0}}, "optimizer: Nesterov momentum requires a momentum"),
+        ({"model": {"backbone": {"width": 0.001}}}, "model.backbone: width 0.001 leaves a"),
         ({"checkpoints": {"monitor": "verb/recal"}}, "checkpoints.monitor: 'verb/recal' is not measured"),
     ],
 )

@@ -70,6 +70,18 @@ def test_the_best_epoch_is_the_earliest_with_the_best_value(
     assert rows([run], split="val")[0].epoch == 5
 
 
+def test_the_best_epoch_is_one_of_the_last_stage(make_run: MakeRun) -> None:
+    run = make_run("oltr")
+    values = [event["scalars"]["verb/recall_macro"] for event in evaluations(run, "val")]
+    worst = values.index(min(values))
+    with (run / "events.jsonl").open("a") as log:
+        log.write(json.dumps({"event": "stage", "step": 11, "epoch": worst + 1, "stage": 1}) + "\n")
+    (found,) = rows([run], split="val", best="recall_macro")
+    assert found.epoch == worst + 1 + values[worst + 1 :].index(max(values[worst + 1 :]))
+    (least,) = rows([run], split="val", best="loss")
+    assert least.epoch > worst
+
+
 def test_every_table_fits_a_terminal_of_80_columns(make_run: MakeRun, epoch_stats: EpochStats) -> None:
     runs = [make_run("ce", ("single", "multi"), tail=0.3), make_run("cdb_ce", ("single", "multi"), tail=0.8)]
     text = shown(compare(runs)) + shown(epoch_table(epoch_stats)) + shown(class_table(epoch_stats.tasks["verb"]))
