@@ -9,9 +9,11 @@ from __future__ import annotations
 import argparse
 import io
 import os
+import select
 import sys
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
+from typing import TextIO
 
 from data_tools.commands import imports, manifests, videos
 
@@ -39,12 +41,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         code: int = parsed.command(parsed)
         sys.stdout.flush()
-    except BrokenPipeError:  # the reader, such as head, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except KeyboardInterrupt:
         return 130
     except OSError as error:
+        if isinstance(error, BrokenPipeError) and _is_unread(sys.stdout):  # the reader, such as head, has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 0
         where = f"{error.filename}: " if error.filename else ""
         print(f"hoi-data: {where}{error.strerror or error}", file=sys.stderr)
         return 2
@@ -57,6 +59,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"hoi-data: {text}" if "\n" not in text else f"hoi-data: bad input\n{text}", file=sys.stderr)
         return 2
     return code
+
+
+def _is_unread(stream: TextIO) -> bool:
+    """Return whether the other end of a pipe is closed."""
+    watched = select.poll()
+    watched.register(stream.fileno(), 0)  # errors are told unasked
+    return bool(watched.poll(0))
 
 
 def _version() -> str:

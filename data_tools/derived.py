@@ -1,6 +1,7 @@
 """From the clips of a manifest to those made of them: which have one source, and what their rows become.
 
-Labels of a frame that is left out of the result cannot be kept exactly and are refused.
+Labels of a frame that is left out of the result cannot be kept exactly and are refused. So are, here, those of a frame
+that the clip never had: the tools leave such clips out before.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,14 +20,15 @@ import pyarrow.compute as pc
 
 from data_tools.rates import Indices
 from hoi_train.data.manifest_columns import PAIRS, TRACKS
-from hoi_train.records import Track, UserError
+from hoi_train.data.readers.base import clip_error
+from hoi_train.records import Clip, Track, UserError
 
 if TYPE_CHECKING:  # it imports torch, which takes the processes that make clips seconds
     from hoi_train.data.manifest import Manifest
 
 
 class InexactError(UserError):
-    """Labels that the new frame rate cannot keep."""
+    """Labels of a frame that the result does not have."""
 
 
 @dataclass(frozen=True)
@@ -72,13 +75,18 @@ class Made:
         """Return where frames of the clip, counted from its first, are in the result.
 
         Raises:
-            InexactError: one is left out of the result.
+            InexactError: one is left out of the result, or beyond the clip's end.
         """
         wanted = self.first + np.asarray(frames, np.int64)
         places = np.searchsorted(self.sources, wanted)
         shown = self.sources[np.minimum(places, len(self.sources) - 1)] == wanted
         if not shown.all():
             lost = int(wanted[~shown][0]) - self.first
+            if lost >= self.count:
+                raise InexactError(
+                    f"labels are of frame {lost}, beyond the clip's end: it has frames 0 to {self.count - 1}; "
+                    "correct the manifest, or leave the clip out"
+                )
             raise InexactError(
                 f"labels are of frame {lost}, which is left out at {float(self.rate):g} frames a second; "
                 "give a higher --fps, one at which every labelled frame stays"
@@ -99,6 +107,22 @@ def rows_by_source(table: Any, rows: Indices) -> Iterator[list[int]]:
     groups = np.split(rows[order], np.flatnonzero(new) + 1) if len(rows) else []
     random.shuffle(groups)  # unseeded: each run has its own
     yield from (group.tolist() for group in groups)
+
+
+def last_labelled(table: Any, rows: Indices) -> list[int]:
+    """Return the last frame that pairs of each of some rows are of, 0 where there are none."""
+    pairs = table.column("pairs").take(pa.array(rows)).combine_chunks()
+    last = np.zeros(len(pairs), np.int64)
+    frames = np.asarray(pc.struct_field(pc.list_flatten(pairs), "frame"), np.int64)
+    np.maximum.at(last, np.asarray(pc.list_parent_indices(pairs)), frames)
+    found: list[int] = last.tolist()
+    return found
+
+
+def notes_of(manifest: Path) -> Iterator[str]:
+    """Say what lies beside a manifest and does not go along."""
+    if (manifest.parent / "detections.parquet").exists():
+        yield "note: detections.parquet is of the sources; make it anew for the clips made here"
 
 
 def groups_of(table: Any) -> Any:
@@ -122,11 +146,15 @@ def derived_rows(
         groups: of the results, an Arrow array.
 
     Raises:
-        InexactError: a pair's frame was left out.
+        InexactError: a pair's frame is not in the result; says of which clip.
     """
-    table = kept.table
-    pairs, tracked = table.column("pairs").to_pylist(), table.column("tracks").is_valid().to_pylist()
-    moved = [None if row is None else move_pairs(row, each) for row, each in zip(pairs, made, strict=True)]
+    table, moved = kept.table, list[list[dict[str, Any]] | None]()
+    for row, (pairs, each) in enumerate(zip(table.column("pairs").to_pylist(), made, strict=True)):
+        try:
+            moved.append(None if pairs is None else move_pairs(pairs, each))
+        except InexactError as error:
+            raise inexact(kept.clip(row), error) from None
+    tracked = table.column("tracks").is_valid().to_pylist()
     columns = {
         "path": pa.array(paths, pa.string()),
         "group": groups,
@@ -142,6 +170,11 @@ def derived_rows(
     for name, column in columns.items():
         table = table.set_column(table.column_names.index(name), name, column)
     return table
+
+
+def inexact(clip: Clip, error: InexactError) -> InexactError:
+    """Return the error with the clip whose labels cannot be kept."""
+    return InexactError(str(clip_error(clip, str(error))))
 
 
 def move_pairs(pairs: Sequence[Mapping[str, Any]], made: Made) -> list[dict[str, Any]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +14,11 @@ import numpy as np
 import numpy.typing as npt
 
 from data_tools.console import counted, first_of
+from hoi_train.data.pair_places import check_frame
 from hoi_train.data.readers import Reader
-from hoi_train.records import ClipError, UserError
+from hoi_train.records import Clip, ClipError, UserError
 
-Fault = Literal["missing", "unreadable", "shorter", "empty", "timeout", "crashed"]
+Fault = Literal["missing", "unreadable", "shorter", "empty", "boxes", "timeout", "crashed"]
 
 DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EFBIG, errno.ENOENT}
 
@@ -62,24 +63,40 @@ def without_place(path: Path, error: Exception) -> str:
     return str(error).split(f"{path}: ", 1)[-1]
 
 
-def too_short(reader: Reader, num_frames: int | None) -> tuple[Fault, str] | None:
+def too_short(reader: Reader, num_frames: int | None, labelled: Iterable[int] = ()) -> tuple[Fault, str] | None:
     """Return what a file lacks in frames for the clip that is read from it, if anything.
 
     Args:
         reader: of the clip.
         num_frames: of the whole file, as the manifest has it.
+        labelled: frames of the clip that pairs are of.
     """
     times, clip = reader.timestamps, reader.clip
     if num_frames is not None and len(times) < num_frames:
         return "shorter", f"it has {len(times)} frames, the manifest says {num_frames}"
     try:
-        reader.window()
+        window = reader.window()
     except ClipError as error:
         return "empty", without_place(clip.path, error)
     step = step_of(times)
     # the last frame is shown for about one frame's time; one more for ends that were rounded
     if clip.end is not None and clip.end > times[-1] + 2 * step + 1e-3:
         return "shorter", f"it ends at about {times[-1] + step:.3f} s, the manifest's end is {clip.end:g} s"
+    return beyond_end(clip, labelled, len(window))
+
+
+def beyond_end(clip: Clip, labelled: Iterable[int], num_frames: int) -> tuple[Fault, str] | None:
+    """Return that pairs are of a frame that their clip does not have, if they are.
+
+    Args:
+        clip: of the manifest.
+        labelled: frames of the clip that pairs are of.
+        num_frames: how many it has.
+    """
+    try:
+        check_frame(clip, max(labelled, default=0), num_frames)
+    except ClipError as error:
+        return "shorter", without_place(clip.path, error)
     return None
 
 

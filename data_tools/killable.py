@@ -8,6 +8,7 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from math import inf
@@ -78,17 +79,26 @@ class _Worker(Generic[Item, Result]):
     result: Result | Lost
 
     def __init__(self, work: Callable[[Item], Result], item: Item) -> None:
+        self._work = work
+        self._start(item)
+
+    def _start(self, item: Item) -> None:
         self.pipe, theirs = _SPAWN.Pipe()
-        self.process = _SPAWN.Process(target=_serve, args=(work, theirs), daemon=True)
+        self.process = _SPAWN.Process(target=_serve, args=(self._work, theirs), daemon=True)
         self.process.start()
         theirs.close()  # the pipe must end with the process
-        self.ready = False
-        self.give(item, inf)
+        self.ready, self.item, self.deadline = False, item, inf
+        with suppress(ConnectionError):  # it has ended, as ``done`` will find
+            self.pipe.send(item)
 
-    def give(self, item: Item, seconds: float) -> None:
-        """Send an item."""
-        self.item, self.deadline = item, time.monotonic() + seconds
-        self.pipe.send(item)
+    def give(self, item: Item, timeout: float) -> None:
+        """Send the next item; if the process ended while it was idle, such as for want of memory, to a new one."""
+        self.item, self.deadline = item, time.monotonic() + timeout
+        try:
+            self.pipe.send(item)
+        except ConnectionError:
+            self.stop()
+            self._start(item)
 
     def done(self, timeout: float) -> bool:
         """Return whether it is known what became of the item; ``result`` says it then."""

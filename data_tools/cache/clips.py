@@ -14,7 +14,7 @@ import numpy as np
 
 from data_tools.cache.shards import Cache
 from data_tools.derived import Made
-from data_tools.faults import Outcome, OutputError, fault_of, on_disk
+from data_tools.faults import Outcome, OutputError, beyond_end, fault_of, on_disk
 from data_tools.jobs import key_of, state_of
 from data_tools.killable import Lost
 from data_tools.rates import rate_of
@@ -49,10 +49,17 @@ class Settings:
 
 @dataclass(frozen=True)
 class Job:
-    """Clips of one source file, each with the name of the shard that it will be in."""
+    """Clips of one source file.
+
+    Args:
+        clips: at least one.
+        shards: of each clip, the name of the shard that it will be in.
+        labelled: of each clip, the last frame that its pairs are of; 0 without pairs.
+    """
 
     clips: tuple[Clip, ...]
     shards: tuple[str, ...]
+    labelled: tuple[int, ...]
 
     def exists(self) -> bool:
         """Return whether the source is there."""
@@ -89,10 +96,10 @@ def cache_source(job: Job, *, cache: Cache, settings: Settings) -> list[Outcome]
     Returns:
         What became of each clip, or why the whole work must stop: the disk is full.
     """
-    outcomes, todo = list[Outcome](), list[tuple[Clip, str]]()
-    for clip, facts in zip(job.clips, job.facts(cache, settings), strict=True):
+    outcomes, todo = list[Outcome](), list[_Todo]()
+    for clip, labelled, facts in zip(job.clips, job.labelled, job.facts(cache, settings), strict=True):
         try:
-            todo += [] if facts else [(clip, key_of_clip(clip, settings))]
+            todo += [] if facts else [_Todo(clip, key_of_clip(clip, settings), labelled)]
             outcomes += [Outcome(clip.clip_id)] if facts else []
         except OSError as error:
             outcomes.append(_bad(clip, error))
@@ -113,7 +120,13 @@ def short_side_of(size: tuple[int, int], short_side: int) -> tuple[int, int]:
     return width, height
 
 
-def _make(todo: Sequence[tuple[Clip, str]], cache: Cache, settings: Settings) -> Iterator[Outcome]:
+class _Todo(NamedTuple):
+    clip: Clip
+    key: str
+    labelled: int
+
+
+def _make(todo: Sequence[_Todo], cache: Cache, settings: Settings) -> Iterator[Outcome]:
     """Make clips of one source in one pass; if that fails, those that are left one by one."""
     if not todo:
         return
@@ -126,10 +139,10 @@ def _make(todo: Sequence[tuple[Clip, str]], cache: Cache, settings: Settings) ->
         raise
     except Exception as error:  # whatever a decoder raises is said of its clip, and the next one is read
         if len(todo) == 1:
-            yield _bad(todo[0][0], error)
+            yield _bad(todo[0].clip, error)
             return
         for each in todo:
-            if each[0].clip_id not in done:
+            if each.clip.clip_id not in done:
                 yield from _make([each], cache, settings)
 
 
@@ -147,15 +160,21 @@ class _Frame(NamedTuple):
     mse: float | None
 
 
-def _encode(todo: Sequence[tuple[Clip, str]], cache: Cache, settings: Settings) -> Iterator[Outcome]:
+def _encode(todo: Sequence[_Todo], cache: Cache, settings: Settings) -> Iterator[Outcome]:
     """Decode each frame that any of the clips shows once, in order; a clip is finished with its last frame."""
-    with _opened([clip for clip, _ in todo]) as reader, ExitStack() as unfinished:
+    with _opened([each.clip for each in todo]) as reader, ExitStack() as unfinished:
         plans, active = [], list[_ClipZip]()
-        for clip, key in todo:
+        size = reader.read([0]).shape[2:0:-1] if len(todo) > 1 else None
+        for clip, key, labelled in todo:
             try:
-                plans.append((_window(clip, reader), clip, key))
+                window = _window(clip, reader, size)
             except ClipError as error:
                 yield _bad(clip, error)
+                continue
+            if fault := beyond_end(clip, [labelled], len(window)):
+                yield Outcome(clip.clip_id, False, *fault)
+            else:
+                plans.append((window, clip, key))
         plans.sort(key=lambda plan: -plan[0].start)
         wanted = np.unique([index for window, _, _ in plans for index in window])
         images = reader.read_each([wanted[k : k + 1] for k in range(len(wanted))])
@@ -173,20 +192,27 @@ def _encode(todo: Sequence[tuple[Clip, str]], cache: Cache, settings: Settings) 
 
 def _opened(clips: Sequence[Clip]) -> Reader:
     """Open one clip, or what several have in common."""
-    return open_clip(clips[0] if len(clips) == 1 else replace(clips[0], start=None, end=None, num_frames=None))
+    whole = replace(clips[0], start=None, end=None, num_frames=None, size=None)
+    return open_clip(clips[0] if len(clips) == 1 else whole)
 
 
-def _window(clip: Clip, reader: Reader) -> range:
-    """Return the clip's frames, refusing what a reader of this clip alone would."""
+def _window(clip: Clip, reader: Reader, size: tuple[int, ...] | None) -> range:
+    """Return the clip's frames, refusing what a reader of this clip alone would.
+
+    Args:
+        clip: one of those that are read.
+        reader: of all of them.
+        size: width and height of the first frame; ``None`` if the reader is of this clip alone.
+    """
     source = reader.clip
     if clip is not source and not clip.path.is_file():
         open_clip(clip).close()  # refuses times where there is no rate
     if clip.num_frames is not None and len(reader.timestamps) < clip.num_frames:
         raise clip_error(clip, f"it has {len(reader.timestamps)} frames, the manifest says {clip.num_frames}")
-    if clip.size != source.size:
-        raise clip_error(clip, f"its width and height, {clip.size}, are not those of other clips of it, {source.size}")
     reader.clip = clip
     try:
+        if size is not None and clip.size not in (None, size):
+            reader.read([0])  # which says so
         return reader.window()
     finally:
         reader.clip = source

@@ -28,8 +28,8 @@ from rich.console import Console
 from data_tools.cache.clips import Job, Settings, cache_source
 from data_tools.cache.shards import Cache
 from data_tools.console import progress, say
-from data_tools.derived import Made, derived_rows, groups_of, rows_by_source
-from data_tools.faults import Outcome, lines_of
+from data_tools.derived import Made, derived_rows, groups_of, last_labelled, notes_of, rows_by_source
+from data_tools.faults import Outcome, beyond_end, lines_of
 from data_tools.jobs import claim, key_of, write_json
 from data_tools.killable import Lost, run_killable
 from data_tools.options import check_out, check_range, check_work
@@ -78,6 +78,7 @@ class Report:
             yield f"PSNR of the JPEG: {self.psnr['mean']:.1f} dB, lowest clip {self.psnr['lowest']:.1f} dB"
         left = self.clips - len(self.bad)
         yield f"{out / MANIFEST}: {left} clips" if left else "no clip is left: no manifest"
+        yield from notes_of(Path(self.manifest))
         yield f"report: {out / REPORT}"
 
 
@@ -168,7 +169,8 @@ def _jobs(manifest: Manifest, cache: Cache, settings: Settings) -> Iterator[Job]
 
 
 def _job(manifest: Manifest, rows: Sequence[int], settings: Settings) -> Job:
-    return Job(tuple(map(manifest.clip, rows)), tuple(_shard(row, settings) for row in rows))
+    labelled = last_labelled(manifest.table, np.array(rows, np.int64))
+    return Job(tuple(map(manifest.clip, rows)), tuple(_shard(row, settings) for row in rows), tuple(labelled))
 
 
 def _make(
@@ -215,8 +217,10 @@ def _rows(manifest: Manifest, settings: Settings) -> Iterator[tuple[str, range]]
 def _found(job: Job, cache: Cache, settings: Settings, bad: dict[str, Outcome]) -> dict[str, Facts]:
     """Return the facts of a shard's clips that are made, by id; note the others as bad."""
     found = dict[str, Facts]()
-    for clip, facts in zip(job.clips, job.facts(cache, settings), strict=True):
-        if facts:
+    for clip, labelled, facts in zip(job.clips, job.labelled, job.facts(cache, settings), strict=True):
+        if facts and (fault := beyond_end(clip, [labelled], facts["count"])):  # its pairs changed since it was made
+            bad[clip.clip_id] = Outcome(clip.clip_id, False, *fault)
+        elif facts:
             found[clip.clip_id] = facts
             bad.pop(clip.clip_id, None)  # another run could read it
         else:

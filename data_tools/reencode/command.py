@@ -31,7 +31,7 @@ import pyarrow.compute as pc
 from rich.console import Console
 
 from data_tools.console import progress, say
-from data_tools.derived import Made, derived_rows, groups_of, rows_by_source
+from data_tools.derived import Made, derived_rows, groups_of, notes_of, rows_by_source
 from data_tools.faults import Outcome, lines_of
 from data_tools.jobs import Engine, Store, claim, run_jobs, write_atomically, write_json
 from data_tools.killable import Lost, run_killable
@@ -79,8 +79,7 @@ class Report:
         left = self.clips - len(self.bad)
         size = f"{self.bytes / 2**20:.1f} MiB"
         yield f"{out / MANIFEST}: {left} clips, {size}" if left else "no clip is left: no manifest"
-        if (Path(self.manifest).parent / "detections.parquet").exists():
-            yield "note: detections.parquet is of the sources; make it anew for the encoded clips"
+        yield from notes_of(Path(self.manifest))
         yield f"report: {out / REPORT}"
 
 

@@ -11,9 +11,9 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from data_tools.derived import InexactError, Made
+from data_tools.derived import InexactError, Made, inexact
 from data_tools.encoding import X264, Mp4Writer
-from data_tools.faults import Outcome, OutputError, fault_of, on_disk, too_short, without_place
+from data_tools.faults import Outcome, OutputError, beyond_end, fault_of, on_disk, too_short, without_place
 from data_tools.jobs import Record, Store, key_of, state_of
 from data_tools.rates import Indices, frames_at, rate_of
 from hoi_train.data.readers import Reader, open_clip
@@ -109,7 +109,8 @@ def reencode_source(source: Source, *, store: Store, settings: Settings) -> list
     if not store.folder.is_dir():
         return OutputError(f"{store.folder} is not there; it must be on a disk that all workers share")
     done = done_of(source, store, settings)
-    outcomes = {clip_id: Outcome(clip_id) for clip_id in done}
+    clips = {clip.clip_id: clip for clip in source.clips}
+    outcomes = {clip_id: _made_before(source, clips[clip_id], record) for clip_id, record in done.items()}
     try:
         todo = [clip for clip in source.clips if clip.clip_id not in done]
         if todo:
@@ -122,6 +123,12 @@ def reencode_source(source: Source, *, store: Store, settings: Settings) -> list
         for clip in source.clips:
             outcomes.setdefault(clip.clip_id, Outcome(clip.clip_id, fault=fault, text=text))
     return list(outcomes.values())
+
+
+def _made_before(source: Source, clip: Clip, record: Record) -> Outcome:
+    """Return what became of a clip that is made already; its pairs may have changed since."""
+    fault = beyond_end(clip, source.labelled.get(clip.clip_id, ()), record.facts["count"])
+    return Outcome(clip.clip_id, False, *(fault or ()))
 
 
 def _encode(source: Source, store: Store, settings: Settings) -> Iterator[Outcome]:
@@ -163,26 +170,15 @@ def _plans(source: Source, reader: Reader, settings: Settings) -> Iterator[tuple
     for clip in source.clips:
         reader.clip = clip  # of which the reader gives the window, and checks the size
         try:
-            fault = _short(source, clip, reader)
+            fault = too_short(reader, clip.num_frames, source.labelled.get(clip.clip_id, ()))
             if clip.size not in (None, (width, height)):
                 reader.read([0])
-            yield clip, fault or _plan(clip, reader, (width, height), settings)
+            bad = Outcome(clip.clip_id, False, *fault) if fault else None
+            yield clip, bad or _plan(clip, reader, (width, height), settings)
         except (ClipError, ValueError) as error:
             yield clip, Outcome(clip.clip_id, fault="unreadable", text=without_place(source.path, error))
         finally:
             reader.clip = whole
-
-
-def _short(source: Source, clip: Clip, reader: Reader) -> Outcome | None:
-    """Return what a clip lacks in frames, if anything: as ``hoi-data verify`` has it, and those that pairs are of."""
-    if fault := too_short(reader, clip.num_frames):
-        return Outcome(clip.clip_id, fault=fault[0], text=fault[1])
-    last, frames = max(source.labelled.get(clip.clip_id, ()), default=0), len(reader.window())
-    if last < frames:
-        return None
-    return Outcome(
-        clip.clip_id, fault="shorter", text=f"its pairs are of frame {last}, it has frames 0 to {frames - 1}"
-    )
 
 
 def _plan(clip: Clip, reader: Reader, size: tuple[int, int], settings: Settings) -> Made:
@@ -217,7 +213,7 @@ def _check_labels(clip: Clip, made: Made, labelled: Sequence[int]) -> None:
     try:
         made.places(labelled)
     except InexactError as error:
-        raise InexactError(f"clip {clip.clip_id!r}: {clip.path}: {error}") from None
+        raise inexact(clip, error) from None
 
 
 def _write(plans: Sequence[_Plan], reader: Reader, store: Store, settings: Settings) -> Iterator[str]:

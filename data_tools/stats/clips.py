@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile, ZipFile
 
 import numpy as np
 import pyarrow.compute as pc
 
 from data_tools.stats.numbers import Numbers, spread
 from hoi_train.data.manifest import Manifest
+from hoi_train.data.readers import source_of
 from hoi_train.records import SPLITS, Split
 
 Spread = dict[str, float] | None
@@ -22,12 +26,12 @@ class ClipFacts:
     """The clips of one split.
 
     Args:
-        clips, files: how many; clips can share a file.
+        clips, files: how many; clips can share a file, those in a shard of a frame cache count as files.
         groups: different groups; 0 if the manifest has none.
         shared_groups: how many of them another split has, too.
         seconds, frames: lengths as the manifest tells them: of the clip, and of the whole file.
         file_bytes: sizes of the files on disk, frame folders as a whole; ``total_bytes`` their sum.
-        missing: files that are not on disk.
+        missing: files that are not on disk, or not in their shard.
         fps: clips by frames a second, for those whose rate the manifest has.
         lengths: the seconds themselves, for the plot.
     """
@@ -85,11 +89,20 @@ def _seconds(view: Manifest) -> Numbers:
 
 
 def _sizes(view: Manifest) -> Iterator[int | None]:
-    """Yield the bytes of each different file or frame folder, ``None`` if it is missing."""
+    """Yield the bytes of each different file, frame folder or clip in a shard, ``None`` if it is missing."""
+    entries = cache(_entries)  # each shard is opened once
     for path in dict.fromkeys(view.table.column("path").to_pylist()):
         place = view.root / path
         try:
-            files = list(place.iterdir()) if place.is_dir() else [place]
-            yield sum(file.stat().st_size for file in files)
-        except OSError:
+            if (shard := source_of(place)) != place:
+                yield entries(shard).get(place.name)
+            else:
+                files = list(place.iterdir()) if place.is_dir() else [place]
+                yield sum(file.stat().st_size for file in files)
+        except (OSError, BadZipFile):
             yield None
+
+
+def _entries(shard: Path) -> dict[str, int]:
+    with ZipFile(shard) as directory:
+        return {entry.filename: entry.file_size for entry in directory.infolist()}

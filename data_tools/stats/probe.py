@@ -1,4 +1,7 @@
-"""What the headers of the videos say: size of the picture, frames a second, length, codec. No frame is decoded."""
+"""What the headers of the videos say: size of the picture, frames a second, length, codec. No video is decoded.
+
+Frames in a folder or shard have no header in common: the first one is looked at, which tells neither rate nor length.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,9 @@ from data_tools.killable import Lost, run_killable
 from data_tools.sources import IMAGE_SUFFIXES
 from data_tools.stats.numbers import spread
 from hoi_train.data.manifest import Manifest
+from hoi_train.data.readers import open_clip, source_of
 from hoi_train.data.readers.pyav_reader import CONTAINERS
+from hoi_train.records import Clip
 
 IMAGES = ("image2", "png_pipe", "jpeg_pipe")  # as FFmpeg calls them
 TIMEOUT = 30.0  # seconds for one header: a dead network disk, or a file that confuses its demuxer
@@ -73,9 +78,11 @@ def probe_files(manifest: Manifest, workers: int, console: Console) -> ProbeFact
 
 
 def read_header(name: str) -> Header | str:
-    """Return what a video file, or the first image of a frame folder, says of itself; or why it cannot be read."""
+    """Return what a file, or the first frame of a folder or of a clip in a shard, says; or why it cannot be read."""
     path = Path(name)
     try:
+        if source_of(path) != path:
+            return _of_entry(path)
         if not path.exists():
             return "no such file"
         return _of_folder(path) if path.is_dir() else _of_file(path, CONTAINERS)
@@ -105,6 +112,12 @@ def _of_folder(path: Path) -> Header | str:
         return "a folder without frame images"
     found = _of_file(images[0], IMAGES)
     return found if isinstance(found, str) else Header(found.width, found.height, nan, nan, f"{found.codec} frames")
+
+
+def _of_entry(path: Path) -> Header:
+    with open_clip(Clip(path.stem, path, "train", {})) as reader:
+        height, width = reader.read([0]).shape[1:3]
+    return Header(width, height, nan, nan, "jpeg frames in shards")
 
 
 def _summary(found: Mapping[str, Header], unreadable: dict[str, str]) -> ProbeFacts:

@@ -13,10 +13,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from data_tools.faults import fault_of, step_of, too_short
+from data_tools.faults import fault_of, step_of, too_short, without_place
 from data_tools.jobs import limit_memory
 from data_tools.verify.container import Container, look_at
 from data_tools.verify.records import Checked, Measures, Warn
+from hoi_train.data.pair_places import NOWHERE, Places, check_boxes
 from hoi_train.data.readers import OPTIONAL, Reader, check_reader, open_clip
 from hoi_train.data.readers.base import Image
 from hoi_train.data.readers.pyav_reader import index_frames
@@ -39,27 +40,33 @@ HOLE = 0.25  # seconds, and at least HOLE_FRAMES usual steps
 HOLE_FRAMES = 4
 
 
-def check_in_worker(clip: Clip, *, reader: str) -> Checked:
+def check_in_worker(labelled: tuple[Clip, Places], *, reader: str) -> Checked:
     """Check a clip in a process of its own, with a limit to the memory that it may take."""
     limit_memory()
-    return check_clip(clip, reader=reader)
+    return check_clip(*labelled, reader=reader)
 
 
-def check_clip(clip: Clip, *, reader: str) -> Checked:
-    """Decode all frames of a clip in order; return what is wrong with it, or its measures."""
+def check_clip(clip: Clip, places: Places = NOWHERE, *, reader: str) -> Checked:
+    """Decode all frames of a clip in order; return what is wrong with it, or its measures.
+
+    Args:
+        clip: of the manifest.
+        places: of its pairs.
+        reader: a name in ``READERS``.
+    """
     try:
         with open_clip(replace(clip, num_frames=None), reader) as opened:
             container = look_at(clip.path) if clip.path.is_file() else None
-            if fault := too_short(opened, clip.num_frames):
+            if fault := too_short(opened, clip.num_frames, places.frames.tolist()):
                 return Checked(*fault)
             if container and container.lacking:
                 return Checked("shorter", f"its last {container.lacking} bytes are not there: it was cut off")
-            return _decode(clip, opened, container)
+            return _decode(clip, places, opened, container)
     except Exception as error:  # whatever a decoder raises is said of its clip, and the next clip is checked
         return Checked(*fault_of(clip.path, error))
 
 
-def _decode(clip: Clip, opened: Reader, container: Container | None) -> Checked:
+def _decode(clip: Clip, places: Places, opened: Reader, container: Container | None) -> Checked:
     """Decode from the first frame to the last of the clip: a seek would hide damage that training can meet."""
     window, times = opened.window(), opened.timestamps
     sought = _spread(range(len(times)), min(SAMPLED, max(2, container.key_frames if container else 0)))
@@ -70,6 +77,11 @@ def _decode(clip: Clip, opened: Reader, container: Container | None) -> Checked:
         return Checked("shorter", f"only {look.number} of {window.stop} frames decode")
     if len(look.sizes) > 1:
         return Checked("unreadable", f"its frames differ in size (height, width): {sorted(look.sizes)}")
+    ((height, width),) = look.sizes
+    try:
+        check_boxes(clip, places, (width, height))
+    except ClipError as error:
+        return Checked("boxes", without_place(clip.path, error))
     step = step_of(times)
     measures = Measures(
         frames=len(times),

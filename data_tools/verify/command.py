@@ -21,6 +21,7 @@ from data_tools.verify.records import BadClip, Checked, Suspect
 from data_tools.verify.report import Report, show_report, write_measured, write_report
 from data_tools.verify.set import notes, suspects
 from hoi_train.data.manifest import Manifest, read_manifest
+from hoi_train.data.pair_places import Places
 from hoi_train.data.readers import check_reader
 from hoi_train.records import Clip
 
@@ -54,7 +55,7 @@ def verify_manifest(
     manifest = read_manifest(path, tracks=False)
     console = console or Console()
     journal = Journal(out, reader)
-    earlier = {row: journal.find(clip) for row, clip in _clips(manifest)}
+    earlier = {row: journal.find(clip, _places(manifest, row)) for row, clip in _clips(manifest)}
     found = {row: checked for row, checked in earlier.items() if checked is not None}
     if dry_run:
         todo = len(manifest) - len(found)
@@ -81,6 +82,10 @@ def _clips(manifest: Manifest) -> Iterator[tuple[int, Clip]]:
     return ((row, manifest.clip(row)) for row in range(len(manifest)))
 
 
+def _places(manifest: Manifest, row: int) -> Places:
+    return Places.of(manifest.table.column("pairs")[row].values)
+
+
 def _check_others(
     manifest: Manifest, journal: Journal, found: dict[int, Checked], *, workers: int, timeout: float, console: Console
 ) -> None:
@@ -90,9 +95,9 @@ def _check_others(
     bad = sum(each.fault is not None for each in found.values())
     with progress(console) as bar:
         task = bar.add_task(f"verify, {bad} bad", total=len(manifest), completed=len(found))
-        clips = (manifest.clip(row) for row in todo)
+        clips = ((manifest.clip(row), _places(manifest, row)) for row in todo)
         check = partial(check_in_worker, reader=journal.reader)
-        for clip, result in run_killable(check, clips, workers=min(workers, max(len(todo), 1)), timeout=timeout):
+        for (clip, _), result in run_killable(check, clips, workers=min(workers, max(len(todo), 1)), timeout=timeout):
             checked = Checked(result.why, result.text) if isinstance(result, Lost) else result
             journal.note(clip, checked)
             found[rows[clip.clip_id]] = checked

@@ -1,8 +1,8 @@
 """What is known of a set's clips from earlier looks at it: a run that was killed goes on, a changed file is read anew.
 
 ``verify.journal.jsonl`` below ``--out`` has a row for each clip that was checked, with a key that stands for the clip's
-times, the reader and the sizes and times of change of its files. What timed out or crashed is not kept: it may have
-been the machine's fault, and is tried again.
+times, picture size and pairs, the reader and the sizes and times of change of its files. What timed out or crashed is
+not kept: it may have been the machine's fault, and is tried again.
 """
 
 from __future__ import annotations
@@ -11,12 +11,13 @@ from pathlib import Path
 
 from data_tools.jobs import key_of, state_of
 from data_tools.verify.records import Checked
+from hoi_train.data.pair_places import NOWHERE, Places
 from hoi_train.data.readers import source_of
 from hoi_train.records import Clip, UserError
 from hoi_train.tracking.events import EventLog, read_events
 
 JOURNAL = "verify.journal.jsonl"
-CHECKS = 1  # changes when the checks do: then everything is checked anew
+CHECKS = 2  # changes when the checks do: then everything is checked anew
 
 
 class Journal:
@@ -40,9 +41,9 @@ class Journal:
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(f"{self.path}: not a journal of hoi-data verify ({error}); delete it") from None
 
-    def find(self, clip: Clip) -> Checked | None:
-        """Return what is known of a clip whose files have not changed since."""
-        key = self._key(clip)
+    def find(self, clip: Clip, places: Places = NOWHERE) -> Checked | None:
+        """Return what is known of a clip whose files and whose pairs' places have not changed since."""
+        key = self._key(clip, places)
         if key is None or key in self._known:
             return self._known.get(key or "")
         self._keys[clip.clip_id] = key
@@ -60,11 +61,11 @@ class Journal:
         if self._log is not None:
             self._log.close()
 
-    def _key(self, clip: Clip) -> str | None:
+    def _key(self, clip: Clip, places: Places) -> str | None:
         """Return what stands for all that a check depends on; ``None`` for what is not there."""
         try:
             state = state_of(source_of(clip.path))
         except (OSError, ValueError):
             return None
-        fields = [str(clip.path), clip.start, clip.end, clip.num_frames, clip.fps]
+        fields = [str(clip.path), clip.start, clip.end, clip.num_frames, clip.fps, clip.size, places.digest()]
         return key_of(CHECKS, self.reader, *fields, state)

@@ -5,8 +5,9 @@ A fault is a clip that cannot be trained on:
 =========== ==========================================================================================
 missing     no such file
 unreadable  not a video, damaged, or of a kind that is not read
-shorter     cut off, fewer frames than ``num_frames``, or ending before the clip's ``end``
+shorter     cut off, fewer frames than ``num_frames``, or ending before the clip's ``end`` or a frame of its pairs
 empty       no frame between the clip's ``start`` and ``end``
+boxes       a pair's box lies outside the picture: it is of another file, or of another scale
 timeout     not decoded in the time allowed; the process was killed
 crashed     the decoder took its process down
 =========== ==========================================================================================

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 
 import pyarrow.compute as pc
 import torch
+from einops import rearrange
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from hoi_train.batches import ClipBatch, PairBatch
 from hoi_train.data.manifest import Manifest
+from hoi_train.data.pair_places import check_frame
 from hoi_train.data.readers import check_reader, count_readers, open_clip
-from hoi_train.data.readers.base import clip_error
 from hoi_train.data.samplers import Item
 from hoi_train.data.sampling import Indices, Plan, Segments
 from hoi_train.data.transforms import Transform
@@ -112,8 +113,8 @@ class ClipDataset(Dataset[Sample]):
         drawn = self._generator("frames", name, item) if item.epoch is not None else None
         with open_clip(clip, self.reader) as reader:
             window = reader.window()
-            if key is not None and key >= len(window):
-                raise clip_error(clip, f"its pairs are of frame {key}, it has frames 0 to {len(window) - 1}")
+            if key is not None:
+                check_frame(clip, key, len(window))
             indices = self.plan(len(window), self.num_frames, key, drawn)
             return torch.from_numpy(reader.read(window.start + indices)), indices, window.start
 
@@ -156,9 +157,9 @@ def collate(
 
     The colours of a pixel lie side by side, as they came from the decoder: of the batch too.
     """
-    video = torch.stack([sample.video.permute(1, 2, 3, 0) for sample in samples])
+    video = torch.stack([rearrange(sample.video, "c t h w -> t h w c") for sample in samples])
     return ClipBatch(
-        video=video.permute(0, 4, 1, 2, 3),
+        video=rearrange(video, "n t h w c -> n c t h w"),
         targets={task: join([sample.targets[task] for sample in samples]) for task in samples[0].targets},
         indices=torch.tensor([sample.index for sample in samples]),
         clip_ids=tuple(sample.clip_id for sample in samples),

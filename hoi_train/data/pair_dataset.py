@@ -17,11 +17,11 @@ from hoi_train.batches import ClipBatch, PairBatch
 from hoi_train.data.dataset import ClipDataset, Sample, collate, mirrored
 from hoi_train.data.detections_file import SCORES, unlabelled
 from hoi_train.data.manifest import Manifest
-from hoi_train.data.readers.base import clip_error
+from hoi_train.data.pair_places import BOXES, Places, boxes_of, check_boxes
 from hoi_train.data.samplers import Item
 from hoi_train.data.sampling import Indices
 from hoi_train.data.transforms import Transform
-from hoi_train.metrics.detections import Detections, Floats, Pairs, TruePairs
+from hoi_train.metrics.detections import Detections, Pairs, TruePairs
 from hoi_train.records import ClassList, Clip, Task
 
 
@@ -138,11 +138,13 @@ class PairDataset(ClipDataset):
         keys = self.key_frames
         row, frame = int(keys.rows[item.clip]), int(keys.frames[item.clip])
         positions = keys.order[keys.starts[item.clip] : keys.starts[item.clip + 1]]
-        found = self._pairs().take(pa.array(positions)).to_pylist()
+        annotated = self._pairs().take(pa.array(positions))
+        found = annotated.to_pylist()
         clip = self.clip_at(item.clip)
         name = f"{clip.clip_id}@{frame}"
         pixels, indices, first = self._read(clip, name, item, frame)
-        _check_places(clip, found, pixels.shape[2], pixels.shape[1])
+        if SCORES[0] not in found[0]:  # a tracker's boxes may drift away
+            check_boxes(clip, Places.of(annotated), (pixels.shape[2], pixels.shape[1]))
         boxes = self._boxes(row, found, first + indices)
         video, moved = self._transform(pixels, name, item, boxes.reshape(-1, 4))
         assert moved is not None
@@ -208,7 +210,7 @@ class PairDataset(ClipDataset):
         clip_ids = self.clips.clip_ids
         shown = [f"{clip_ids[row]}@{frame}" for row, frame in zip(keys.rows, keys.frames, strict=True)]
         names[keys.order] = np.repeat(np.array(shown, dtype=object), np.diff(keys.starts))
-        people, things = (_boxes_of(pairs, key) for key in ("person_box", "object_box"))
+        people, things = (boxes_of(pairs, name) for name in BOXES)
         classes = pc.index_in(pc.struct_field(pairs, "object_class"), pa.array(self.objects.names))
         return Pairs(
             frame_ids=names.astype(np.str_),
@@ -244,20 +246,6 @@ def collate_pairs(samples: Sequence[PairSample]) -> ClipBatch:
         indices=torch.cat([sample.pairs for sample in samples]),
     )
     return collate(samples, torch.cat, pairs)
-
-
-def _check_places(clip: Clip, pairs: Sequence[Mapping[str, Any]], width: int, height: int) -> None:
-    """Refuse annotated boxes that lie outside the picture: they are of another file, or of another scale."""
-    for pair in pairs:
-        for name in ("person_box", "object_box") if SCORES[0] not in pair else ():  # a tracker's boxes may drift away
-            x0, y0, x1, y1 = pair[name]
-            if x0 >= width or y0 >= height or x1 <= 0 or y1 <= 0:
-                text = f"{name} {pair[name]} of frame {pair['frame']} lies outside its {width}×{height} pixels"
-                raise clip_error(clip, f"{text} (width × height); boxes are in pixels of this file, upright")
-
-
-def _boxes_of(pairs: Any, key: str) -> Floats:
-    return np.asarray(pc.list_flatten(pc.struct_field(pairs, key)), np.float64).reshape(-1, 4)
 
 
 def _numbered(ids: Any) -> Indices:

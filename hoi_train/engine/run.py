@@ -142,7 +142,7 @@ def check_same_data(folder: Path, config: RunConfig, facts: Mapping[str, Any]) -
     if not changed:
         return
     way_out = "or begin a new run with another name (name=…) or seed"
-    if changed == ["left_out"]:
+    if "left_out" in changed:  # the counts follow
         listed = config.data.quarantine
         text = f"data.quarantine: {listed} does not list the clips that {folder} left out when it began"
         raise ConfigError(f"{text}; give it the old list, {way_out}")

@@ -197,6 +197,49 @@ def test_pairs_and_tracks_go_along(tmp_path: Path, video: Path) -> None:
         assert torch.equal(new.boxes_at(torch.arange(6)), old.boxes_at(torch.arange(15, 21)) / 2)
 
 
+def test_pairs_beyond_the_end_are_left_out_whether_made_before_or_not(tmp_path: Path, video: Path) -> None:
+    box = [0.0, 8.0, 96.0, 80.0]
+    pair = {"frame": 2, "person_id": 0, "object_id": 1, "object_class": "cup", "predicates": ["hold"]}
+    pair |= {"person_box": box, "object_box": box}
+    wrong = {"path": "video.mp4", "end": 0.8, "pairs": [pair, {**pair, "frame": 999}]}
+    sound = [{"path": "video.mp4", "pairs": [{**pair, "frame": 39}]}, {"path": "video.mp4", "start": 0.5}]
+    path = manifest_of(tmp_path, [sound[0], wrong, sound[1]], DOES)
+    said = [("1", "shorter", "its pairs are of frame 999, it has frames 0 to 23")]
+    for _ in range(2):
+        report, _ = run(path)
+        assert [(clip.clip_id, clip.fault, clip.text) for clip in report.bad] == said
+        assert cached(path).clip_ids == ("0", "2")
+    manifest_of(tmp_path, [sound[0], {**wrong, "pairs": [pair]}, sound[1]], DOES)
+    assert (run(path)[0].bad, cached(path).clip_ids) == ((), ("0", "1", "2"))
+    manifest_of(tmp_path, [sound[0], wrong, sound[1]], DOES)
+    for _ in range(2):
+        report, _ = run(path)
+        assert [(clip.clip_id, clip.fault, clip.text) for clip in report.bad] == said
+        assert cached(path).clip_ids == ("0", "2")
+        assert [numbers(cached(path), row) for row in range(2)] == [list(range(40)), list(range(15, 40))]
+
+
+def test_clips_of_one_file_may_differ_in_what_is_said_of_its_size(tmp_path: Path, video: Path) -> None:
+    sized, wrong = {"width": 96, "height": 80}, {"width": 80, "height": 96}
+    fields: list[dict[str, Any]] = [wrong, sized, {}, {"start": 0.5, **wrong}]
+    path = manifest_of(tmp_path, [{"path": "video.mp4", **each} for each in fields])
+    for made in (2, 0):
+        report, _ = run(path)
+        assert (report.made, [(clip.clip_id, clip.fault) for clip in report.bad]) == (
+            made,
+            [("0", "unreadable"), ("3", "unreadable")],
+        )
+        text = "its frames are of 96×80 pixels, turned on their side, its boxes were annotated in 80×96"
+        assert all(clip.text.startswith(text) for clip in report.bad)
+
+
+def test_detections_beside_the_manifest_are_said_to_be_of_the_sources(tmp_path: Path, video: Path) -> None:
+    path = manifest_of(tmp_path, [{"path": "video.mp4"}])
+    assert "detections.parquet" not in run(path)[1]
+    (tmp_path / "detections.parquet").touch()
+    assert "note: detections.parquet is of the sources; make it anew for the clips made here" in run(path)[1]
+
+
 def test_a_cache_can_be_made_of_a_cache(tmp_path: Path, video: Path) -> None:
     path = manifest_of(tmp_path, [{"path": "video.mp4", "start": 0.5}])
     run(path, Settings(short_side=80, quality=95))

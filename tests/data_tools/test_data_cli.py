@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import resource
 import subprocess
 import sys
 import time
@@ -75,6 +77,33 @@ def test_a_fault_of_the_program_is_not_hidden(monkeypatch: pytest.MonkeyPatch, t
     monkeypatch.setattr("data_tools.stats.command.show_stats", broken)
     with pytest.raises(KeyError, match="a bug"):
         main(["stats", str(tmp_path / "m.csv")])
+
+
+def test_only_a_closed_output_ends_a_command_without_error(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+    monkeypatch.setattr("data_tools.stats.command.show_stats", broken)
+    assert main(["stats", str(tmp_path / "m.csv")]) == 2
+    assert capfd.readouterr().err == "hoi-data: Broken pipe\n"
+
+
+def test_a_full_disk_names_the_manifest(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("put", "take"):
+        (tmp_path / "v" / name).mkdir(parents=True)
+        (tmp_path / "v" / name / "1.mp4").touch()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))  # dataset.json is smaller
+    try:
+        assert main(["folder", str(tmp_path / "v"), "--out", str(tmp_path / "out"), "--val-fraction", "0"]) == 2
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    said = capsys.readouterr().err
+    assert said.startswith(f"hoi-data: {tmp_path / 'out' / 'manifest.parquet'}: ")
+    assert f"[errno {errno.EFBIG}]" in said
+    assert not list((tmp_path / "out").iterdir())
 
 
 def test_from_videos_to_a_verified_manifest(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,7 +6,7 @@ import multiprocessing
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from math import factorial
 
 import pytest
@@ -49,6 +49,19 @@ def test_a_crash_costs_its_own_item(work: Callable[[int], None], item: int, text
 def test_a_stopped_process_is_killed_too() -> None:
     ((_, lost),) = run_killable(signal.raise_signal, [int(signal.SIGSTOP)], workers=1, timeout=1.0)
     assert lost == Lost("timeout", "not done after 1 s; its process was killed")
+
+
+def test_an_idle_process_that_dies_is_replaced_and_its_next_item_is_done() -> None:
+    before = {*multiprocessing.active_children()}
+
+    def items() -> Iterator[int]:
+        yield 4
+        (idle,) = {*multiprocessing.active_children()} - before  # its answer was taken
+        idle.kill()
+        idle.join()
+        yield from (5, 6)
+
+    assert list(run_killable(factorial, items(), workers=1, timeout=60)) == [(4, 24), (5, 120), (6, 720)]
 
 
 def test_leaving_early_ends_the_processes() -> None:

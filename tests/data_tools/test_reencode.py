@@ -282,6 +282,33 @@ def test_pairs_of_frames_that_are_not_there_make_a_bad_clip(tmp_path: Path) -> N
     assert len(made) == 3, "those without pairs"
 
 
+def test_pairs_that_changed_since_their_clip_was_made_make_it_bad_too(tmp_path: Path) -> None:
+    path = pairs_of(tmp_path / "given")
+    run(path)
+    rows = read_manifest(path).table.to_pylist()
+    rows[1]["pairs"][0]["frame"] = 999
+    write_manifest(path, rows, [PREDICATE], path.parent, OBJECTS)
+    report, made = run(path)
+    said = ("train_1", "shorter", f"its pairs are of frame 999, it has frames 0 to {FRAMES - 1}")
+    assert [(clip.clip_id, clip.fault, clip.text) for clip in report.bad] == [said]
+    assert (report.made, len(made)) == (0, 17)
+
+
+def test_a_made_clip_whose_labels_cannot_be_kept_is_named(tmp_path: Path) -> None:
+    path = trimmed(pairs_of(tmp_path / "given"), tmp_path / "cut")
+    rows = read_manifest(path).table.to_pylist()
+    for row in rows:
+        for pair in row["pairs"]:
+            pair["frame"] = pair["frame"] // 4 * 4
+    write_manifest(path, rows, [PREDICATE], tmp_path / "given", OBJECTS)
+    run(path, Settings(fps="2"))
+    rows[1]["pairs"][0]["frame"] = 5
+    write_manifest(path, rows, [PREDICATE], tmp_path / "given", OBJECTS)
+    text = r"clip 'train_1': .*train_1\.mp4: labels are of frame 5, which is left out at 2 frames a second"
+    with pytest.raises(InexactError, match=text):
+        run(path, Settings(fps="2"))
+
+
 def test_tracks_beyond_the_trim_keep_a_box_for_their_pairs() -> None:
     import torch
 
@@ -306,5 +333,6 @@ def test_tracks_beyond_the_trim_keep_a_box_for_their_pairs() -> None:
     (new,) = move_pairs([pair], made)
     assert new["frame"] == 3
     assert new["object_box"][0] < new["object_box"][2], "a box keeps an area"
-    with pytest.raises(InexactError):
+    text = "labels are of frame 3, beyond the clip's end: it has frames 0 to 2; correct the manifest, or leave the clip"
+    with pytest.raises(InexactError, match=text):
         move_pairs([{**pair, "frame": 3}], made)

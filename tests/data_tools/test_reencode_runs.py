@@ -183,6 +183,7 @@ def test_wrong_options_are_refused(tmp_path: Path) -> None:
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     encode(tmp_path / "v.mp4", 30)
     path, out = manifest_of(tmp_path, [{"path": "v.mp4"}, {"path": "gone.mp4"}]), tmp_path / "out"
+    (tmp_path / "detections.parquet").touch()
     arguments = ["reencode", str(path), "--out", str(out), "--workers", "1"]
     assert main([*arguments, "--dry-run"]) == 0
     text = capsys.readouterr().out
@@ -192,6 +193,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     shown = capsys.readouterr().out
     assert "missing: clip '1': no such file" in shown
     assert "manifest.parquet: 1 clips" in shown
+    assert "note: detections.parquet is of the sources; make it anew for the clips made here" in shown
     assert main([*arguments, "--crf", "30"]) == 2
     assert "give the same ones, or another --out" in capsys.readouterr().err
     (tmp_path / "v.mp4").unlink()

@@ -9,6 +9,9 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
+from data_tools.cache.clips import Settings
+from data_tools.cache.command import make_cache
+from data_tools.stats.clips import clip_facts
 from data_tools.stats.probe import Header, probe_files, read_header
 from hoi_train.data.manifest import read_manifest, write_manifest
 from hoi_train.records import ClassList, Task
@@ -45,6 +48,32 @@ def test_a_video_a_frame_folder_and_what_is_neither(tmp_path: Path) -> None:
     assert facts.fps == {"30": 1}
     assert facts.short_side == {"min": 30, "median": 55, "mean": 55, "max": 80}
     assert sum(facts.codecs.values()) == 2
+
+
+def test_a_frame_cache(tmp_path: Path) -> None:
+    encode(tmp_path / "a.mp4", 15)
+    task = Task("verb", ClassList(("put",)), "single")
+    rows = [
+        {"clip_id": f"{k}", "path": "a.mp4", "start": k / 10, "split": split, "verb": "put"}
+        for k, split in enumerate(("train", "val", "train"))
+    ]
+    path = write_manifest(tmp_path / "m.jsonl", rows, [task], tmp_path)
+    out = Console(file=io.StringIO())
+    make_cache(path, tmp_path / "cache", Settings(short_side=40), console=out)
+    manifest = read_manifest(tmp_path / "cache" / "manifest.parquet")
+    facts = clip_facts(manifest)
+    assert [(of.files, of.missing) for of in facts.values()] == [(2, 0), (1, 0)]
+    in_all = sum(of.total_bytes for of in facts.values())
+    shard = tmp_path / "cache" / "shards" / "00000.zip"
+    assert 0.9 * shard.stat().st_size < in_all < shard.stat().st_size
+    probed = probe_files(manifest, 1, out)
+    assert (probed.files, probed.unreadable) == (3, {})
+    assert (probed.sizes, probed.codecs) == ({"48×40": 3}, {"jpeg frames in shards": 3})
+    assert (probed.fps, probed.seconds) == ({}, None)
+
+    manifest.clip(0).path.parent.write_bytes(shard.read_bytes()[:-30])
+    assert [of.missing for of in clip_facts(manifest).values()] == [2, 1]
+    assert len(probe_files(manifest, 1, out).unreadable) == 3
 
 
 def test_real_awkward_files(test_data: Path) -> None:

@@ -15,8 +15,11 @@ from data_tools.verify.clip import check_clip
 from data_tools.verify.command import verify_manifest
 from data_tools.verify.report import Report
 from hoi_train.data.manifest import ManifestError, read_manifest, write_manifest
+from hoi_train.data.pair_dataset import PairDataset
 from hoi_train.data.quarantine import read_quarantine
-from hoi_train.records import ClassList, Clip, Task, UserError
+from hoi_train.data.samplers import Item
+from hoi_train.data.transforms import CenterCrop
+from hoi_train.records import ClassList, Clip, ClipError, Task, UserError
 from tests.videos import encode, numbered, write_image
 
 TASK = Task("label", ClassList(("x",)), "single")
@@ -99,6 +102,45 @@ def test_every_kind_of_bad_clip_is_said(tmp_path: Path, video: Path, test_data: 
     assert [clip.clip_id for clip in report.bad] == sorted(texts, key=int)
     assert "18 clips, 14 bad (6 unreadable, 3 missing, 3 shorter, 2 empty)" in shown
     assert "… and 4 more" in shown
+
+
+def pair_of(frame: int, object_box: list[float]) -> dict[str, Any]:
+    pair = {"frame": frame, "person_id": 0, "object_id": 1, "object_class": "cup", "predicates": ["hold"]}
+    return {**pair, "person_box": [0.0, 8.0, 96.0, 80.0], "object_box": object_box}
+
+
+def test_pairs_that_training_cannot_read_are_said(tmp_path: Path, video: Path) -> None:
+    inside, outside = [90.0, 70.0, 600.0, 600.0], [500.0, 500.0, 600.0, 600.0]
+    labelled: list[dict[str, Any]] = [
+        {"pairs": [pair_of(2, inside), pair_of(29, inside)]},
+        {"pairs": [pair_of(2, inside), pair_of(999, inside)]},
+        {"pairs": [pair_of(2, inside), pair_of(3, outside)]},
+        {"pairs": [pair_of(15, inside)], "start": 0.5},
+        {"pairs": [pair_of(0, [-9.0, 0.0, 0.0, 5.0])]},
+        {},
+    ]
+    rows = [{"clip_id": str(k), "path": video.name, "split": "train", **row} for k, row in enumerate(labelled)]
+    does = Task("does", ClassList(("hold",)), "multi", of="pair")
+    path = write_manifest(tmp_path / "m.parquet", rows, [does], tmp_path, ClassList(("cup",)))
+    report, _ = verify(path)
+    place = "lies outside its 96×80 pixels (width × height); boxes are in pixels of this file, upright"
+    said = [
+        ("1", "shorter", "its pairs are of frame 999, it has frames 0 to 29"),
+        ("2", "boxes", f"object_box [500.0, 500.0, 600.0, 600.0] of frame 3 {place}"),
+        ("3", "shorter", "its pairs are of frame 15, it has frames 0 to 14"),
+        ("4", "boxes", f"object_box [-9.0, 0.0, 0.0, 5.0] of frame 0 {place}"),
+    ]
+    assert [(clip.clip_id, clip.fault, clip.text) for clip in report.bad] == said
+    data = PairDataset(
+        read_manifest(path), {"does": does}, (CenterCrop(size=32), CenterCrop(size=32)), ClassList(("cup",))
+    )
+    refused = dict[str, str]()
+    for position in range(len(data)):
+        try:
+            data[Item(position)]
+        except ClipError as error:
+            refused[data.clip_at(position).clip_id] = str(error).split(f"{video}: ")[1]
+    assert refused == {clip_id: text for clip_id, _, text in said}
 
 
 def test_reports_say_the_same_in_text_and_json(tmp_path: Path, video: Path) -> None:

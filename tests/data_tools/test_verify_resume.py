@@ -89,6 +89,27 @@ def test_a_changed_file_is_checked_anew(tmp_path: Path) -> None:
     assert Journal(tmp_path, "auto").find(folder) is None
 
 
+def test_a_changed_size_or_pair_is_checked_anew(tmp_path: Path) -> None:
+    encode(tmp_path / "a.mp4", 10)  # 96×80
+    box = [0.0, 0.0, 9.0, 9.0]
+    pair = {"frame": 9, "person_id": 0, "object_id": 1, "object_class": "cup", "predicates": []}
+    pair |= {"person_box": box, "object_box": box}
+    does = Task("does", ClassList(("hold",)), "multi", of="pair")
+    changes: list[tuple[dict[str, object], Fault | None]] = [
+        ({}, None),
+        ({"width": 640, "height": 480}, "unreadable"),
+        ({"width": 96, "height": 80}, None),
+        ({"pairs": [pair]}, None),
+        ({"pairs": [{**pair, "frame": 10}]}, "shorter"),
+        ({"pairs": [{**pair, "object_box": [96.0, 0.0, 99.0, 9.0]}]}, "boxes"),
+    ]
+    for known in (0, 1):  # first anew, then from the journal
+        for fields, fault in changes:
+            row = {"clip_id": "a", "path": "a.mp4", "split": "train", **fields}
+            report = verify(write_manifest(tmp_path / "m.parquet", [row], [does], tmp_path), tmp_path / "out")
+            assert (report.known, [clip.fault for clip in report.bad]) == (known, [fault] if fault else [])
+
+
 @pytest.mark.parametrize("fault", ["timeout", "crashed"])
 def test_what_was_lost_is_tried_again(tmp_path: Path, fault: Fault) -> None:
     clip = clip_of(encode(tmp_path / "a.mp4", 2))
