@@ -45,6 +45,7 @@ def import_folder(
     group: re.Pattern[str] | None = None,
     val_fraction: float = 0.2,
     seed: int = 0,
+    fps: float | None = None,
 ) -> Imported:
     """Write the manifest of a folder of videos.
 
@@ -59,11 +60,12 @@ def import_folder(
         val_fraction: how much of each class of train, or of its groups, becomes val, if no val videos are given; the
             number is rounded, and at least one stays in train.
         seed: of that draw.
+        fps: frames a second of frame folders.
 
     Raises:
         ManifestError: with everything that is wrong in the lists, each with file and line.
-        UserError: the folder is missing, or holds no clips in a form that is known, or ``group`` does not find
-            anything in a clip's path.
+        UserError: the folder is missing, or holds no clips in a form that is known, or splits without train, or
+            ``group`` does not find anything in a clip's path.
     """
     folder = folder.resolve()
     if not folder.is_dir():
@@ -81,7 +83,7 @@ def import_folder(
         raise UserError(f"{folder}: {error}; got {names}") from None
     clips = _grouped(search.clips, group) if group else search.clips
     clips, drawn = with_val(clips, lambda clip: (clip.path, clip.label), val_fraction, seed)
-    rows = [_row(folder, clip, task) for clip in clips]
+    rows = [_row(folder, clip, task, fps) for clip in clips]
     notes = [f"passed over: {count} × {what}" for what, count in search.passed_over.most_common()]
     if drawn:
         notes.append(f"no val videos were given: {drawn} of train were drawn for val (--val-fraction {val_fraction})")
@@ -94,8 +96,9 @@ def import_folder(
     return write_import(out, rows, tasks, folder, search.missing, notes)
 
 
-def _row(folder: Path, clip: Found, task: str) -> dict[str, Any]:
-    frames = {"num_frames": count_images(folder / clip.path)} if (folder / clip.path).is_dir() else {}
+def _row(folder: Path, clip: Found, task: str, fps: float | None) -> dict[str, Any]:
+    path = folder / clip.path
+    frames = {"num_frames": count_images(path), "fps": fps} if path.is_dir() else {}
     return {
         "clip_id": clip.path,
         "path": clip.path,
@@ -155,8 +158,8 @@ def _in_lists(folder: Path, lists: Mapping[Split, Path], classes: Path | None) -
 
 def _in_folders(folder: Path) -> tuple[Search, list[str]]:
     tops = [top for top in _visible(folder) if top.is_dir()]
-    splits = {top: SPLIT_NAMES[top.name.lower()] for top in tops if top.name.lower() in SPLIT_NAMES}
-    search = Search()
+    named = {top: SPLIT_NAMES[top.name.lower()] for top in tops if top.name.lower() in SPLIT_NAMES}
+    splits, search = named, Search()
     if "train" in splits.values():
         _refuse_twice(splits)
         for top in sorted(set(tops) - set(splits)):
@@ -179,6 +182,8 @@ def _in_folders(folder: Path) -> tuple[Search, list[str]]:
             f"no clips in {folder}: it must hold one folder a class with video files or frame folders in it, "
             "or train, val and test with such folders; or name lists with --list or --train-list"
         )
+    if "train" not in named.values():
+        _refuse_without_train(folder, [top.name for top in named], len(tops), search.clips)
     return search, sorted(names)
 
 
@@ -187,6 +192,16 @@ def _refuse_twice(splits: Mapping[Path, Split]) -> None:
         named = sorted(top.name for top, of in splits.items() if of == split)
         if len(named) > 1:
             raise UserError(f"folders {' and '.join(named)} both mean {split}; rename or remove one")
+
+
+def _refuse_without_train(folder: Path, named: Sequence[str], num_tops: int, clips: Sequence[Found]) -> None:
+    """Refuse folders that seem to be splits; one among classes that holds videos itself is a class, too."""
+    of_classes = {clip.label for clip in clips if clip.path.count("/") > 1}
+    if len(named) == num_tops or not of_classes.isdisjoint(named):
+        raise UserError(
+            f"{folder}: {' and '.join(named)} named like a split, and no folder like train; add train with a folder a "
+            "class, or rename the folder if it is a class, or name lists with --list, --val-list or --test-list"
+        )
 
 
 def _clips(root: Path, top: Path, label: str, split: Split, search: Search) -> Iterator[Found]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from data_tools.sources import is_plain
 from hoi_train.records import UserError
 
 MAX_WORKERS = 10_000
+MAX_TIMEOUT = 2_000_000  # seconds, 23 days: waiting for a pipe ends after 2**31 milliseconds at most
 
 
 def check_range(name: str, value: float, least: float, most: float) -> None:
@@ -22,8 +22,10 @@ def check_work(workers: int | None, timeout: float) -> None:
     """Raise ``UserError`` for a number of processes, or seconds that one item may take, that cannot be."""
     if workers is not None:
         check_range("--workers", workers, 1, MAX_WORKERS)
-    if not (math.isfinite(timeout) and timeout > 0):
+    if not timeout > 0:
         raise UserError(f"--timeout must be seconds above 0, got {timeout:g}")
+    if timeout > MAX_TIMEOUT:
+        raise UserError(f"--timeout must be at most {MAX_TIMEOUT} seconds, got {timeout:g}")
 
 
 def check_out(out: Path, manifest: Path | None = None) -> None:
@@ -33,6 +35,10 @@ def check_out(out: Path, manifest: Path | None = None) -> None:
         out: need not be there.
         manifest: what another one is made of, which must not overwrite it; ``None`` where none is written.
     """
+    try:
+        real = out.resolve()
+    except (OSError, RuntimeError) as error:  # a name too long, a loop of links
+        raise UserError(f"--out {out}: leads nowhere: {error}; give another folder") from None
     there = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
     if not there.is_dir():
         raise UserError(f"--out {out}: {there} is a file; give a folder")
@@ -40,7 +46,7 @@ def check_out(out: Path, manifest: Path | None = None) -> None:
         raise UserError(f"--out {out}: {there} may not be written to; give another folder")
     if manifest is None:
         return
-    if not is_plain(str(out.resolve())):
+    if not is_plain(str(real)):
         raise UserError(f"--out {out}: its name holds control characters or is not UTF-8; give another folder")
-    if out.resolve() in (manifest.parent.resolve(), manifest.resolve().parent):
+    if real in (Path(os.path.realpath(manifest.parent)), Path(os.path.realpath(manifest)).parent):
         raise UserError(f"--out {out} is the folder of the manifest, which would be overwritten; give another folder")

@@ -71,14 +71,15 @@ def clips_in(folder: Path) -> dict[str, Path]:
 
 
 def find_clips(root: Path, top: Path, passed_over: Counter[str]) -> Iterator[str]:
-    """Yield the videos and frame folders below ``top``, relative to ``root``, by name; what is neither is counted."""
-    for folder, children, files in os.walk(top):
-        children[:] = sorted(child for child in children if child[0] != ".")
-        paths = [Path(folder, file) for file in sorted(files) if file[0] != "."]
+    """Yield the videos and frame folders below ``top``, relative to ``root``; what is neither is counted.
+
+    They come by name, those in linked folders last.
+    """
+    for folder, children, paths in _walk(top, passed_over):
         videos = [path for path in paths if is_video(path)]
         images = [path for path in paths if path.suffix.lower() in IMAGE_SUFFIXES]
-        if images and not videos and Path(folder) != top:
-            videos, images, children[:] = [Path(folder)], [], []
+        if images and not videos and folder != top:
+            videos, images, children[:] = [folder], [], []
         for path in images:
             passed_over[f"{path.suffix} image that is not in a frame folder of its own"] += 1
         for path in paths:
@@ -90,6 +91,29 @@ def find_clips(root: Path, top: Path, passed_over: Counter[str]) -> Iterator[str
                 yield relative
             else:
                 passed_over["clip whose name holds control characters or is not UTF-8"] += 1
+
+
+def _walk(top: Path, passed_over: Counter[str]) -> Iterator[tuple[Path, list[str], list[Path]]]:
+    """Yield folders with their children, which may be emptied, and files; a folder of several links once, none above.
+
+    Linked folders come last, so that a folder is found where it lies if it lies below ``top``, too.
+    """
+    tops, entered = [top], set[str]()
+    for start in tops:  # which grows
+        for name, children, files in os.walk(start):
+            folder, real = Path(name), os.path.realpath(name)
+            if real in entered:
+                passed_over["link to a folder that was looked through already"] += 1
+                children.clear()
+                continue
+            entered.add(real)
+            children[:] = sorted(child for child in children if child[0] != ".")
+            yield folder, children, [folder / file for file in sorted(files) if file[0] != "."]
+            for link in (folder / child for child in children if (folder / child).is_symlink()):
+                if Path(real).is_relative_to(os.path.realpath(link)):
+                    passed_over["link to a folder that it lies in"] += 1
+                else:
+                    tops.append(link)
 
 
 def inside(base: Path, path: str) -> str | None:

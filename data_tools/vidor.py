@@ -137,7 +137,7 @@ def _video(
 
 
 def _faults(content: Any) -> Iterator[str]:
-    """Yield what is wrong with a file, other than its trajectories."""
+    """Yield what is wrong with a file, other than the boxes of its trajectories."""
     if not isinstance(content, dict):
         yield f"must be an object with the annotation of one video, got {content!r:.80}"
         return
@@ -162,7 +162,9 @@ def _faults(content: Any) -> Iterator[str]:
         for number, relation in enumerate(relations):
             yield from (f"relation_instances[{number}]{fault}" for fault in _relation_faults(relation, ids))
     trajectories = content.get("trajectories")
-    if isinstance(trajectories, list) and type(count) is int and len(trajectories) != count:
+    if trajectories is None:
+        yield "trajectories are missing; they must be a list with the boxes of each frame"
+    elif isinstance(trajectories, list) and type(count) is int and len(trajectories) != count:
         yield f"trajectories are those of {len(trajectories)} frames, frame_count is {count}"
 
 

@@ -55,6 +55,7 @@ TASKS = (
 )
 FPS = 24
 SIZES = range(64, 129, 2)  # H.264 halves the colour, so sides are even
+MOST_CLIPS = 1_000_000
 HELD_OUT = 10  # clips of each verb in val and in test, at least: recall in steps of a tenth or less
 HELD_OUT_SHARE = 0.3
 ACTORS: Mapping[Split, range] = {"train": range(16), "val": range(16, 22), "test": range(22, 28)}
@@ -119,13 +120,15 @@ def split_counts(clips: int, imbalance: float) -> Counts:
     each verb, and 30 % of all clips, to val and test.
 
     Raises:
-        UserError: ``imbalance`` is below 1, or the clips are too few for it.
+        UserError: ``imbalance`` is below 1, or the clips are too few for it or more than ``MOST_CLIPS``.
 
     >>> split_counts(300, 50)["train"], split_counts(300, 50)["val"]
     ((50, 29, 16, 9, 5, 3, 2, 1), (11, 11, 11, 12, 12, 12, 12, 12))
     """
     if not (math.isfinite(imbalance) and imbalance >= 1):
         raise UserError(f"imbalance {imbalance}: most frequent over rarest verb must be a number of at least 1")
+    if clips > MOST_CLIPS:
+        raise UserError(f"clips {clips}: a demo set has at most {MOST_CLIPS:,}; ask for fewer")
     held_out = 2 * HELD_OUT * len(VERBS)
     least = sum(long_tail(1, imbalance))
     if clips < least + held_out:

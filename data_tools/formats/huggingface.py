@@ -63,17 +63,31 @@ def import_huggingface(
 
     Raises:
         ManifestError: with everything that is wrong in the metadata, each with file and line.
-        UserError: no videos, or no such columns.
+        UserError: no videos, no such columns, or no metadata for options that need them.
     """
     labels = labels or ("label",)
     if len(labels) > 1 and classes:
         raise UserError("--classes names the classes of one task; leave it out, or give one --label")
     files = sorted(file for name in METADATA for file in options.videos.rglob(name))
     if not files:
-        if classes or len(labels) > 1:
-            raise UserError(f"no {', '.join(METADATA)} is below {options.videos}: the folders name the classes")
+        asked = {
+            "all but one --label": len(labels) > 1,
+            "--classes": classes is not None,
+            "--file-column": file_column is not None,
+            "--keep-missing": options.keep_missing,
+        }
+        if vain := [name for name, given in asked.items() if given]:
+            raise UserError(
+                f"no {', '.join(METADATA)} is below {options.videos}: the folders name the classes, and what is there "
+                f"is listed; leave out {', '.join(vain)}, or add metadata"
+            )
         return import_folder(
-            options.videos, options.out, task=labels[0], val_fraction=options.val_fraction, seed=options.seed
+            options.videos,
+            options.out,
+            task=labels[0],
+            val_fraction=options.val_fraction,
+            seed=options.seed,
+            fps=options.fps,
         )
     problems, left_out = Problems(), Counter[str]()
     rows = [row for file in files for row in read_metadata(file, problems)]

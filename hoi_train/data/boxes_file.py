@@ -158,13 +158,13 @@ def _faults(entry: Mapping[str, Any], object_classes: ClassList, num_frames: int
     end = entry["start_frame"] + len(entry["boxes"])
     if end > num_frames:
         faults.append(f"boxes: the last one is of frame {end - 1}, the video has frames 0 to {num_frames - 1}")
-    # As they are kept: float32 can make equal what differs in the file.
+    # As they are kept: float32 can make equal what differs in the file, and infinite what is not.
     boxes = torch.tensor(entry["boxes"], dtype=torch.float32)
-    empty = (boxes[:, :2] >= boxes[:, 2:]).any(1)
-    if empty.any():
-        first = int(empty.nonzero()[0])
-        more = f" (and {int(empty.sum()) - 1} more like it)" if empty.sum() > 1 else ""
-        faults.append(f"boxes.{first}: {list(entry['boxes'][first])} is not x0 < x1, y0 < y1{more}")
+    bad = ~(boxes.isfinite().all(1) & (boxes[:, :2] < boxes[:, 2:]).all(1))
+    if bad.any():
+        first = int(bad.nonzero()[0])
+        more = f" (and {int(bad.sum()) - 1} more like it)" if bad.sum() > 1 else ""
+        faults.append(f"boxes.{first}: {list(entry['boxes'][first])} is not finite x0 < x1, y0 < y1{more}")
     elif not _shown(boxes, size).any():
         text = f"outside the frame of {size[0]}×{size[1]} pixels; they must be in pixels of this video"
         faults.append(f"boxes: all {len(boxes)} lie {text}, the first is {list(entry['boxes'][0])}")

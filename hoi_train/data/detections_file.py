@@ -101,7 +101,7 @@ def read_detections(path: Path, object_classes: ClassList) -> pa.Table:
 
 
 def _check(raw: RawTable, object_classes: ClassList, problems: Problems) -> None:
-    """Note what is wrong: what would be wrong with pairs and tracks of a manifest, scores, and pairs given twice."""
+    """Note what is wrong: what would be wrong with pairs and tracks of a manifest, and scores."""
     columns = {name: pa.nulls(len(raw), wanted) for name, wanted in column_types([_UNLABELLED]).items()}
     columns |= raw.columns
     columns["pairs"] = unlabelled(columns["pairs"])
@@ -111,12 +111,6 @@ def _check(raw: RawTable, object_classes: ClassList, problems: Problems) -> None
     if problems.total:
         return
     flat, owners = pc.list_flatten(raw.columns["pairs"]), np.asarray(pc.list_parent_indices(raw.columns["pairs"]))
-    names = ("frame", "person_id", "object_id")
-    keys = np.stack([owners, *(np.asarray(pc.struct_field(flat, name)) for name in names)])
-    order = np.lexsort(keys)
-    again = np.zeros(len(order), bool)
-    again[order[1:]] = (keys[:, order[1:]] == keys[:, order[:-1]]).all(axis=0)
-    _note(raw, owners[again], "a pair occurs twice in its frame", problems)
     for name in SCORES:
         scores = np.asarray(pc.struct_field(flat, name))
         _note(raw, owners[~((scores >= 0) & (scores <= 1))], f"{name} of a pair must lie in 0..1", problems)

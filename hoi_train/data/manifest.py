@@ -24,8 +24,8 @@ num_frames no       frames of the whole file
 fps        no       frames a second of a frame folder
 width,     no       size in pixels of the upright frames that boxes were annotated in; a file whose frames have
 height              another one is refused
-pairs      no       human-object pairs, a list of ``PairAnnotation``; its predicates are the labels of the
-                    tasks with ``"of": "pair"``; not in csv
+pairs      no       human-object pairs, a list of ``PairAnnotation``, each once in its frame; its predicates are the
+                    labels of the tasks with ``"of": "pair"``; not in csv
 tracks     no       where the persons and objects are, a list of ``Track``, its boxes as a list of lists; not in
                     csv. Its ids are unique in the row, and a row that has tracks has those that its pairs name
 ========== ======== ======================================================================================
@@ -43,8 +43,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from hoi_train.data.manifest_checks import check
-from hoi_train.data.manifest_columns import NOT_IN_CSV, RawTable, column_types, raw_from_rows, raw_from_table
-from hoi_train.data.manifest_io import FORMATS, SEPARATOR, read_raw, write_raw
+from hoi_train.data.manifest_columns import NEEDED, NOT_IN_CSV, RawTable, column_types, raw_from_rows, raw_from_table
+from hoi_train.data.manifest_io import FORMATS, SEPARATOR, column_names, read_raw, write_raw
 from hoi_train.data.manifest_tasks import DATASET_FILE, check_tasks, dataset_json, read_dataset
 from hoi_train.data.problems import ManifestError, Problem, Problems
 from hoi_train.records import SPLITS, ClassCounts, ClassList, Clip, PairAnnotation, Split, Task, Track, nearest
@@ -277,7 +277,8 @@ def write_manifest(
         ``path``.
 
     Raises:
-        ManifestError: if ``read_manifest`` would refuse the result; rows are counted from 1.
+        ManifestError: if ``read_manifest`` would refuse the result; rows are counted from 1. Also if another manifest
+            lies in the folder, and what its ``dataset.json`` says would change.
     """
     return written_manifest(path, rows, tasks, root, object_classes).path
 
@@ -305,6 +306,7 @@ def written_manifest(
         for name in NOT_IN_CSV:
             if raw.columns[name].null_count < len(raw):
                 problems.add(path, None, f"column {name!r} cannot be held by csv; use .parquet or .jsonl")
+    _check_neighbours(path, root, tasks, object_classes, problems)
     problems.raise_if_any()
     path.parent.mkdir(parents=True, exist_ok=True)
     _replace_both(path, raw, dataset_json(root, path.parent, tasks, object_classes))
@@ -334,6 +336,9 @@ def _replace_both(path: Path, raw: RawTable, description: str) -> None:
         write_raw(waiting[1], raw)
         for temporary, target in zip(waiting, targets, strict=True):
             temporary.replace(target)
+    except OSError as error:
+        error.filename = str(path)  # a full disk names none, and the temporary name says nothing
+        raise
     finally:
         for temporary in waiting:
             temporary.unlink(missing_ok=True)
@@ -375,6 +380,25 @@ def _warnings(manifest: Manifest) -> Iterable[str]:
 def _check_format(path: Path) -> None:
     if path.suffix not in FORMATS:
         raise _refuse(path, f"a manifest's name ends in {', '.join(FORMATS)}, not in {path.suffix!r}")
+
+
+def _check_neighbours(
+    path: Path, root: Path, tasks: Sequence[Task], object_classes: ClassList | None, problems: Problems
+) -> None:
+    """Note a manifest of another name that lies where one is to be written and needs another ``dataset.json``."""
+    described = path.parent / DATASET_FILE
+    if not described.is_file():
+        return
+    files = sorted(file for file in path.parent.iterdir() if file.suffix in FORMATS and file.name[0] != ".")
+    others = [file.name for file in files if file.name != path.name and {*column_names(file)} >= NEEDED]
+    try:
+        there, *classes = read_dataset(path.parent)
+        alike = there.resolve() == root.resolve() and classes == [{task.name: task for task in tasks}, object_classes]
+    except (ManifestError, OSError, RuntimeError):  # it is somebody's all the same
+        alike = False
+    if others and not alike:
+        text = f"describes {', '.join(others):.200}; {path.name} has another root or other classes, which would replace"
+        problems.add(described, None, f"{text} these: write to another folder, or remove the other manifest")
 
 
 def _check_separator(path: Path, tasks: Iterable[Task], problems: Problems) -> None:

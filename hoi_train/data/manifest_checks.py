@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from hoi_train.data.manifest_columns import RawTable
+from hoi_train.data.manifest_tasks import CONTROL
 from hoi_train.data.problems import Problems
 from hoi_train.records import SPLITS, ClassList, Task, nearest
 
@@ -22,14 +23,21 @@ Mask = NDArray[np.bool_]
 
 _CONTROL = "[\\x00-\\x1f\\x7f]"
 _UPWARDS = r"(^|/)\.\.(/|$)"
+_DETOUR = r"(^|/)\.?(/|$)"  # an absolute path, or one with parts that lead nowhere
+MOST = 2**31 - 1  # frames, or pixels
 _NO_TRACK = "a pair names a person_id or object_id that has no track; a row has all of them or no tracks"
+_PAIR_KEYS = ("frame", "person_id", "object_id")
+_TWO_PAIRS = "a pair occurs twice in its frame; give it once"
 _NO_BOX = "is not [x0, y0, x1, y1] with x0 < x1, y0 < y1"
 
 
 def check(
     raw: RawTable, tasks: Sequence[Task], root: Path, problems: Problems, object_classes: ClassList | None = None
 ) -> Any:
-    """Check every value and return the table with int-coded labels; its rows are sound only if nothing was noted."""
+    """Check every value and return the table with int-coded labels; its rows are sound only if nothing was noted.
+
+    What can be spelt in several ways, paths and the lack of a group, is brought to one in ``raw``.
+    """
     checker = _Checker(raw, problems)
     if not len(raw):
         if not problems.total:
@@ -37,6 +45,7 @@ def check(
         return None
     checker.clip_ids()
     checker.paths(root)
+    checker.groups()
     checker.splits()
     checker.times()
     coded = {task.name: checker.labels(task) for task in tasks if task.of == "clip"}
@@ -51,6 +60,32 @@ def check(
 def _mask(values: Any) -> Mask:
     """Return an Arrow boolean column as numpy, null as False."""
     return np.asarray(pc.fill_null(values, False))
+
+
+def _repeated(*keys: NDArray[np.int64]) -> Mask:
+    """Return which entries agree in all keys with one before them."""
+    order = np.lexsort(keys)
+    again = np.zeros(len(order), bool)
+    again[order[1:]] = np.logical_and.reduce([key[order[1:]] == key[order[:-1]] for key in keys])
+    return again
+
+
+def _real_folder(folder: Path) -> Path:
+    try:
+        return folder.resolve()
+    except (OSError, RuntimeError):  # a name too long, a loop of links
+        return folder
+
+
+def _below(root: Path, path: str, real_folder: Callable[[Path], Path]) -> str | None:
+    """Return a path relative to the root, spelt the shortest way, or ``None`` if it leads elsewhere."""
+    place = root / path
+    if not place.is_relative_to(root):
+        place = real_folder(place.parent) / place.name
+    if not place.is_relative_to(root):
+        return None
+    straight = place.relative_to(root).as_posix()
+    return path if CONTROL.search(straight) else straight  # a link may lead to what a manifest cannot name
 
 
 class _Checker:
@@ -106,20 +141,28 @@ class _Checker:
 
         self.note("clip_id", repeated, text)
 
-    def control_characters(self, column: str) -> None:
+    def control_characters(self, column: str) -> Mask:
         bad = _mask(pc.match_substring_regex(self.raw.columns[column], _CONTROL))
         self.note(column, bad, lambda row: f"{column} {self.value(column, row)!r:.80} contains control characters")
+        return bad
 
     def paths(self, root: Path) -> None:
         values = self.required("path")
-        self.control_characters("path")
-        upwards = _mask(pc.match_substring_regex(values, _UPWARDS))
-        absolute = _mask(pc.starts_with(values, "/")) & ~_mask(pc.starts_with(values, os.fsencode(f"{root}/")))
-        real_folder = lru_cache(Path.resolve)  # the root may be spelt through a link; few folders hold many clips
-        for row in np.flatnonzero(absolute & ~upwards):
-            absolute[row] = not real_folder(Path(self.value("path", int(row))).parent).is_relative_to(root)
-        outside = upwards | absolute
+        odd = self.control_characters("path")
+        outside = _mask(pc.match_substring_regex(values, _UPWARDS))
+        below = pc.utf8_slice_codeunits(values, len(f"{root}/"))
+        is_below = pc.starts_with(values, os.fsencode(f"{root}/"))
+        straight = pc.if_else(pc.and_(is_below, pc.invert(pc.match_substring_regex(below, _DETOUR))), below, values)
+        detours = _mask(pc.match_substring_regex(straight, _DETOUR)) & _mask(pc.not_equal(values, "")) & ~outside & ~odd
+        real_folder = lru_cache(_real_folder)  # the root may be spelt through a link; few folders hold many clips
+        paths = [_below(root, path, real_folder) for path in values.filter(pa.array(detours)).to_pylist()]
+        outside[detours] = [path is None for path in paths]
         self.note("path", outside, lambda row: f"path {self.value('path', row)!r:.80} leaves the data root {root}")
+        self.raw.columns["path"] = pc.replace_with_mask(straight, pa.array(detours), pa.array(paths, pa.string()))
+
+    def groups(self) -> None:
+        values = self.raw.columns["group"]
+        self.raw.columns["group"] = pc.if_else(pc.equal(values, ""), None, values)
 
     def splits(self) -> None:
         values = self.required("split")
@@ -134,16 +177,16 @@ class _Checker:
     def times(self) -> None:
         columns = self.raw.columns
         sound = {}
-        for name, least, words in (
-            ("start", 0.0, "seconds >= 0"),
-            ("end", 0.0, "seconds >= 0"),
-            ("fps", np.nextafter(0, 1), "frames a second > 0"),
-            ("num_frames", 1, "at least 1"),
-            ("width", 1, "pixels, at least 1"),
-            ("height", 1, "pixels, at least 1"),
+        for name, least, most, words in (
+            ("start", 0.0, np.inf, "seconds >= 0"),
+            ("end", 0.0, np.inf, "seconds >= 0"),
+            ("fps", np.nextafter(0, 1), np.inf, "frames a second > 0"),
+            ("num_frames", 1, MOST, f"1 to {MOST}"),
+            ("width", 1, MOST, f"pixels, 1 to {MOST}"),
+            ("height", 1, MOST, f"pixels, 1 to {MOST}"),
         ):
-            values = np.asarray(pc.fill_null(columns[name], 1).cast(pa.float64()))
-            sound[name] = np.isfinite(values) & (values >= least)
+            values = np.asarray(pc.fill_null(columns[name], 1))
+            sound[name] = np.isfinite(values) & (values >= least) & (values <= most)
             self.note(name, ~sound[name], partial(self.must_be, name, words))
         lone = _mask(columns["width"].is_null()) != _mask(columns["height"].is_null())
         self.note("width", lone, lambda row: "width and height are given together or not at all")
@@ -167,17 +210,28 @@ class _Checker:
         if task.labels == "single":
             return ids
         codes = np.asarray(pc.fill_null(ids, -1))
-        order = np.lexsort((codes, owners))
-        codes = codes[order]
-        twice = np.flatnonzero((codes[1:] == codes[:-1]) & (owners[1:] == owners[:-1]) & (codes[1:] >= 0))
-        repeated = {int(owners[k]): task.classes.names[codes[k]] for k in twice}
-        bad = np.zeros(len(values), bool)
-        bad[list(repeated)] = True
-        self.note(task.name, bad, lambda row: f"{task.name} names {repeated[row]!r} twice")
+        self.note_repeated(task.name, task.name, owners, owners, codes, task.classes.names)
+        codes = codes[np.lexsort((codes, owners))]
         lengths = np.asarray(pc.list_value_length(values))
         return pa.ListArray.from_arrays(
             pa.array(np.concatenate([[0], np.cumsum(lengths)]), pa.int32()), pa.array(codes)
         )
+
+    def note_repeated(
+        self,
+        column: str,
+        one: str,
+        rows: NDArray[np.int64],
+        lists: NDArray[np.int64],
+        codes: NDArray[np.int64],
+        names: Sequence[str],
+    ) -> None:
+        """Note classes that occur twice in a list, of entries with their rows, lists and ids; an id of -1 is none."""
+        twice = np.flatnonzero(_repeated(codes, lists) & (codes >= 0))
+        repeated = {int(rows[entry]): names[codes[entry]] for entry in twice}
+        bad = np.zeros(len(self.raw), bool)
+        bad[list(repeated)] = True
+        self.note(column, bad, lambda row: f"{one} names {repeated[row]!r} twice")
 
     def note_entries(
         self, column: str, flat: Any, owners: NDArray[np.int64], bad: Mask, allowed: Sequence[str]
@@ -213,11 +267,13 @@ class _Checker:
             names = pc.struct_field(flat, "object_class")
             unknown = sound & ~_mask(pc.is_in(names, pa.array(object_classes.names)))
             self.note_entries("pairs: object_class", names, owners, unknown, object_classes.names)
+        keys = [np.asarray(pc.fill_null(pc.struct_field(flat, name), 0)) for name in _PAIR_KEYS]
+        self.note_rows("pairs", owners[sound][_repeated(*(key[sound] for key in (*keys, owners)))], _TWO_PAIRS)
         lists = pc.struct_field(flat, "predicates")
-        names = pc.list_flatten(lists)
-        unknown = ~_mask(pc.is_in(names, pa.array(predicates)))
-        holders = owners[np.asarray(pc.list_parent_indices(lists))]
-        self.note_entries("pairs", names, holders, unknown, predicates)
+        names, holders = pc.list_flatten(lists), np.asarray(pc.list_parent_indices(lists))
+        ids = np.asarray(pc.fill_null(pc.index_in(names, pa.array(predicates)), -1))
+        self.note_entries("pairs", names, owners[holders], ids < 0, predicates)
+        self.note_repeated("pairs", "a pair", owners[holders], holders, ids, predicates)
 
     def tracks(self) -> None:
         column = self.raw.columns["tracks"]

@@ -19,6 +19,7 @@ from hoi_train.records import Task, nearest
 
 BATCH = 8_192  # rows turned into Arrow at a time: bounds the Python objects alive
 COLUMNS_NAMED = 10  # unknown columns named one by one
+NEEDED = frozenset({"clip_id", "path", "split"})
 FORMER = frozenset({"seekable"})  # columns of older manifests, passed over
 
 _BOX = pa.list_(pa.float64())
@@ -96,7 +97,7 @@ def raw_from_table(file: Path, table: Any, types: Mapping[str, Any], problems: P
         try:
             if _kind(column.type) not in (_kind(wanted), "null"):
                 raise pa.ArrowTypeError("cast() would parse text, and print numbers")
-            columns[name] = _held(name, column.cast(wanted))
+            columns[name] = _held(name, column.cast(wanted, safe=wanted != pa.float64()))  # it may round
         except (pa.ArrowException, ValueError):
             problems.add(file, None, f"column {name!r} holds {column.type}, it must hold {DESCRIBED[str(wanted)]}")
             columns[name] = pa.nulls(table.num_rows, wanted)
@@ -226,6 +227,8 @@ def _make_fit(values: list[Any], wanted: Any) -> list[int]:
         elif not fits(value):
             values[position] = None
             bad.append(position)
+        elif wanted == pa.float64():
+            values[position] = float(value)  # which a whole number above 2**53 is not to Arrow
     if wanted in (pa.string(), pa.list_(pa.string())):
         bad += _not_unicode(values, wanted)
     return bad

@@ -50,6 +50,18 @@ def read_raw(file: Path, tasks: Sequence[Task], problems: Problems, *, tracks: b
     return raw
 
 
+def column_names(file: Path) -> Sequence[str]:
+    """Return the columns that a table names at its beginning, of jsonl those of the first row; none if it has none."""
+    try:
+        if file.suffix == ".parquet":
+            return list(parquet.read_schema(file).names)
+        with file.open(encoding="utf-8-sig") as stream:
+            head = next((line for line in stream if line.strip()), "")
+        return next(csv.reader([head]), []) if file.suffix == ".csv" else list(_DECODER.decode(head.strip()))
+    except (pa.ArrowException, csv.Error, OSError, ValueError, TypeError, RecursionError):
+        return []
+
+
 def _read(file: Path, types: Mapping[str, Any], problems: Problems, tracks: bool) -> RawTable:
     if file.suffix == ".parquet":
         return _read_parquet(file, types, problems, tracks)

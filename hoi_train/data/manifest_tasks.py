@@ -18,7 +18,7 @@ CLIP_COLUMNS = (
     *("width", "height", "pairs", "tracks"),
 )
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
+CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 _TASK_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 
 
@@ -89,7 +89,7 @@ def task_name_fault(name: str) -> str | None:
 
 def class_names_fault(names: Iterable[str]) -> str | None:
     """Return what is wrong with class names beyond what a ``ClassList`` checks, or ``None``."""
-    odd = next((name for name in names if _CONTROL.search(name)), None)
+    odd = next((name for name in names if CONTROL.search(name)), None)
     return None if odd is None else f"class name {odd!r:.80} contains control characters"
 
 

@@ -67,7 +67,7 @@ def test_every_fault_is_said_with_its_row(tmp_path: Path, changes: dict[str, Any
 def test_what_occurs_twice_and_tracks_that_lack(tmp_path: Path) -> None:
     sound = {"clip_id": "a", "pairs": [PAIR, PAIR | {"frame": 5}]}
     assert faults(tmp_path / "d.parquet", sound, {"clip_id": "b", "pairs": [PAIR, PAIR]}) == [
-        "row 2: a pair occurs twice in its frame"
+        "row 2: a pair occurs twice in its frame; give it once"
     ]
     assert faults(tmp_path / "d.parquet", sound, sound) == ["row 2: clip_id 'a' is taken by row 1; ids must be unique"]
     tracks = [{"track_id": 0, "start_frame": 0, "boxes": [[1, 2, 3, 4]]}]

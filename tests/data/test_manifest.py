@@ -97,7 +97,7 @@ def test_every_format_gives_the_rows_back(tmp_path: Path, suffix: str) -> None:
 
 @pytest.mark.parametrize("suffix", [".parquet", ".jsonl"])
 def test_pairs_go_through_both_formats_that_hold_them(tmp_path: Path, suffix: str) -> None:
-    rows = [{**ROWS[0], "pairs": [PAIR, {**PAIR, "predicates": []}]}, {**ROWS[1], "pairs": []}, ROWS[2]]
+    rows = [{**ROWS[0], "pairs": [PAIR, {**PAIR, "frame": 4, "predicates": []}]}, {**ROWS[1], "pairs": []}, ROWS[2]]
     manifest = read_manifest(write_manifest(tmp_path / f"m{suffix}", rows, [VERB, NOUN, PREDICATE], tmp_path))
     first, second = manifest.pairs(0)
     assert first == PairAnnotation(3, 0, 7, (0.0, 0.0, 5.0, 9.5), (1.0, 1.0, 3.0, 3.5), "cup", ("hold", "next to"))
@@ -312,7 +312,7 @@ def test_csv_faults_are_all_said_with_their_lines(tmp_path: Path) -> None:
         "line 14: start must be seconds >= 0, got nan",
         "line 15: start must be a number, got 'one'",
         "line 16: 4 cells where the header has 9: 'o,v/o.mp4,train,take'",
-        "line 17: num_frames must be at least 1, got 0",
+        "line 17: num_frames must be 1 to 2147483647, got 0",
         "line 18: num_frames must be a whole number, got '1.5'",
         "line 19: a quote is not closed on its line",
         "line 20: path is empty",
@@ -383,13 +383,16 @@ def test_pair_faults_are_said(tmp_path: Path) -> None:
     faults: list[Any] = [
         [{**PAIR, "predicates": ["hold", "nextto"]}],
         [{**PAIR, "person_box": [0, 0, 5]}],
-        [PAIR, {**PAIR, "object_box": [5, 0, 5, 1]}],
+        [PAIR, {**PAIR, "frame": 4, "object_box": [5, 0, 5, 1]}],
         [{**PAIR, "frame": -1}],
         [{name: value for name, value in PAIR.items() if name != "object_class"}],
         [None],
         [{**PAIR, "object_id": "x"}],
         5,
         [{**PAIR, "object_box": [0, 0, None, float("nan")]}],
+        [{**PAIR, "predicates": ["next to", "hold", "next to"]}],
+        [PAIR, {**PAIR, "frame": 4}, {**PAIR, "predicates": []}],
+        [PAIR, {**PAIR, "frame": 4}, {**PAIR, "person_id": 1}, {**PAIR, "object_id": 8}],
     ]
     lines = [
         json.dumps({"clip_id": str(k), "path": "p", "split": "train", "pairs": fault}) for k, fault in enumerate(faults)
@@ -407,6 +410,8 @@ def test_pair_faults_are_said(tmp_path: Path) -> None:
         f"line 7: {form} {str(faults[6])[:80]}",
         f"line 8: {form} 5",
         "line 9: object_box of a pair is not [x0, y0, x1, y1] with x0 < x1, y0 < y1",
+        "line 10: a pair names 'next to' twice",
+        "line 11: a pair occurs twice in its frame; give it once",
     ]
 
 
@@ -503,8 +508,85 @@ def test_absolute_paths_inside_the_root_are_allowed_also_through_a_link(tmp_path
     manifest = read_manifest(write_manifest(tmp_path / "m.csv", rows, [VERB, NOUN], tmp_path / "link"))
     assert manifest.root == root
     assert manifest.clip(0).path == root / "v" / "a.mp4"
-    assert manifest.clip(1).path == tmp_path / "link" / "v" / "b.mp4"
+    assert manifest.clip(1).path == root / "v" / "b.mp4"
     assert manifest.clip(2).path == root / "http:" / "host" / "c.mp4"
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_a_path_is_one_however_it_is_spelt_and_no_group_is_none(tmp_path: Path, suffix: str) -> None:
+    elsewhere = tmp_path.with_name(f"{tmp_path.name}_link")
+    elsewhere.symlink_to(tmp_path)
+    spellings = [
+        *("v/a.mp4", "./v/a.mp4", "v/./a.mp4", "v//a.mp4", "v/a.mp4/"),
+        *(f"{tmp_path}/v/a.mp4", f"{tmp_path}//v/./a.mp4", f"{tmp_path}/./v/a.mp4", f"{elsewhere}/v/a.mp4"),
+    ]
+    rows = [{**ROWS[0], "clip_id": str(k), "path": path, "group": ""} for k, path in enumerate(spellings)]
+    path = tmp_path / f"m{suffix}"
+    written(tmp_path)  # for its dataset.json
+    if suffix == ".csv":
+        columns = list(rows[0])
+        path.write_text("\n".join([",".join(columns), *(",".join(map(_cell, row.values())) for row in rows)]))
+    elif suffix == ".jsonl":
+        path.write_text("\n".join(map(json.dumps, rows)))
+    else:
+        parquet.write_table(pa.Table.from_pylist(rows), path)
+    for manifest in (read_manifest(path), read_manifest(write_manifest(path, rows, [VERB, NOUN], tmp_path))):
+        assert manifest.table.column("path").to_pylist() == ["v/a.mp4"] * len(rows)
+        assert manifest.table.column("group").null_count == len(rows)
+
+
+def _cell(value: Any) -> str:
+    return "|".join(value) if isinstance(value, list) else str(value)
+
+
+def test_numbers_that_no_file_has_are_refused(tmp_path: Path) -> None:
+    described(tmp_path)
+    changes = [{"num_frames": 2**60 + 1}, {"width": 2**60 + 1, "height": 2**31}]
+    rows = [{**_plain_row(str(k)), **change} for k, change in enumerate(changes)]
+    assert problems_of(tmp_path / "m.jsonl", "\n".join(map(json.dumps, rows))) == [
+        "line 1: num_frames must be 1 to 2147483647, got 1152921504606846977",
+        "line 2: width must be pixels, 1 to 2147483647, got 1152921504606846977",
+        "line 2: height must be pixels, 1 to 2147483647, got 2147483648",
+    ]
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_a_whole_number_of_seconds_is_rounded_where_it_must_be(tmp_path: Path, suffix: str) -> None:
+    row = {**_plain_row("a"), "noun": ["cup"], "end": 2**53 + 1}
+    described(tmp_path)
+    path = tmp_path / f"m{suffix}"
+    if suffix == ".parquet":
+        parquet.write_table(pa.Table.from_pylist([row]), path)
+    else:
+        cells = ",".join(map(_cell, row.values()))
+        path.write_text(json.dumps(row) if suffix == ".jsonl" else f"{','.join(row)}\n{cells}\n")
+    assert read_manifest(path).clip(0).end == 2.0**53
+
+
+def test_absolute_paths_that_cannot_be_followed_are_refused(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    described(root)
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    paths = [f"{tmp_path}/a\0b/c.mp4", f"{tmp_path}/loop/c.mp4", f"{tmp_path}/{300 * 'x'}/c.mp4"]
+    rows = [{**_plain_row(str(k)), "path": path} for k, path in enumerate(paths)]
+    assert problems_of(root / "m.jsonl", "\n".join(map(json.dumps, rows))) == [
+        f"line 1: path {paths[0]!r:.80} contains control characters",
+        f"line 2: path {paths[1]!r:.80} leaves the data root {root}",
+        f"line 3: path {paths[2]!r:.80} leaves the data root {root}",
+    ]
+
+
+def test_a_link_to_a_name_that_no_manifest_holds_is_left_as_it_is(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    (root / "a\nb").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(root / "a\nb")
+    path = str(tmp_path / "link" / "a.mp4")
+    manifest = read_manifest(write_manifest(root / "m.csv", [{**ROWS[0], "path": path}], [VERB, NOUN], root))
+    assert manifest.clip(0).path == Path(path)
+
+
+def _plain_row(clip_id: str) -> dict[str, Any]:
+    return {"clip_id": clip_id, "path": "v/a.mp4", "split": "train", "verb": "take", "noun": []}
 
 
 def test_mutated_lines_never_escape_as_other_errors(tmp_path: Path) -> None:
@@ -620,3 +702,29 @@ def test_tasks_that_no_manifest_can_hold_are_refused(tmp_path: Path) -> None:
     odd = Task("noun", ClassList(("a|b",)), "multi")
     with pytest.raises(ManifestError, match=r"csv joins class names by '\|', which is part of 'a\|b'"):
         write_manifest(tmp_path / "m.csv", [{**ROWS[0], "noun": ["a|b"]}], [VERB, odd], tmp_path)
+
+
+@pytest.mark.parametrize("name", ["mine.csv", "mine.jsonl", "mine.parquet"])
+def test_what_describes_another_manifest_is_not_written_over(tmp_path: Path, name: str) -> None:
+    write_manifest(tmp_path / name, ROWS, [VERB, NOUN], tmp_path)
+    (tmp_path / "results.csv").write_text("clip_id,score\na,1\n")
+    (tmp_path / "broken.parquet").write_text("x")
+    before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    more = Task("verb", ClassList((*VERB.classes, "cut")), "single")
+    for tasks, root in (([more, NOUN], tmp_path), ([VERB, NOUN], tmp_path.parent)):
+        with pytest.raises(ManifestError, match=f"dataset.json: describes {name}; m.parquet has another root or other"):
+            write_manifest(tmp_path / "m.parquet", ROWS, tasks, root)
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
+    write_manifest(tmp_path / "m.parquet", ROWS, [VERB, NOUN], tmp_path)  # which both can share
+    for file in (name, "m.parquet"):
+        assert len(read_manifest(tmp_path / file)) == 5
+    (tmp_path / name).unlink()
+    write_manifest(tmp_path / "m.parquet", ROWS, [more, NOUN], tmp_path)
+
+
+def test_a_description_that_cannot_be_read_is_not_written_over(tmp_path: Path) -> None:
+    described(tmp_path)
+    (tmp_path / "dataset.json").write_text('{"tasks": {')
+    with pytest.raises(ManifestError, match=r"describes any\.jsonl; m\.csv has another root or other classes"):
+        written(tmp_path, ".csv")
+    assert (tmp_path / "dataset.json").read_text() == '{"tasks": {'

@@ -184,6 +184,7 @@ def test_an_imbalance_between_whole_clips_is_reported_as_it_is() -> None:
         ({"clips": 300, "imbalance": 100.0}, "needs at least 367: 207 to train on"),
         ({"imbalance": 0.5}, "imbalance 0.5: most frequent over rarest verb must be a number of at least 1"),
         ({"imbalance": float("nan")}, "imbalance nan: most frequent over rarest"),
+        ({"clips": 10**12}, "clips 1000000000000: a demo set has at most 1,000,000; ask for fewer"),
         ({"size": 63}, "size 63: the side must be an even number of pixels from 64 to 128"),
         ({"size": 130}, "size 130: the side must be an even number"),
     ],

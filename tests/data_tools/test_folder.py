@@ -128,6 +128,46 @@ def test_a_class_may_be_called_test(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (("val/take/1.mp4", "val/put/2.mp4", "test/take/3.mp4"), "test and val"),
+        (("val/take/1.mp4", "other/2.mp4"), "val"),
+        (("Testing/1.mp4", "val/2.mp4"), "Testing and val"),
+        (("test/take/1/0.jpg",), "test"),
+    ],
+)
+def test_splits_without_train_are_not_taken_for_classes(tmp_path: Path, names: tuple[str, ...], said: str) -> None:
+    root = touch(tmp_path / "v", *names)
+    with pytest.raises(UserError, match=f"v: {said} named like a split, and no folder like train; add train"):
+        import_folder(root, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_links_to_folders_are_followed(tmp_path: Path) -> None:
+    root = touch(tmp_path / "v", "take/1.mp4", "put/1.mp4", "put/near/2.mp4")
+    touch(tmp_path / "deep", "a/1.mp4", "a/2.mp4", "frames/0.jpg", "frames/1.jpg")
+    (root / "take" / "batch").symlink_to(tmp_path / "deep" / "a")
+    (root / "take" / "film").symlink_to(tmp_path / "deep" / "frames")
+    (root / "put" / "a").symlink_to("near")  # is found where it lies
+    (root / "put" / "up").symlink_to("..")
+    (tmp_path / "deep" / "a" / "up").symlink_to(tmp_path)
+    (tmp_path / "deep" / "a" / "again").symlink_to(tmp_path / "deep" / "frames")
+    made = import_folder(root, tmp_path / "out", val_fraction=0)
+    assert labels(read_manifest(made.path)) == {
+        "put/1.mp4": ("train", "put"),
+        "put/near/2.mp4": ("train", "put"),
+        "take/1.mp4": ("train", "take"),
+        "take/batch/1.mp4": ("train", "take"),
+        "take/batch/2.mp4": ("train", "take"),
+        "take/film": ("train", "take"),
+    }
+    assert sorted(made.notes) == [
+        "passed over: 2 × link to a folder that it lies in",
+        "passed over: 2 × link to a folder that was looked through already",
+    ]
+
+
 def test_frame_folders_are_clips(tmp_path: Path) -> None:
     root = touch(tmp_path / "v", *(f"a/one/{k:03}.jpg" for k in range(7)), "a/two/0.PNG", "a/cover.jpg")
     made = import_folder(root, tmp_path / "out", val_fraction=0)

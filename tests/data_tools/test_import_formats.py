@@ -464,6 +464,23 @@ def test_huggingface_folders_name_the_classes_where_there_is_no_metadata(tmp_pat
     ]
 
 
+def test_huggingface_options_that_need_metadata(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    touch(tmp_path / "v", "train/dog/1/000.jpg", "train/cat/2.mp4", "test/cat/3.mp4")
+    command = ["import", "huggingface", "--videos", str(tmp_path / "v"), "--out", str(tmp_path / "o")]
+    assert main([*command, "--keep-missing", "--file-column", "file_name"]) == 2
+    said = capsys.readouterr().err
+    assert "the folders name the classes, and what is there is listed" in said
+    assert "leave out --file-column, --keep-missing, or add metadata" in said
+    assert not (tmp_path / "o").exists()
+    assert main([*command, "--fps", "12.5"]) == 0
+    manifest = read_manifest(tmp_path / "o" / "manifest.parquet")
+    assert {*rows(manifest, "path", "fps")} == {
+        ("train/dog/1", 12.5),
+        ("train/cat/2.mp4", None),
+        ("test/cat/3.mp4", None),
+    }
+
+
 @pytest.mark.parametrize("form", ["csv", "jsonl", "parquet"])
 def test_huggingface_metadata(form: str, tmp_path: Path) -> None:
     found: dict[str, list[dict[str, Any]]] = {

@@ -170,7 +170,8 @@ def test_pairs_of_a_video_are_counted_and_stay_together(tmp_path: Path) -> None:
     rows = []
     for number in range(60):
         names = [name for name, often in (("hold", 0.6), ("next to", 0.5), ("hug", 0.15)) if random.rand() < often]
-        rows.append(row(number, f"v{number}", pairs=[pair(*names)] * random.randint(1, 6)))
+        pairs = [{**pair(*names), "frame": frame} for frame in range(random.randint(1, 6))]
+        rows.append(row(number, f"v{number}", pairs=pairs))
     rows.append(row(60, "empty", pairs=None))
     path = written(tmp_path, rows, VERB, NOUN, PREDICATE)
     manifest = read_manifest(path)
@@ -199,6 +200,17 @@ def test_what_stays_whole(tmp_path: Path) -> None:
     _, manifest = divided(written(tmp_path, rows), tmp_path / "path", group_by="path")
     assert disjoint(groups_by_split(manifest, "path"))
     assert not disjoint([groups - {None} for groups in groups_by_split(manifest)])
+
+
+def test_a_source_is_one_however_it_is_written(tmp_path: Path) -> None:
+    spelt = ("{k}.mp4", "./{k}.mp4", "{root}/{k}.mp4", "{root}//{k}.mp4")
+    rows = [row(k, "", nouns=["cup"], path=spelt[k % 4].format(k=k // 4, root=tmp_path)) for k in range(120)]
+    path = written(tmp_path, rows)
+    path.write_text("\n".join(map(json.dumps, rows)))
+    report, manifest = divided(path, tmp_path / "out")
+    assert len(set(manifest.table.column("path").to_pylist())) == 30
+    assert disjoint(groups_by_split(manifest, "path"))
+    assert report.notes == ("no clip has a group; clips of the same file were kept together",)
 
 
 def test_a_group_larger_than_a_split_is_named(tmp_path: Path) -> None:
@@ -235,6 +247,15 @@ def test_the_input_is_never_written_over(tmp_path: Path) -> None:
     for out in (path.parent, tmp_path / "link"):
         with pytest.raises(UserError, match="is the folder of the manifest, which would be overwritten"):
             split_manifest(path, out)
+
+
+def test_a_loop_of_links_is_no_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = written(tmp_path, many(groups=5))
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    assert main(["split", str(path), "--out", str(tmp_path / "loop" / "z")]) == 2
+    assert f"--out {tmp_path / 'loop' / 'z'}: leads nowhere: Symlink loop" in capsys.readouterr().err
+    assert main(["split", str(tmp_path / "loop" / "m.csv"), "--out", str(tmp_path / "out")]) == 2
+    assert "m.csv: no such file" in capsys.readouterr().err
 
 
 def test_command_and_its_exit_codes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -41,9 +41,10 @@ def row(number: int, split: str, verb: str, nouns: list[str], **more: Any) -> di
 def path(tmp_path: Path) -> Path:
     for number in range(3):
         (tmp_path / f"{number}.mp4").write_bytes(b"x" * 1000 * (number + 1))
+    pairs = [PAIR, {**PAIR, "frame": 1}]
     rows = [
         row(0, "train", "take", ["cup"], group="A", start=1.0, end=3.5),
-        row(1, "train", "take", ["cup", "plate"], group="B", num_frames=48, fps=24.0, pairs=[PAIR, PAIR]),
+        row(1, "train", "take", ["cup", "plate"], group="B", num_frames=48, fps=24.0, pairs=pairs),
         row(2, "train", "put", [], group="B", end=4.0),
         row(3, "val", "[red]odd[/red]", ["cup"], group="B"),
     ]

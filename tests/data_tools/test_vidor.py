@@ -170,6 +170,7 @@ def test_rates_are_the_published_ones() -> None:
         ),
         (("relation_instances", 0, "predicate"), "holds", "unknown predicate 'holds'; did you mean 'hold'?"),
         (("relation_instances", 0, "end_fid"), 14, "begin_fid and end_fid must be frames from 0 on, first begin_fid"),
+        (("trajectories",), None, "trajectories are missing; they must be a list with the boxes of each frame"),
         (("trajectories",), 5, "trajectories: frame 0 must be a list of boxes, got 5"),
         (("trajectories", 3, 0, "bbox"), {}, "trajectories: frame 3: a box must be an object with tid and bbox"),
         ((), [1], "must be an object with the annotation of one video, got [1]"),
@@ -181,7 +182,10 @@ def test_faults_are_said(tmp_path: Path, path: tuple[Any, ...], value: Any, word
     holder = content
     for key in rest:
         holder, place = holder[place], key
-    holder[place] = value
+    if value is None:
+        holder.pop(place)
+    else:
+        holder[place] = value
     folder = annotation(tmp_path, content[""])
     with pytest.raises(ManifestError) as caught:
         import_vidor(folder, folder, folder / "out", ALL)
