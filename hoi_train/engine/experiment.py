@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -58,6 +59,7 @@ class Experiment:
     measures: Mapping[Split, Mapping[str, Measure]]
     object_classes: ClassList | None = None
     left_out: LeftOut | None = None
+    weights: Path | None = None  # that a new run begins with
 
     def data_facts(self) -> dict[str, Any]:
         """Return what of the data decides the run's numbers, as plain values for its record."""
@@ -117,15 +119,13 @@ def assemble(config: RunConfig, *, rank: int = 0, world_size: int = 1) -> Experi
     experiment = compose(config, material, make_model, world_size=world_size)
     if config.training.channels_last:
         experiment.model.to(memory_format=torch.channels_last_3d)
-    return experiment
+    return replace(experiment, weights=config.model.weights)
 
 
 def check(config: RunConfig) -> None:
-    """Find what a new run would refuse, without the weights of the backbone; raises as it does."""
+    """Find what a new run would refuse, without building the backbone or reading its weights; raises as it does."""
     if config.model.weights is not None and not config.model.weights.is_file():
         raise ConfigError(f"model.weights: {config.model.weights} is not there, or not a file")
-    with torch.device("meta"):
-        _backbone(config)
     material = _material(config, 0, 1)
     stand_in = nn.Identity()
     stand_in.num_features = 1  # type: ignore[assignment]

@@ -75,8 +75,8 @@ def train(
     experiment = assemble(config, rank=fabric.global_rank, world_size=fabric.world_size)
     check_same_data(config.run_dir, config, experiment.data_facts())
     report = None
-    if config.model.weights is not None and checkpoint.latest(config.run_dir / CHECKPOINTS) is None:
-        report = load_weights(experiment.model, config.model.weights)
+    if experiment.weights is not None and checkpoint.latest(config.run_dir / CHECKPOINTS) is None:
+        report = load_weights(experiment.model, experiment.weights)
     with open_run(config, writer=fabric.global_rank == 0, make=make_run) as run:
         loop = Loop(experiment, fabric, run, console)
         _begin(loop, run, experiment, console, report)

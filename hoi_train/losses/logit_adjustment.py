@@ -35,6 +35,7 @@ class LogitAdjustment(Loss):
         tau: >= 0; 1 is consistent for the error averaged over classes, 0 is (binary) cross-entropy.
         weights: weight of each class on top; all 1 if not given.
 
+    >>> import torch
     >>> loss = LogitAdjustment(ClassCounts.single([90, 10]))
     >>> loss(torch.zeros(2, 2), torch.tensor([0, 1])).exp()
     tensor([ 1.1111, 10.0000])
@@ -70,6 +71,7 @@ class BalancedSoftmax(LogitAdjustment):
         class_counts: of the training split, single-label.
         weights: weight of each class on top; all 1 if not given.
 
+    >>> import torch
     >>> loss = BalancedSoftmax(ClassCounts.single([90, 10]))
     >>> loss(torch.zeros(1, 2), torch.tensor([1])).exp()
     tensor([10.])
