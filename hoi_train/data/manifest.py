@@ -33,7 +33,6 @@ tracks     no       where the persons and objects are, a list of ``Track``, its 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,8 +42,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from hoi_train.data.manifest_checks import check
-from hoi_train.data.manifest_columns import NEEDED, NOT_IN_CSV, RawTable, column_types, raw_from_rows, raw_from_table
-from hoi_train.data.manifest_io import FORMATS, SEPARATOR, column_names, read_raw, write_raw
+from hoi_train.data.manifest_columns import NOT_IN_CSV, column_types, raw_from_rows, raw_from_table
+from hoi_train.data.manifest_io import FORMATS, SEPARATOR, check_neighbours, read_raw, replace_both
 from hoi_train.data.manifest_tasks import DATASET_FILE, check_tasks, dataset_json, read_dataset
 from hoi_train.data.problems import ManifestError, Problem, Problems
 from hoi_train.records import SPLITS, ClassCounts, ClassList, Clip, PairAnnotation, Split, Task, Track, nearest
@@ -306,10 +305,10 @@ def written_manifest(
         for name in NOT_IN_CSV:
             if raw.columns[name].null_count < len(raw):
                 problems.add(path, None, f"column {name!r} cannot be held by csv; use .parquet or .jsonl")
-    _check_neighbours(path, root, tasks, object_classes, problems)
+    check_neighbours(path, root, tasks, object_classes, problems)
     problems.raise_if_any()
     path.parent.mkdir(parents=True, exist_ok=True)
-    _replace_both(path, raw, dataset_json(root, path.parent, tasks, object_classes))
+    replace_both(path, raw, dataset_json(root, path.parent, tasks, object_classes))
     manifest = Manifest(path, root.resolve(), {task.name: task for task in tasks}, table, object_classes=object_classes)
     manifest.warnings = tuple(_warnings(manifest))
     pa.default_memory_pool().release_unused()  # checking takes as much again, which Arrow would keep for later
@@ -325,23 +324,6 @@ def _folder(root: Path, named_in: Path, problems: Problems) -> Path:
         pass
     problems.add(named_in, None, f"root {str(root)!r:.200} is not a folder; it must hold the videos")
     return root.absolute()
-
-
-def _replace_both(path: Path, raw: RawTable, description: str) -> None:
-    """Write both files under temporary names, then move them into place."""
-    targets = (path.parent / DATASET_FILE, path)
-    waiting = [target.with_name(f".{os.getpid()}-{target.name}") for target in targets]
-    try:
-        waiting[0].write_text(description, encoding="utf-8", errors="backslashreplace")  # of JSON: a valid escape
-        write_raw(waiting[1], raw)
-        for temporary, target in zip(waiting, targets, strict=True):
-            temporary.replace(target)
-    except OSError as error:
-        error.filename = str(path)  # a full disk names none, and the temporary name says nothing
-        raise
-    finally:
-        for temporary in waiting:
-            temporary.unlink(missing_ok=True)
 
 
 def _with_names(table: pa.Table, tasks: Sequence[Task]) -> pa.Table:
@@ -380,25 +362,6 @@ def _warnings(manifest: Manifest) -> Iterable[str]:
 def _check_format(path: Path) -> None:
     if path.suffix not in FORMATS:
         raise _refuse(path, f"a manifest's name ends in {', '.join(FORMATS)}, not in {path.suffix!r}")
-
-
-def _check_neighbours(
-    path: Path, root: Path, tasks: Sequence[Task], object_classes: ClassList | None, problems: Problems
-) -> None:
-    """Note a manifest of another name that lies where one is to be written and needs another ``dataset.json``."""
-    described = path.parent / DATASET_FILE
-    if not described.is_file():
-        return
-    files = sorted(file for file in path.parent.iterdir() if file.suffix in FORMATS and file.name[0] != ".")
-    others = [file.name for file in files if file.name != path.name and {*column_names(file)} >= NEEDED]
-    try:
-        there, *classes = read_dataset(path.parent)
-        alike = there.resolve() == root.resolve() and classes == [{task.name: task for task in tasks}, object_classes]
-    except (ManifestError, OSError, RuntimeError):  # it is somebody's all the same
-        alike = False
-    if others and not alike:
-        text = f"describes {', '.join(others):.200}; {path.name} has another root or other classes, which would replace"
-        problems.add(described, None, f"{text} these: write to another folder, or remove the other manifest")
 
 
 def _check_separator(path: Path, tasks: Iterable[Task], problems: Problems) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from pyarrow import parquet
 from hoi_train.data.manifest_columns import (
     BATCH,
     DESCRIBED,
+    NEEDED,
     NOT_IN_CSV,
     RawTable,
     column_types,
@@ -30,9 +32,9 @@ from hoi_train.data.manifest_columns import (
     raw_from_table,
     whole,
 )
-from hoi_train.data.manifest_tasks import unique_keys
-from hoi_train.data.problems import Problems
-from hoi_train.records import Task
+from hoi_train.data.manifest_tasks import DATASET_FILE, read_dataset, unique_keys
+from hoi_train.data.problems import ManifestError, Problems
+from hoi_train.records import ClassList, Task
 
 FORMATS = (".parquet", ".csv", ".jsonl")
 SEPARATOR = "|"  # between the classes of a multi-label cell in csv
@@ -50,7 +52,7 @@ def read_raw(file: Path, tasks: Sequence[Task], problems: Problems, *, tracks: b
     return raw
 
 
-def column_names(file: Path) -> Sequence[str]:
+def _column_names(file: Path) -> Sequence[str]:
     """Return the columns that a table names at its beginning, of jsonl those of the first row; none if it has none."""
     try:
         if file.suffix == ".parquet":
@@ -260,3 +262,39 @@ def _parsed(raw: RawTable, name: str, text: Any, wanted: Any, problems: Problems
         raw.unit,
     )
     return pa.array(values, type=wanted)
+
+
+def replace_both(path: Path, raw: RawTable, description: str) -> None:
+    """Write both files under temporary names, then move them into place."""
+    targets = (path.parent / DATASET_FILE, path)
+    waiting = [target.with_name(f".{os.getpid()}-{target.name}") for target in targets]
+    try:
+        waiting[0].write_text(description, encoding="utf-8", errors="backslashreplace")  # of JSON: a valid escape
+        write_raw(waiting[1], raw)
+        for temporary, target in zip(waiting, targets, strict=True):
+            temporary.replace(target)
+    except OSError as error:
+        error.filename = str(path)  # a full disk names none, and the temporary name says nothing
+        raise
+    finally:
+        for temporary in waiting:
+            temporary.unlink(missing_ok=True)
+
+
+def check_neighbours(
+    path: Path, root: Path, tasks: Sequence[Task], object_classes: ClassList | None, problems: Problems
+) -> None:
+    """Note a manifest of another name that lies where one is to be written and needs another ``dataset.json``."""
+    described = path.parent / DATASET_FILE
+    if not described.is_file():
+        return
+    files = sorted(file for file in path.parent.iterdir() if file.suffix in FORMATS and file.name[0] != ".")
+    others = [file.name for file in files if file.name != path.name and {*_column_names(file)} >= NEEDED]
+    try:
+        there, *classes = read_dataset(path.parent)
+        alike = there.resolve() == root.resolve() and classes == [{task.name: task for task in tasks}, object_classes]
+    except (ManifestError, OSError, RuntimeError):  # it is somebody's all the same
+        alike = False
+    if others and not alike:
+        text = f"describes {', '.join(others):.200}; {path.name} has another root or other classes, which would replace"
+        problems.add(described, None, f"{text} these: write to another folder, or remove the other manifest")

@@ -117,8 +117,6 @@ def assemble(config: RunConfig, *, rank: int = 0, world_size: int = 1) -> Experi
         return _network(config, material.tasks, material.object_classes, _backbone(config))
 
     experiment = compose(config, material, make_model, world_size=world_size)
-    if config.training.channels_last:
-        experiment.model.to(memory_format=torch.channels_last_3d)
     return replace(experiment, weights=config.model.weights)
 
 
@@ -159,9 +157,7 @@ def rebuild(config: RunConfig, tasks: Mapping[str, Task], object_classes: ClassL
         )
         with _refusals_of(f"method.{config.method.name}"):
             build(config.method, METHODS, context).adapt(model)
-    if config.training.channels_last:
-        model.to(memory_format=torch.channels_last_3d)
-    return model.double() if config.training.precision == "64-true" else model
+    return _laid_out(config, model)
 
 
 def compose(
@@ -196,17 +192,12 @@ def compose(
     model = make_model()
     with _refusals_of(f"method.{config.method.name}"):
         method.adapt(model)
-    if config.training.precision == "64-true":  # now, so that evaluation and the moving average have it, too
-        model.double()
-    with _refusals_of("optimizer"):
-        build(config.optimizer, OPTIMIZERS, nn.Linear(1, 1))
     with _refusals_of("data.sampling"):
         for epoch in method.stages():  # a rule that cannot draw says so now
             method.sampler(epoch)
     with _refusals_of("tasks"):
         losses = {name: make_loss(config, name, by_split[name]) for name in tasks}
         groups = {name: make_groups(config, task, by_split[name]) for name, task in tasks.items()}
-    _check_losses(config, losses, method)
     first = next(iter(tasks.values()))
     experiment = Experiment(
         config=config,
@@ -214,7 +205,7 @@ def compose(
         counts=counts,
         groups=groups,
         loaders=material.loaders,
-        model=model,
+        model=_laid_out(config, model),
         objective=Objective(losses, {name: task.weight for name, task in config.tasks.items()}),
         method=method,
         mixing=build(config.data.mixing, MIXING),
@@ -225,9 +216,9 @@ def compose(
         object_classes=material.object_classes,
         left_out=material.left_out,
     )
+    _check_losses(experiment)
     _check_validation(experiment)
-    if len(method.stages()) > 1 and config.training.patience is not None:
-        raise ConfigError(f"training.patience: would end the run before the later stages of {config.method.name}")
+    _check_training(experiment)
     return experiment
 
 
@@ -239,6 +230,13 @@ def _backbone(config: RunConfig) -> nn.Module:
     with _refusals_of("model.backbone"):
         backbone: nn.Module = build(config.model.backbone, BACKBONES)
         return backbone
+
+
+def _laid_out(config: RunConfig, model: Recognizer) -> Recognizer:
+    """Give a network its layout in memory and its precision, which evaluation and the moving average take over."""
+    if config.training.channels_last:
+        model.to(memory_format=torch.channels_last_3d)
+    return model.double() if config.training.precision == "64-true" else model
 
 
 def _network(
@@ -319,10 +317,20 @@ def _sound_clips(config: RunConfig) -> tuple[Manifest, LeftOut | None]:
     return manifest, None
 
 
-def _check_losses(config: RunConfig, losses: Mapping[str, Loss], method: Fit) -> None:
+def _check_training(experiment: Experiment) -> None:
+    """Refuse an optimizer that torch would, and patience that cannot wait for a method's stages."""
+    config = experiment.config
+    with _refusals_of("optimizer"):
+        experiment.make_optimizer(nn.Linear(1, 1))
+    if len(experiment.method.stages()) > 1 and config.training.patience is not None:
+        raise ConfigError(f"training.patience: would end the run before the later stages of {config.method.name}")
+
+
+def _check_losses(experiment: Experiment) -> None:
     """Refuse heads and methods whose logits a loss is not made for, and weights that would never be used."""
-    problems = []
-    for task, loss in losses.items():
+    config, problems = experiment.config, []
+    for task in experiment.tasks:
+        loss = experiment.objective.loss(task)
         name, head = config.loss_of(task).name, config.tasks[task].head
         for key, wanted in loss.head.items():
             given = getattr(head, key, None)
@@ -330,7 +338,7 @@ def _check_losses(config: RunConfig, losses: Mapping[str, Loss], method: Fit) ->
                 where = "head" if key == "name" else f"head.{key}"
                 problems.append(f"tasks.{task}.{where}: loss {name!r} needs {wanted!r}, got {given!r}")
                 break
-        if loss.head and not method.keeps_logits:
+        if loss.head and not experiment.method.keeps_logits:
             problems.append(
                 f"method: {config.method.name!r} changes the head's logits, and tasks.{task}.loss {name!r} is made for "
                 f"those of the head {loss.head['name']!r} as they are; take another loss or method"

@@ -195,7 +195,7 @@ class Loop:
         factor = self.experiment.schedule.factor(moment - begin, end - begin)
         lr = set_learning_rate(self.optimizer, self.base_lr, factor)
         torch.manual_seed(seed_of(self.experiment.config.seed, "step", self.cursor.step, self.fabric.global_rank))
-        total = 0.0
+        losses = []
         self._window.clear()
         joint = np.random.default_rng(seed_of(self.experiment.config.seed, "mixing", self.cursor.step))
         for number, batch in enumerate(batches, start=1):
@@ -203,7 +203,7 @@ class Loop:
             with self.fabric.no_backward_sync(self.model, enabled=number < size):
                 loss = self.experiment.method.training_loss(self.model, placed, self._step(placed, lr))
                 self.fabric.backward(loss / size)
-            total += float(loss.detach()) / size
+            losses.append(loss.detach())
             self._throughput.add(len(batch) * self.fabric.world_size, 0.0)
         gradients = [p.grad for p in self.network.parameters() if p.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)
@@ -219,8 +219,7 @@ class Loop:
             for averaged, buffer in zip(self.average.module.buffers(), self.network.buffers(), strict=True):
                 if not buffer.is_floating_point():  # torch averages positions and counts, too, and cuts the rest off
                     averaged.copy_(buffer)
-        loss = mean_over_ranks(torch.tensor(total, dtype=torch.float64, device=self.fabric.device))
-        return {"loss": float(loss), "lr": lr, "gradient_norm": float(norm)}
+        return {"loss": float(mean_over_ranks(torch.stack(losses).mean())), "lr": lr, "gradient_norm": float(norm)}
 
     def _place(self, batch: ClipBatch) -> ClipBatch:
         return batch.map(self.fabric.to_device)

@@ -136,8 +136,7 @@ def check_same_data(folder: Path, config: RunConfig, facts: Mapping[str, Any]) -
     Raises:
         ConfigError: something differs.
     """
-    path = folder / EVENTS_FILE
-    start = next((row for row in read_events(path) if row.get("event") == "start"), {}) if path.is_file() else {}
+    start = _start(folder)
     changed = [key for key, now in facts.items() if key in start and start[key] != now]
     if not changed:
         return
@@ -155,15 +154,13 @@ def read_tasks(folder: Path) -> tuple[dict[str, Task], ClassList | None]:
     """Return what a run was trained to recognise, from its record alone: its tasks and the classes of objects.
 
     Raises:
-        ConfigError: the record is missing, damaged, or of a run that did not record them.
+        ConfigError: the record is missing, or of a run that did not record them.
+        EventLogError: it is damaged.
     """
     path = folder / EVENTS_FILE
     if not path.is_file():
         raise ConfigError(f"{path}: no such file; it records the run's tasks and classes")
-    try:
-        start = next((row for row in read_events(path) if row["event"] == "start"), {})
-    except ValueError as error:
-        raise ConfigError(str(error)) from None
+    start = _start(folder)
     if "labels" not in start:
         raise ConfigError(f"{path}: does not record the run's tasks and classes; train the run again")
     tasks = {
@@ -171,6 +168,12 @@ def read_tasks(folder: Path) -> tuple[dict[str, Task], ClassList | None]:
         for name, classes in start["classes"].items()
     }
     return tasks, ClassList(tuple(start["object_classes"])) if start["object_classes"] else None
+
+
+def _start(folder: Path) -> dict[str, Any]:
+    """Return the record of a run's start, empty if it has none."""
+    path = folder / EVENTS_FILE
+    return next((row for row in read_events(path) if row.get("event") == "start"), {}) if path.is_file() else {}
 
 
 def chosen_checkpoint(run: Path, config: RunConfig, which: str) -> Checkpoint:
