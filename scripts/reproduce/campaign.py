@@ -28,7 +28,7 @@ from hoi_train.records import ClassCounts, Split, Task, UserError, nearest
 from hoi_train.schema import Component, Strict, build, component
 from scripts.reproduce.images import ImageLoader, Images
 from scripts.reproduce.networks import NETWORKS
-from scripts.reproduce.results import Result
+from scripts.reproduce.results import Cell, Result, cell
 
 NORMALISATION = {
     row.name: row
@@ -158,26 +158,61 @@ def part_of(text: str) -> tuple[int, int]:
 
 @dataclass(frozen=True)
 class Campaign:
-    """The runs of a table, and the table.
+    """A table whose every cell is trained once a seed: what to run, and how the results are written.
 
     Args:
         task: of all runs.
-        plan: the runs, those of the first split or seed first.
-        table: collects the results of the runs that are finished.
+        rows: by heading.
+        columns: the chosen ones of ``published_columns``.
+        published_columns: what ``Row.published`` has a number for, in its order.
+        seeds: one run of each cell for each.
+        make_config: the configuration of a row, column and seed.
+        make_splits: the images of a column and seed.
+        scalar: the test result of a cell.
+        error: whether its complement to 1 is what the table shows.
+        title: of the table: what is measured, of what, over how many steps.
+        axis: what the columns are.
         path: of the results, without a suffix.
     """
 
     task: Task
-    plan: Sequence[Planned]
-    table: Callable[[], Result]
+    rows: Mapping[str, Row]
+    columns: Sequence[float]
+    published_columns: Sequence[float]
+    seeds: range
+    make_config: Callable[[Row, Any, int], ImageConfig]
+    make_splits: Callable[[Any, int], Mapping[Split, Images]]
+    scalar: str
+    error: bool
+    title: str
+    axis: str
     path: Path
+
+    def plan(self) -> list[Planned]:
+        """Return the runs, seeds outermost: a campaign that is stopped has a table of fewer runs, not of fewer rows."""
+        return [
+            Planned(self.make_config(row, column, seed), partial(self.make_splits, column, seed))
+            for seed in self.seeds
+            for column in self.columns
+            for row in self.rows.values()
+        ]
+
+    def table(self) -> Result:
+        """Collect the results from the event logs of the runs that are finished."""
+        cells = {heading: [self._cell(row, column) for column in self.columns] for heading, row in self.rows.items()}
+        return Result(self.title, self.axis, [f"{column:g}" for column in self.columns], len(self.seeds), cells)
+
+    def _cell(self, row: Row, column: float) -> Cell:
+        folders = [self.make_config(row, column, seed).run_dir for seed in self.seeds]
+        published = row.published[self.published_columns.index(column)]
+        return cell(folders, self.scalar, published, error=self.error)
 
 
 def carry_out(make_campaign: Callable[[], Campaign], part: tuple[int, int]) -> int:
     """Train what is not yet trained of a part, write and print the table and return the exit code of the script."""
     try:
         campaign = make_campaign()
-        code = train_all(campaign.plan, campaign.task, part)
+        code = train_all(campaign.plan(), campaign.task, part)
         if code:
             return code
         result = campaign.table()

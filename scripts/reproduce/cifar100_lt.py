@@ -58,7 +58,6 @@ from hoi_train.records import ClassList, Split, Task, UserError
 from scripts.reproduce.campaign import (
     Campaign,
     ImageConfig,
-    Planned,
     Row,
     carry_out,
     chosen_rows,
@@ -66,7 +65,6 @@ from scripts.reproduce.campaign import (
     part_of,
 )
 from scripts.reproduce.images import Images
-from scripts.reproduce.results import Result, cell
 
 NUM_CLASSES = 100
 OBJECT = Task("object", ClassList(tuple(f"class_{i:02}" for i in range(NUM_CLASSES))), "single")
@@ -230,20 +228,19 @@ def _objects(folder: Path) -> tuple[Objects, Objects]:
     return read_objects(folder, "train"), read_objects(folder, "test")
 
 
-def make_config(out: Path, name: str, row: Row, imbalance: int, epochs: int | None, seed: int) -> ImageConfig:
+def make_config(out: Path, name: str, epochs: int, row: Row, imbalance: int, seed: int) -> ImageConfig:
     """Return the configuration of one run of a preset, with all milestones scaled to ``epochs``."""
     preset = PRESETS[name]
-    total = epochs or preset.epochs
-    scale = total / preset.epochs
+    scale = epochs / preset.epochs
     head = _PRIOR if preset.bias_prior and row.head == "linear" else row.head
     loss: dict[str, Any] = {"name": row.loss} if isinstance(row.loss, str) else dict(row.loss)
     if "weights" in loss:
-        loss["weights"] = {**loss["weights"], "from_epoch": int(0.8 * total)}
+        loss["weights"] = {**loss["weights"], "from_epoch": int(0.8 * epochs)}
     return image_config(
         {
             "name": f"{row.name}-imbalance{imbalance}",
             "seed": seed,
-            "runs": str(out / f"{name}_epochs_{total}"),
+            "runs": str(out / f"{name}_epochs_{epochs}"),
             "data": {
                 "images": {"set": "CIFAR-100-LT", "imbalance": imbalance, "preset": name},
                 "crop_and_flip": True,
@@ -259,38 +256,10 @@ def make_config(out: Path, name: str, row: Row, imbalance: int, epochs: int | No
                 "gamma": 0.01,
                 "warmup_epochs": preset.warmup_epochs * scale,
             },
-            "training": {"epochs": total, "batch_size": preset.batch_size},
+            "training": {"epochs": epochs, "batch_size": preset.batch_size},
             "tested": "best",
         }
     )
-
-
-def table_of(rows: dict[str, Row], arguments: argparse.Namespace) -> Result:
-    """Collect the accuracies from the event logs of the runs that are finished."""
-    seeds = range(arguments.seed, arguments.seed + arguments.seeds)
-    cells = {
-        heading: [
-            cell(
-                [
-                    make_config(arguments.out, arguments.preset, row, imbalance, arguments.epochs, seed).run_dir
-                    for seed in seeds
-                ],
-                f"{OBJECT.name}/top1",
-                row.published[IMBALANCES.index(imbalance)],
-                error=False,
-            )
-            for imbalance in arguments.imbalances
-        ]
-        for heading, row in rows.items()
-    }
-    axis = "imbalance" if arguments.table == 3 else "CDB-CE's tau, by imbalance"
-    title = f"CIFAR-100-LT, test accuracy in %, ResNet-32, recipe {arguments.preset}, {_epochs(arguments)} epochs"
-    return Result(title, axis, [str(imbalance) for imbalance in arguments.imbalances], arguments.seeds, cells)
-
-
-def _epochs(arguments: argparse.Namespace) -> int:
-    chosen: int = arguments.epochs or PRESETS[arguments.preset].epochs
-    return chosen
 
 
 def _rows(arguments: argparse.Namespace) -> dict[str, Row]:
@@ -311,19 +280,23 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def make_campaign(arguments: argparse.Namespace) -> Campaign:
-    """Plan the runs that the arguments ask for; raises ``UserError`` for rows that table or preset do not have."""
-    rows, preset = _rows(arguments), arguments.preset
-    plan = [
-        Planned(
-            make_config(arguments.out, preset, row, imbalance, arguments.epochs, seed),
-            partial(make_splits, arguments.data, PRESETS[preset], imbalance, seed),
-        )
-        for seed in range(arguments.seed, arguments.seed + arguments.seeds)
-        for imbalance in arguments.imbalances
-        for row in rows.values()
-    ]
-    path = arguments.out / f"table{arguments.table}_{preset}_epochs_{_epochs(arguments)}"
-    return Campaign(OBJECT, plan, partial(table_of, rows, arguments), path)
+    """Plan what the arguments ask for; raises ``UserError`` for rows that table or preset do not have."""
+    preset = arguments.preset
+    epochs = PRESETS[preset].epochs if arguments.epochs is None else arguments.epochs
+    return Campaign(
+        task=OBJECT,
+        rows=_rows(arguments),
+        columns=arguments.imbalances,
+        published_columns=IMBALANCES,
+        seeds=range(arguments.seed, arguments.seed + arguments.seeds),
+        make_config=partial(make_config, arguments.out, preset, epochs),
+        make_splits=partial(make_splits, arguments.data, PRESETS[preset]),
+        scalar=f"{OBJECT.name}/top1",
+        error=False,
+        title=f"CIFAR-100-LT, test accuracy in %, ResNet-32, recipe {preset}, {epochs} epochs",
+        axis="imbalance" if arguments.table == 3 else "CDB-CE's tau, by imbalance",
+        path=arguments.out / f"table{arguments.table}_{preset}_epochs_{epochs}",
+    )
 
 
 def _parser() -> argparse.ArgumentParser:

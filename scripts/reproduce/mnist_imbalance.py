@@ -47,7 +47,6 @@ from hoi_train.records import ClassList, Split, Task, UserError
 from scripts.reproduce.campaign import (
     Campaign,
     ImageConfig,
-    Planned,
     Row,
     carry_out,
     chosen_rows,
@@ -55,7 +54,6 @@ from scripts.reproduce.campaign import (
     part_of,
 )
 from scripts.reproduce.images import Images
-from scripts.reproduce.results import Result, cell
 
 DIGIT = Task("digit", ClassList(("4", "9")), "single")
 RATIOS = (0.9, 0.95, 0.98, 0.99, 0.995)
@@ -162,7 +160,7 @@ def _digits(folder: Path) -> tuple[Digits, Digits]:
     return read_digits(folder, "train"), read_digits(folder, "t10k")
 
 
-def make_config(out: Path, row: Row, ratio: float, steps: int, seed: int) -> ImageConfig:
+def make_config(out: Path, steps: int, row: Row, ratio: float, seed: int) -> ImageConfig:
     """Return the configuration of one run."""
     epochs = steps // STEPS_AN_EPOCH
     return image_config(
@@ -184,26 +182,6 @@ def make_config(out: Path, row: Row, ratio: float, steps: int, seed: int) -> Ima
     )
 
 
-def table_of(rows: Mapping[str, Row], arguments: argparse.Namespace) -> Result:
-    """Collect the errors from the event logs of the runs that are finished."""
-    seeds = range(arguments.seed, arguments.seed + arguments.splits)
-    cells = {
-        heading: [
-            cell(
-                [make_config(arguments.out, row, ratio, arguments.steps, seed).run_dir for seed in seeds],
-                f"{DIGIT.name}/top1",
-                row.published[RATIOS.index(ratio)],
-                error=True,
-            )
-            for ratio in arguments.ratios
-        ]
-        for heading, row in rows.items()
-    }
-    first = "share of nines" if arguments.table == 1 else "CDB-CE's tau, by share of nines"
-    title = f"MNIST 4 against 9, test error in %, LeNet-5, {arguments.steps} steps (published: 200000)"
-    return Result(title, first, [f"{ratio:g}" for ratio in arguments.ratios], arguments.splits, cells)
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Train what is not yet trained, write the table and return the exit code."""
     arguments = _parser().parse_args(argv)
@@ -211,20 +189,21 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def make_campaign(arguments: argparse.Namespace) -> Campaign:
-    """Plan the runs that the arguments ask for; raises ``UserError`` for a row that the table does not have."""
-    rows = chosen_rows(TABLES[arguments.table], arguments.rows)
-    # Splits outermost: a campaign that is stopped has a table of fewer runs, not of fewer losses.
-    plan = [
-        Planned(
-            make_config(arguments.out, row, ratio, arguments.steps, seed),
-            partial(make_splits, arguments.data, ratio, seed),
-        )
-        for seed in range(arguments.seed, arguments.seed + arguments.splits)
-        for ratio in arguments.ratios
-        for row in rows.values()
-    ]
-    path = arguments.out / f"table{arguments.table}_steps_{arguments.steps}"
-    return Campaign(DIGIT, plan, partial(table_of, rows, arguments), path)
+    """Plan what the arguments ask for; raises ``UserError`` for a row that the table does not have."""
+    return Campaign(
+        task=DIGIT,
+        rows=chosen_rows(TABLES[arguments.table], arguments.rows),
+        columns=arguments.ratios,
+        published_columns=RATIOS,
+        seeds=range(arguments.seed, arguments.seed + arguments.splits),
+        make_config=partial(make_config, arguments.out, arguments.steps),
+        make_splits=partial(make_splits, arguments.data),
+        scalar=f"{DIGIT.name}/top1",
+        error=True,
+        title=f"MNIST 4 against 9, test error in %, LeNet-5, {arguments.steps} steps (published: 200000)",
+        axis="share of nines" if arguments.table == 1 else "CDB-CE's tau, by share of nines",
+        path=arguments.out / f"table{arguments.table}_steps_{arguments.steps}",
+    )
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -115,14 +115,14 @@ def test_what_would_learn_from_the_test_images_is_refused(data: Path, capsys: py
 @pytest.mark.parametrize("preset", PRESETS)
 @pytest.mark.parametrize("row", [row for table in TABLES.values() for row in table.values()], ids=lambda row: row.name)
 def test_every_row_is_a_sound_configuration(row: Any, preset: str) -> None:
-    config = make_config(Path("out"), preset, row, 100, None, 0)
+    config = make_config(Path("out"), preset, PRESETS[preset].epochs, row, 100, 0)
     assert config.training.epochs == PRESETS[preset].epochs
     assert config.schedule.hyper_parameters()["milestones"] == tuple(map(float, PRESETS[preset].milestones))
     assert len(row.published) == len(IMBALANCES)
 
 
 def test_milestones_and_drw_are_scaled() -> None:
-    config = make_config(Path("out"), "ldam", TABLES[3]["LDAM-DRW"], 100, 20, 0)
+    config = make_config(Path("out"), "ldam", 20, TABLES[3]["LDAM-DRW"], 100, 0)
     assert config.loss is not None
     assert config.loss.hyper_parameters()["weights"].from_epoch == 16
     assert config.schedule.hyper_parameters()["milestones"] == (16.0, 18.0)

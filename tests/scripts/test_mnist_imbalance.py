@@ -118,7 +118,7 @@ def test_splits_are_disjoint_and_have_the_published_counts(ratio: float, data: P
 
 @pytest.mark.parametrize("row", [row for table in TABLES.values() for row in table.values()], ids=lambda row: row.name)
 def test_every_row_is_a_sound_configuration(row: Any) -> None:
-    config = make_config(Path("out"), row, 0.95, 4000, 0)
+    config = make_config(Path("out"), 4000, row, 0.95, 0)
     assert config.training.epochs == 80
     assert config.schedule.hyper_parameters()["milestones"] == (60.0,)
     assert len(row.published) == len(RATIOS)
