@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data_tools.sources import VIDEO_SUFFIXES, Imported, clips_in, count_images, is_plain, numbered_lines, write_import
+from data_tools.sources import VIDEO_SUFFIXES, ClipFolders, Imported, is_plain, numbered_lines, write_import
 from hoi_train.data.problems import Problems
 from hoi_train.engine.randomness import seed_of
 from hoi_train.records import ClassList, Split, Task, UserError
@@ -75,11 +75,14 @@ def import_egtea(
         held_out = _drawn(parts["train"], val_fraction, seed)
     rows: list[dict[str, Any]] = []
     missing: dict[str, str] = {}
-    found = _Clips(clips, fps)
+    if not clips.is_dir():
+        raise UserError(f"--clips: {clips} is not a folder")
+    inside = clips / "cropped_clips"
+    found = ClipFolders(inside if inside.is_dir() else clips)
     for official, lines in parts.items():
         for line in lines:
             part: Split = "test" if official == "test" else "val" if line.name in held_out else "train"
-            place = found.place(line)
+            place = found.place(line.session, line.name, fps)
             if place is None:
                 missing[line.name] = part
                 place = {"path": f"{line.session}/{line.name}{VIDEO_SUFFIXES[0]}"}
@@ -201,31 +204,3 @@ def _drawn(lines: Sequence[Annotation], fraction: float, seed: int) -> set[str]:
         raise UserError(f"--val-fraction must be at least 0 and below 1, got {fraction}")
     by_draw = sorted((line.name for line in lines), key=lambda name: seed_of(seed, "val", name))
     return set(by_draw[: round(fraction * len(by_draw))])
-
-
-class _Clips:
-    """Finds clips on disk, listing each session's folder once."""
-
-    def __init__(self, folder: Path, fps: float) -> None:
-        if not folder.is_dir():
-            raise UserError(f"--clips: {folder} is not a folder")
-        inside = folder / "cropped_clips"
-        self.root = inside if inside.is_dir() else folder
-        self.fps = fps
-        self._sessions: dict[str, dict[str, Path]] = {}
-
-    def place(self, line: Annotation) -> dict[str, Any] | None:
-        """Return the columns that say where a clip is, or ``None`` if it is not on disk."""
-        found = self._session(line.session).get(line.name)
-        if found is None:
-            return None
-        path = found.relative_to(self.root).as_posix()
-        if not found.is_dir():
-            return {"path": path}
-        num_frames = count_images(found)
-        return {"path": path, "num_frames": num_frames, "fps": self.fps} if num_frames else None
-
-    def _session(self, name: str) -> dict[str, Path]:
-        if name not in self._sessions:
-            self._sessions[name] = clips_in(self.root / name)
-        return self._sessions[name]

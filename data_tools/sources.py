@@ -70,6 +70,37 @@ def clips_in(folder: Path) -> dict[str, Path]:
     return found
 
 
+class ClipFolders:
+    """Finds ``<root>/<folder>/<name>``, a video file or a folder of frames, listing each folder once.
+
+    Args:
+        root: what the paths of a manifest start from.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._listed: dict[str, dict[str, Path]] = {}
+
+    def place(self, folder: str, name: str, fps: float) -> dict[str, Any] | None:
+        """Return the columns of a manifest that say where a clip is, or ``None`` if it is not on disk.
+
+        Args:
+            folder: below the root.
+            name: of the clip, without suffix.
+            fps: of a folder of frames.
+        """
+        if folder not in self._listed:
+            self._listed[folder] = clips_in(self.root / folder)
+        found = self._listed[folder].get(name)
+        if found is None:
+            return None
+        path = found.relative_to(self.root).as_posix()
+        if not found.is_dir():
+            return {"path": path}
+        num_frames = count_images(found)
+        return {"path": path, "num_frames": num_frames, "fps": fps} if num_frames else None
+
+
 def find_clips(root: Path, top: Path, passed_over: Counter[str]) -> Iterator[str]:
     """Yield the videos and frame folders below ``top``, relative to ``root``; what is neither is counted.
 

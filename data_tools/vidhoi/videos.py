@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from data_tools.sources import VIDEO_SUFFIXES, clips_in, count_images
+from data_tools.sources import VIDEO_SUFFIXES, ClipFolders
 from data_tools.vidhoi.records import Video
 from data_tools.vidhoi.tracks import Named, Tracks
 from hoi_train.data.readers import open_clip
@@ -64,27 +64,18 @@ class Options:
 
 
 class Videos:
-    """Finds ``<folder>/<video>.mp4``, or a folder of frames of that name, listing each folder once."""
+    """Finds ``<folder>/<video>.mp4``, or a folder of frames of that name."""
 
     def __init__(self, root: Path) -> None:
         if not root.is_dir():
             raise UserError(f"--videos: {root} is not a folder")
         self.root = root
-        self._folders: dict[str, dict[str, Path]] = {}
+        self._folders = ClipFolders(root)
 
     def place(self, video: Video) -> dict[str, Any] | None:
         """Return the columns of a manifest that say where a video is, or ``None`` if it is not on disk."""
         folder, name = video.name.split("/")
-        if folder not in self._folders:
-            self._folders[folder] = clips_in(self.root / folder)
-        found = self._folders[folder].get(name)
-        if found is None:
-            return None
-        path = found.relative_to(self.root).as_posix()
-        if not found.is_dir():
-            return {"path": path}
-        num_frames = count_images(found)
-        return {"path": path, "num_frames": num_frames, "fps": float(video.rate)} if num_frames else None
+        return self._folders.place(folder, name, float(video.rate))
 
     def expected(self, video: Video) -> dict[str, Any]:
         """Return the columns of a video that is not on disk: where it would be looked for."""
