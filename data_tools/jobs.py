@@ -148,14 +148,22 @@ def state_of(source: Path) -> list[Any]:
     return [[name, each.st_size, each.st_mtime_ns] for name, each in files]
 
 
-def claim(folder: Path, settings: Mapping[str, Any], *, dry_run: bool = False) -> None:
+def claim(folder: Path, settings: Mapping[str, Any], result: str, *, dry_run: bool = False) -> None:
     """Note a folder's settings the first time; afterwards refuse others.
 
+    Args:
+        folder: made if it is not there.
+        settings: as they will be compared.
+        result: name of the file that will be written last; one that is there without settings is somebody else's.
+        dry_run: only look.
+
     Raises:
-        UserError: the folder was made with other settings; says which.
+        UserError: the folder was made with other settings; says which. Or the result is somebody else's.
     """
     path = folder / SETTINGS
     if not path.exists():
+        if (folder / result).exists():
+            raise UserError(f"{folder / result}: not made by this tool, which would replace it; give another --out")
         if dry_run:
             return
         folder.mkdir(parents=True, exist_ok=True)

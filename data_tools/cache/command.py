@@ -34,7 +34,7 @@ from data_tools.jobs import claim, key_of, write_json
 from data_tools.killable import Lost, run_killable
 from data_tools.options import check_out, check_range, check_work
 from data_tools.sources import MANIFEST
-from hoi_train.data.manifest import Manifest, read_manifest, write_manifest
+from hoi_train.data.manifest import Manifest, check_place, read_manifest, write_manifest
 from hoi_train.records import UserError
 
 REPORT = "cache.json"
@@ -107,7 +107,7 @@ def make_cache(
     check_work(workers, timeout)
     manifest, cache, noted = _prepared(path, out, settings)
     console = console or Console()
-    claim(cache.out, noted)
+    claim(cache.out, noted, MANIFEST)
     cache.sweep()
     try:
         made, bad = _make(manifest, cache, settings, workers, timeout, console)
@@ -136,7 +136,7 @@ def make_cache(
 def plan_cache(path: Path, out: Path, settings: Settings) -> str:
     """Say what ``make_cache`` would do, without doing it."""
     manifest, cache, noted = _prepared(path, out, settings)
-    claim(cache.out, noted, dry_run=True)
+    claim(cache.out, noted, MANIFEST, dry_run=True)
     jobs = list(_jobs(manifest, cache, settings))
     missing = sum(len(job.clips) for job in jobs if not job.exists())
     todo = sum(len(job.clips) for job in jobs) - missing
@@ -151,6 +151,7 @@ def _prepared(path: Path, out: Path, settings: Settings) -> tuple[Manifest, Cach
     check_range("--shard-clips", settings.shard_clips, 1, 10_000)
     check_out(out, path)
     manifest, noted = read_manifest(path), {**settings.to_json(), "manifest": str(path.resolve())}
+    check_place(out / MANIFEST, out, manifest)
     return manifest, Cache(out.resolve(), key_of(noted)), noted
 
 

@@ -39,7 +39,7 @@ from data_tools.options import check_out, check_range, check_work
 from data_tools.rates import MAX_RATE
 from data_tools.reencode.source import MAX_SIDE, Settings, Source, bytes_of, done_of, reencode_source
 from data_tools.sources import MANIFEST
-from hoi_train.data.manifest import Manifest, read_manifest, write_manifest
+from hoi_train.data.manifest import Manifest, check_place, read_manifest, write_manifest
 from hoi_train.records import UserError
 
 CLIPS, REPORT, CHECKSUMS = "clips", "reencode.json", "SHA256SUMS"
@@ -100,14 +100,14 @@ def reencode(
     """
     run, console = run or Run(), console or Console()
     manifest, store, noted = _prepared(path, out, settings, run)
-    claim(out, noted)
+    claim(out, noted, MANIFEST)
     store.folder.mkdir(exist_ok=True)
     store.sweep()
     try:
         made, bad = _make(manifest, store, settings, run, console)
     finally:
         store.sweep()
-    claim(out, noted)
+    claim(out, noted, MANIFEST)
     size = _write_manifest(manifest, store, {clip.clip_id for clip in bad}, out)
     report = Report(str(manifest.path), noted, len(manifest), made, size, bad)
     content = {**asdict(report), "made_before": len(manifest) - made - len(bad)}
@@ -120,7 +120,7 @@ def plan_reencode(path: Path, out: Path, settings: Settings, run: Run | None = N
     """Say what ``reencode`` would do, without doing it: how many clips, and about how many bytes."""
     run = run or Run()
     manifest, store, noted = _prepared(path, out, settings, run)
-    claim(out, noted, dry_run=True)
+    claim(out, noted, MANIFEST, dry_run=True)
     todo, clips, missing = [], 0, 0
     for source in _sources(manifest):
         left = len(source.clips) - len(done_of(source, store, settings))
@@ -143,6 +143,7 @@ def _prepared(path: Path, out: Path, settings: Settings, run: Run) -> tuple[Mani
     _check(settings)
     check_out(out, path)
     manifest = read_manifest(path)
+    check_place(out / MANIFEST, out, manifest)
     return manifest, Store(out.resolve() / CLIPS, ".mp4"), {**settings.to_json(), "manifest": str(path.resolve())}
 
 

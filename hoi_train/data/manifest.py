@@ -315,6 +315,22 @@ def written_manifest(
     return manifest
 
 
+def check_place(path: Path, root: Path, manifest: Manifest) -> None:
+    """Refuse what ``write_manifest`` would refuse of a folder, before the work that makes the rows.
+
+    Args:
+        path: where a manifest is to be written.
+        root: folder of its videos.
+        manifest: what it will be made of, and have the tasks and object classes of.
+
+    Raises:
+        ManifestError: another manifest lies there, and what its ``dataset.json`` says would change.
+    """
+    problems = Problems()
+    check_neighbours(path, root, list(manifest.tasks.values()), manifest.object_classes, problems)
+    problems.raise_if_any()
+
+
 def _folder(root: Path, named_in: Path, problems: Problems) -> Path:
     """Return the data root without links and ``..``, noting one that is not there."""
     try:

@@ -271,6 +271,20 @@ def test_wrong_options_are_refused(tmp_path: Path, video: Path) -> None:
         run(path, Settings(short_side=40, quality=80, shard_clips=3))
 
 
+@pytest.mark.parametrize("name", ["mine.csv", "manifest.parquet"])
+def test_another_manifest_in_the_folder_is_found_before_the_work(tmp_path: Path, video: Path, name: str) -> None:
+    path = manifest_of(tmp_path, [{"path": video.name}])
+    others = out_of(path)
+    row = {"clip_id": "other", "path": video.name, "split": "train", "noun": ["cup"]}
+    write_manifest(others / name, [row], [Task("noun", ClassList(("cup",)), "multi")], tmp_path)
+    before = {file.name: file.read_bytes() for file in others.iterdir()}
+    text = "describes mine.csv" if name == "mine.csv" else "manifest.parquet: not made by this tool"
+    for start in (make_cache, plan_cache):
+        with pytest.raises(UserError, match=text):
+            start(path, others, SMALL)
+    assert {file.name: file.read_bytes() for file in others.iterdir()} == before
+
+
 def test_the_command(tmp_path: Path, video: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = manifest_of(tmp_path, [{"path": "text.mp4"}])
     (tmp_path / "text.mp4").write_text("no video")

@@ -162,20 +162,20 @@ def test_a_source_that_changed_has_another_state(tmp_path: Path) -> None:
 
 def test_a_folder_keeps_its_settings(tmp_path: Path) -> None:
     out = tmp_path / "out"
-    claim(out, {"size": 256, "fps": None}, dry_run=True)
+    claim(out, {"size": 256, "fps": None}, "made.txt", dry_run=True)
     assert not out.exists()
-    claim(out, {"size": 256, "fps": None})
-    claim(out, {"size": 256, "fps": None})
+    claim(out, {"size": 256, "fps": None}, "made.txt")
+    claim(out, {"size": 256, "fps": None}, "made.txt")
     with pytest.raises(
         UserError, match=r"made with other settings \(size 256, now 128\); give the same ones, or another"
     ):
-        claim(out, {"size": 128, "fps": None})
+        claim(out, {"size": 128, "fps": None}, "made.txt")
     with pytest.raises(UserError, match="of another version"):
-        claim(out, {"size": 256, "fps": None, "new": 1})
+        claim(out, {"size": 256, "fps": None, "new": 1}, "made.txt")
     assert json.loads((out / SETTINGS).read_text()) == {"size": 256, "fps": None}
     (out / SETTINGS).write_text("?")
     with pytest.raises(UserError, match="not the settings that this tool writes"):
-        claim(out, {"size": 256, "fps": None})
+        claim(out, {"size": 256, "fps": None}, "made.txt")
 
 
 def test_work_is_done_in_processes_with_a_limit(tmp_path: Path) -> None:

@@ -17,10 +17,10 @@ import numpy as np
 import pytest
 
 from data_tools.cli import main
-from data_tools.reencode.command import plan_reencode
+from data_tools.reencode.command import plan_reencode, reencode
 from data_tools.reencode.source import Settings
-from hoi_train.data.manifest import ManifestError, read_manifest
-from hoi_train.records import UserError
+from hoi_train.data.manifest import ManifestError, read_manifest, write_manifest
+from hoi_train.records import ClassList, Task, UserError
 from tests.conftest import ROOT
 from tests.reencoding import SMALL, digests, in_this_process, manifest_of, numbers_of, run
 from tests.videos import encode, numbered, write_image
@@ -95,6 +95,20 @@ def test_only_what_changed_is_made_again(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"made with other settings \(crf 21, now 30\)"):
         run(path, Settings(short_side=80, crf=30))
     assert subprocess.run(["sha256sum", "-c", "--quiet", "SHA256SUMS"], cwd=out).returncode == 0
+
+
+@pytest.mark.parametrize("name", ["mine.csv", "manifest.parquet"])
+def test_another_manifest_in_the_folder_is_found_before_the_work(tmp_path: Path, name: str) -> None:
+    encode(tmp_path / "a.mp4", 4)
+    path, others = manifest_of(tmp_path, [{"path": "a.mp4", "label": "x"}]), tmp_path / "others"
+    row = {"clip_id": "other", "path": "a.mp4", "split": "train", "noun": ["cup"]}
+    write_manifest(others / name, [row], [Task("noun", ClassList(("cup",)), "multi")], tmp_path)
+    before = digests(others)
+    text = "describes mine.csv" if name == "mine.csv" else "manifest.parquet: not made by this tool"
+    for start in (reencode, plan_reencode):
+        with pytest.raises(UserError, match=text):
+            start(path, others, SMALL)
+    assert digests(others) == before
 
 
 def test_a_full_disk_loses_nothing(tmp_path: Path) -> None:
