@@ -262,13 +262,10 @@ class Loop:
         values |= self._throughput.scalars()
         self.run.record({"event": "train", "step": self.cursor.step, "epoch": epoch, "scalars": values})
         bar.advance(size, values)
-        every, minutes = (
-            self.experiment.config.checkpoints.every_steps,
-            self.experiment.config.checkpoints.every_minutes,
-        )
+        checkpoints = self.experiment.config.checkpoints
         stop = self._anyone(self.run.stop_requested)
-        due = every is not None and self.cursor.step % every == 0
-        if stop or due or time.monotonic() - self._saved_at > 60 * minutes:
+        due = checkpoints.every_steps is not None and self.cursor.step % checkpoints.every_steps == 0
+        if stop or due or time.monotonic() - self._saved_at > 60 * checkpoints.every_minutes:
             self._save(None)
         if stop:
             raise Stopped
