@@ -13,6 +13,8 @@ ROOT = Path(__file__).resolve().parent.parent
 def _folder(variable: str, default: str) -> Path:
     folder = Path(os.environ.get(variable, ROOT / default))
     if not folder.is_dir():
+        if variable in os.environ:
+            pytest.fail(f"{variable}: {folder} is not a folder")
         pytest.skip(f"{folder} is missing; set {variable} to the folder")
     return folder
 

@@ -1,9 +1,10 @@
-"""Losses that learn from batches: in training and evaluation, across restarts, on two ranks."""
+"""What losses keep between batches: in training and evaluation; every loss across restarts and on two ranks."""
 
 from __future__ import annotations
 
 import copy
 from datetime import timedelta
+from typing import Any
 
 import pytest
 import torch
@@ -16,9 +17,15 @@ from hoi_train.losses import LOSSES, Loss
 from hoi_train.losses.objective import Objective
 from hoi_train.losses.weights import ClassWeighting
 from hoi_train.records import ClassCounts, LabelKind
-from tests.losses.loss_cases import COUNTS, KINDS, SINGLE, batch, gradient, training
+from tests.losses.loss_cases import ACROSS_SAMPLES, COUNTS, KINDS, SINGLE, batch, gradient, training, validation
 
+ON_RANKS: dict[str, dict[str, Any]] = {
+    "cross_entropy": {"weights": ClassWeighting("inverse"), "reduction": "weighted_mean"},
+    "eql": {"gamma": 1.0},  # each rank draws for itself; here there is one outcome only
+    "eql_softmax": {"gamma": 1.0},
+}
 STATEFUL = [(n, kind) for n, kind in KINDS if n in {"ghm", "eql_v2", "equalized_focal", "seesaw"}]
+every_loss = pytest.mark.parametrize(("name", "kind"), KINDS)
 every_stateful_loss = pytest.mark.parametrize(("name", "kind"), STATEFUL)
 
 
@@ -64,18 +71,24 @@ def test_evaluation_depends_on_what_was_learnt(name: str, kind: LabelKind) -> No
     assert not torch.allclose(fresh.eval()(*batch(kind)), trained.eval()(*batch(kind)))
 
 
-@every_stateful_loss
+@every_loss
 @pytest.mark.parametrize("step", range(4))
 def test_a_restart_at_any_step_is_bit_identical(name: str, kind: LabelKind, step: int) -> None:
+    def one_step(loss: Loss, number: int) -> tuple[Tensor, Tensor]:
+        torch.manual_seed(number)  # as the loop does, for losses that draw
+        logits, target = training(kind)[number]
+        made = loss(logits, target), gradient(loss, logits, target)
+        loss.after_validation(validation([0.9, 0.5, 0.1 * number, 0.0]))
+        return made
+
     uninterrupted, restarted = LOSSES[name](COUNTS[kind]), LOSSES[name](COUNTS[kind])
-    for number, (logits, target) in enumerate(training(kind)):
-        if number == step:
-            restarted = LOSSES[name](COUNTS[kind])
-            restarted.load_state_dict(copy.deepcopy(uninterrupted.state_dict()))
-        each = [(loss(logits, target), gradient(loss, logits, target)) for loss in (uninterrupted, restarted)]
-        if number >= step:
-            torch.testing.assert_close(each[0], each[1], rtol=0, atol=0)
-            torch.testing.assert_close(state(uninterrupted), state(restarted), rtol=0, atol=0)
+    for number in range(step):
+        one_step(uninterrupted, number)
+    restarted.load_state_dict(copy.deepcopy(uninterrupted.state_dict()))
+    for number in range(step, 4):
+        each = [one_step(loss, number) for loss in (uninterrupted, restarted)]
+        torch.testing.assert_close(each[0], each[1], rtol=0, atol=0)
+        torch.testing.assert_close(state(uninterrupted), state(restarted), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize(("name", "kind"), [each for each in STATEFUL if each[0] != "seesaw"])  # learns from labels
@@ -130,37 +143,47 @@ def test_class_weights_come_on_top_and_change_no_state(name: str) -> None:
     torch.testing.assert_close(learnt, state(trained), rtol=0, atol=0)
 
 
+def steps(name: str, kind: LabelKind, rank: int = 0, world: int = 1) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    """Return a rank's losses and gradients of each batch, and the state that is left; the last rank has more rows."""
+    loss = LOSSES[name](COUNTS[kind], **ON_RANKS.get(name, {}))
+    rows = [*range(rank, 6, world), *((6, 7) if rank == world - 1 else ())]
+    means, gradients = [], []
+    for logits, target in training(kind):
+        mine = logits[rows].requires_grad_()
+        means.append(loss.reduce(loss(mine, target[rows]), target[rows]))
+        gradients += torch.autograd.grad(means[-1], mine)
+    return torch.stack(means).detach(), torch.stack(gradients), state(loss)
+
+
 def one_rank(rank: int, folder: str) -> None:
     store = f"file://{folder}/store"
     dist.init_process_group("gloo", store, rank=rank, world_size=2, timeout=timedelta(seconds=60))
     torch.set_num_threads(1)
-    results = {}
-    for name, kind in STATEFUL:
-        loss, means = LOSSES[name](COUNTS[kind]), []
-        for logits, target in training(kind):
-            losses = loss(logits[rank::2], target[rank::2])
-            means.append(loss.reduce(losses, target[rank::2]))
-        results[f"{name} {kind}"] = (torch.stack(means), state(loss))
-    torch.save(results, f"{folder}/rank{rank}.pt")
+    torch.save({f"{name} {kind}": steps(name, kind, rank, 2) for name, kind in KINDS}, f"{folder}/rank{rank}.pt")
     dist.destroy_process_group()
 
 
+Ranks = list[dict[str, tuple[Tensor, Tensor, dict[str, Tensor]]]]
+
+
 @pytest.fixture(scope="module")
-def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, tuple[Tensor, dict[str, Tensor]]]]:
+def ranks(tmp_path_factory: pytest.TempPathFactory) -> Ranks:
     folder = tmp_path_factory.mktemp("ranks")
     spawn(one_rank, args=(str(folder),), nprocs=2)
     return [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(2)]
 
 
-@every_stateful_loss
-def test_two_ranks_are_one_process_with_the_doubled_batch(
-    ranks: list[dict[str, tuple[Tensor, dict[str, Tensor]]]], name: str, kind: LabelKind
-) -> None:
-    alone, means = LOSSES[name](COUNTS[kind]), []
-    for logits, target in training(kind):
-        means.append(alone.reduce(alone(logits, target), target))
-    (first, first_state), (second, second_state) = (rank[f"{name} {kind}"] for rank in ranks)
+@every_loss
+def test_two_ranks_are_one_process_with_the_doubled_batch(ranks: Ranks, name: str, kind: LabelKind) -> None:
+    (first, mine, first_state), (second, other, second_state) = (rank[f"{name} {kind}"] for rank in ranks)
+    means, gradients, learnt = steps(name, kind)
     torch.testing.assert_close(first_state, second_state, rtol=0, atol=0)
-    exact = name in {"ghm", "seesaw"}  # counts; sums of gradients depend on their order
-    torch.testing.assert_close(first_state, state(alone), rtol=0 if exact else 1e-6, atol=0 if exact else 1e-12)
-    torch.testing.assert_close((first + second) / 2, torch.stack(means), rtol=1e-12 if exact else 1e-5, atol=0)
+    if name in ACROSS_SAMPLES:  # each rank compares its own samples only, as its docstring says
+        assert not torch.allclose((first + second) / 2, means)
+        return
+    exact = name not in {"eql_v2", "equalized_focal"}  # sums of gradients depend on their order
+    torch.testing.assert_close(first_state, learnt, rtol=0 if exact else 1e-6, atol=0 if exact else 1e-12)
+    tolerance = 1e-12 if exact else 1e-5
+    torch.testing.assert_close((first + second) / 2, means, rtol=tolerance, atol=0)
+    joined = torch.cat([mine, other], dim=1)[:, [0, 3, 1, 4, 2, 5, 6, 7]] / 2
+    torch.testing.assert_close(joined, gradients, rtol=tolerance, atol=tolerance * gradients.abs().max().item())
