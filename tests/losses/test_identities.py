@@ -20,8 +20,9 @@ IFW = ClassWeighting("inverse")
 
 
 def assert_same(first: Loss, second: Loss, kind: LabelKind, soft: bool = False) -> None:
-    """Compare losses, reduced loss and gradient on one batch."""
-    logits, target = batch(kind, num_samples=32)
+    """Compare the losses of 200 rows, their logits small to huge, and the gradient of the reduced loss."""
+    logits, target = batch(kind, num_samples=200)
+    logits = logits * torch.logspace(-2, 2, 200, dtype=torch.float64)[:, None]
     if soft:
         target = 0.9 * target + 0.05
     torch.testing.assert_close(first(logits, target), second(logits, target), rtol=1e-12, atol=1e-14)
