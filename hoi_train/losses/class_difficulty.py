@@ -12,7 +12,7 @@ from torch import Tensor
 from hoi_train.losses.base import Loss
 from hoi_train.losses.cross_entropy import CrossEntropy, Reduction
 from hoi_train.losses.focal import Focal
-from hoi_train.losses.weights import difficulty_weights
+from hoi_train.losses.weights import Normalisation, difficulty_weights
 from hoi_train.records import ClassCounts, TaskStats
 
 Tau = Annotated[float, Ge(0)] | Literal["dynamic"]
@@ -26,13 +26,14 @@ class DifficultyBalanced(Loss):
     r"""Learn the class weights of a loss from each validation; the loss itself is the next base class.
 
     With ``A_c`` the score of class c on the validation split: ``d_c = 1 - A_c``, ``w_c = d_c^tau``, scaled to sum to
-    C. Before the first validation all weights are 1. With ``tau: dynamic`` each validation also sets tau, from the
-    classes it has measured (``dynamic_tau``). Score, tau and weights are buffers. Cases the released codes answer
-    with nan:
+    C if ``normalise`` says so. Before the first validation all weights are 1. With ``tau: dynamic`` each validation
+    also sets tau, from the classes it has measured (``dynamic_tau``). Score, tau and weights are buffers. Cases the
+    released codes answer with nan:
 
     - a class absent from the validation split keeps its last difficulty, 1 at first, and has no say in tau;
     - a validation split without any class changes nothing;
-    - all classes perfect: all weights 1. A single perfect class has weight 0 until it fails again, as published.
+    - all classes perfect: all weights 1, or 0 where they are not scaled. A single perfect class has weight 0 until it
+      fails again, as published.
 
     Two remedies for scores of few clips, neither in the papers, both off at 0. ``smoothing`` s draws the score of a
     class with n validation clips to the mean over the measured classes: ``(n A_c + s mean(A)) / (n + s)``.
@@ -45,6 +46,7 @@ class DifficultyBalanced(Loss):
         momentum: 0 <= m < 1, of the scores over validations.
         smoothing: s >= 0, clips of mean score added to each class.
         from_epoch: before this epoch, from 0, all weights are 1, though every validation is learned from.
+        normalise: ``sum_to_classes`` or ``none``.
         score: name of the score in the validation's per-class vectors.
     """
 
@@ -60,6 +62,7 @@ class DifficultyBalanced(Loss):
         momentum: Momentum,
         smoothing: NotNegative,
         from_epoch: Epoch,
+        normalise: Normalisation,
         score: Literal["recall", "ap"] = "recall",
     ) -> None:
         super().__init__(class_counts)
@@ -69,6 +72,7 @@ class DifficultyBalanced(Loss):
         self.fixed_tau = None if tau == "dynamic" else float(tau)
         self.tau_formula: TauFormula = tau_formula
         self.from_epoch = from_epoch
+        self.normalise: Normalisation = normalise
         self.deferred = from_epoch > 0
         self.register_buffer("difficulty", torch.ones(self.num_classes))
         self.register_buffer("tau", torch.tensor(self._tau(torch.zeros(self.num_classes))))
@@ -89,7 +93,7 @@ class DifficultyBalanced(Loss):
         self.difficulty.copy_(difficulty)
         self.tau.fill_(tau)
         assert self.weights is not None
-        self.weights.copy_(difficulty_weights(difficulty, tau))
+        self.weights.copy_(difficulty_weights(difficulty, tau, self.normalise))
 
     def _tau(self, score: Tensor) -> float:
         return dynamic_tau(score, self.tau_formula) if self.fixed_tau is None else self.fixed_tau
@@ -102,7 +106,8 @@ class CDBCrossEntropy(DifficultyBalanced, CrossEntropy):
     C, and ``loss_i = -w_{y_i} log softmax(z_i)[y_i]``. ``DifficultyBalanced`` says what happens in corner cases.
     Source: Sinha et al., ACCV 2020, section 3.
 
-    Differences. The paper's text has no normalisation; all released codes have it. The CIFAR and EGTEA codes divide
+    Differences. The paper's text does not scale the weights (``normalise: none``); all released codes do, as is the
+    default here: without it the learning rate would depend on recall. The CIFAR and EGTEA codes divide
     by N, the ImageNet-LT code by the sum of weights (``reduction: weighted_mean``). The released codes make the loss
     anew in every epoch and save only the network, so their resumed runs restart with equal weights; here recall,
     tau and weights are buffers. Not in the paper: ``momentum``, ``smoothing`` and ``from_epoch``. With few validation
@@ -117,6 +122,8 @@ class CDBCrossEntropy(DifficultyBalanced, CrossEntropy):
         smoothing: s >= 0 clips of mean recall added to each class; 0 is the paper. With it a perfect class keeps some
             weight as long as another is not.
         from_epoch: before this epoch, from 0, all weights are 1.
+        normalise: ``sum_to_classes``, as all released codes do, or ``none``, as the paper's text has it: the loss
+            then shrinks as recall rises, to nothing where all classes are perfect.
         reduction: as in ``CrossEntropy``.
 
     >>> CDBCrossEntropy(ClassCounts.single([6, 3]), tau=1.0).class_weights()
@@ -132,6 +139,7 @@ class CDBCrossEntropy(DifficultyBalanced, CrossEntropy):
         momentum: Momentum = 0.0,
         smoothing: NotNegative = 0.0,
         from_epoch: Epoch = 0,
+        normalise: Normalisation = "sum_to_classes",
         reduction: Reduction = "mean",
     ) -> None:
         super().__init__(
@@ -141,6 +149,7 @@ class CDBCrossEntropy(DifficultyBalanced, CrossEntropy):
             momentum=momentum,
             smoothing=smoothing,
             from_epoch=from_epoch,
+            normalise=normalise,
         )
         self.reduction = reduction
 
@@ -165,6 +174,7 @@ class CDBBCE(DifficultyBalanced, Focal):
         momentum: 0 <= m < 1; see ``CDBCrossEntropy``.
         smoothing: s >= 0 clips of mean score added to each class.
         from_epoch: before this epoch, from 0, all weights are 1.
+        normalise: ``sum_to_classes`` or ``none``; see ``CDBCrossEntropy``.
         gamma: >= 0; how fast easy samples fade.
 
     >>> CDBBCE(ClassCounts.multi([6, 3], num_samples=9))(torch.zeros(1, 2), torch.zeros(1, 2))
@@ -183,6 +193,7 @@ class CDBBCE(DifficultyBalanced, Focal):
         momentum: Momentum = 0.0,
         smoothing: NotNegative = 0.0,
         from_epoch: Epoch = 0,
+        normalise: Normalisation = "sum_to_classes",
         gamma: NotNegative = 0.0,
     ) -> None:
         super().__init__(
@@ -192,6 +203,7 @@ class CDBBCE(DifficultyBalanced, Focal):
             momentum=momentum,
             smoothing=smoothing,
             from_epoch=from_epoch,
+            normalise=normalise,
             score=difficulty,
         )
         self.gamma = gamma

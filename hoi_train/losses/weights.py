@@ -102,8 +102,8 @@ class ClassWeighting:
         return inverse if self.scheme == "inverse" else inverse.sqrt()
 
 
-def difficulty_weights(difficulty: Tensor, tau: float) -> Tensor:
-    """Return ``difficulty^tau`` normalised to sum to C (Sinha et al., ACCV 2020, section 3).
+def difficulty_weights(difficulty: Tensor, tau: float, normalise: Normalisation = "sum_to_classes") -> Tensor:
+    """Return ``difficulty^tau``, scaled to sum to C unless told not to (Sinha et al., ACCV 2020, section 3).
 
     The paper's text has no normalisation, its released codes have; the two differ by a factor on the learning rate
     that changes with every validation.
@@ -111,11 +111,13 @@ def difficulty_weights(difficulty: Tensor, tau: float) -> Tensor:
     Args:
         difficulty: float64 ``[C]`` in 0..1, one minus the recall of each class.
         tau: >= 0; at 0 all weights are 1.
+        normalise: ``sum_to_classes`` or ``none``.
 
     >>> difficulty_weights(torch.tensor([0.25, 0.75]), tau=1.0).tolist()
     [0.5, 1.5]
     """
-    return sum_to_classes(difficulty**tau)
+    raw = difficulty**tau
+    return sum_to_classes(raw) if normalise == "sum_to_classes" else raw
 
 
 def sum_to_classes(raw: Tensor) -> Tensor:

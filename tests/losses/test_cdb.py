@@ -44,6 +44,16 @@ def test_weights_follow_difficulty() -> None:
     assert weights(after([0.9, 0.5, 0.4, 0.2], tau=2.0)) == pytest.approx([4 * d / sum(squared) for d in squared])
 
 
+@pytest.mark.parametrize("kind", [CDBCrossEntropy, CDBBCE])
+def test_the_weights_of_the_paper_s_text_are_not_scaled(kind: type[CDBCrossEntropy | CDBBCE]) -> None:
+    loss = kind(SINGLE if kind is CDBCrossEntropy else MULTI, tau=2.0, normalise="none")
+    assert weights(loss) == [1.0] * 4
+    loss.after_validation(validation([0.9, 0.5, 0.4, 0.2]))
+    assert weights(loss) == pytest.approx([0.01, 0.25, 0.36, 0.64])
+    loss.after_validation(validation([1.0] * 4))
+    assert weights(loss) == [0.0] * 4
+
+
 def test_only_the_last_validation_counts() -> None:
     assert weights(after([0.1, 0.2, 0.3, 0.4], [0.9, 0.5, 0.4, 0.2])) == weights(after([0.9, 0.5, 0.4, 0.2]))
 
