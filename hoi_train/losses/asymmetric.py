@@ -45,7 +45,7 @@ class ASL(Loss):
         clip: 0 <= clip < 1, probability up to which a negative is ignored; 0 is none.
         eps: 0 <= eps < 1, smallest probability whose logarithm is taken; see above.
         detach_modulator: treat the focusing factors as constants in the gradient.
-        weights: weight of each class, on the positives and negatives of its column; all 1 if not given.
+        weights: weight of each class, by default on its whole column (``place``); all 1 if not given.
         reduction: ``sum`` over the batch, or ``mean`` over samples; both of sums over classes.
 
     >>> import torch

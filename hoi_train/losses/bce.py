@@ -19,7 +19,7 @@ class BCE(Loss):
 
     Args:
         class_counts: of the training split, multi-label.
-        weights: weight of each class, on the positives and negatives of its column; all 1 if not given.
+        weights: weight of each class, by default on its whole column (``place``); all 1 if not given.
 
     >>> import torch
     >>> loss = BCE(ClassCounts.multi([6, 1], num_samples=9))

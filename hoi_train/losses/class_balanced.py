@@ -11,7 +11,7 @@ from hoi_train.losses.base import Loss
 from hoi_train.losses.cross_entropy import CrossEntropy
 from hoi_train.losses.focal import sigmoid_focal
 from hoi_train.losses.sigmoid import multi_hot, over_classes
-from hoi_train.losses.weights import ClassWeighting
+from hoi_train.losses.weights import ClassWeighting, Epoch
 from hoi_train.records import ClassCounts
 
 Beta = Annotated[float, Ge(0), Lt(1)]
@@ -29,13 +29,24 @@ class CBCrossEntropy(CrossEntropy):
         class_counts: of the training split, single-label.
         beta: 0 <= beta < 1; the paper tries 0.9, 0.99, 0.999 and 0.9999, its scripts use the last.
         count_floor: smallest count used.
+        from_epoch: before this epoch, from 0, all weights are 1 (DRW).
 
     >>> CBCrossEntropy(ClassCounts.single([600, 30, 1]), beta=0.9).class_weights().round(decimals=3)
     tensor([0.2490, 0.2600, 2.4910], dtype=torch.float64)
     """
 
-    def __init__(self, class_counts: ClassCounts, *, beta: Beta = 0.9999, count_floor: CountFloor = 1) -> None:
-        super().__init__(class_counts, weights=ClassWeighting("effective", beta=beta, count_floor=count_floor))
+    def __init__(
+        self,
+        class_counts: ClassCounts,
+        *,
+        beta: Beta = 0.9999,
+        count_floor: CountFloor = 1,
+        from_epoch: Epoch = 0,
+    ) -> None:
+        super().__init__(
+            class_counts,
+            weights=ClassWeighting("effective", beta=beta, count_floor=count_floor, from_epoch=from_epoch),
+        )
 
 
 class CBFocal(Loss):
@@ -48,7 +59,8 @@ class CBFocal(Loss):
       classes, then the mean over samples (Cui et al., CVPR 2019, sections 4.2 and 4.3, and ``cifar_main.py``).
     - Multi-label: ``loss_i = mean_c w_c f_ic``. A column's negatives have the weight of the column's class; the mean
       over N x C (Ni et al., gaze transformer for VidHOI, where the weight is named ``pos_weight`` but is on
-      negatives too). A row without labels counts like any other; in CB's own code it would vanish.
+      negatives too). A row without labels counts like any other; in CB's own code it would vanish. That code adds up
+      the means over the classes of its two heads; here, with the head ``split`` too, it is one mean over all classes.
 
     Both released codes overflow in the modulator where logits are large, see ``Focal``. CB's starts the last layer's
     bias at ``-log(C - 1)`` and does not decay it. The CDB code's ``CB_Focal`` is not this loss but softmax focal:
@@ -60,6 +72,7 @@ class CBFocal(Loss):
         beta: 0 <= beta < 1.
         count_floor: smallest count used; by default 5 for multi-label (VidHOI's) and 1 for single-label (CB has none,
             which a class without samples turns into nan).
+        from_epoch: before this epoch, from 0, all weights are 1 (DRW).
 
     >>> import torch
     >>> loss = CBFocal(ClassCounts.multi([600, 1], num_samples=900), beta=0.9)
@@ -76,9 +89,13 @@ class CBFocal(Loss):
         gamma: Annotated[float, Ge(0)] = 0.5,
         beta: Beta = 0.9999,
         count_floor: CountFloor | None = None,
+        from_epoch: Epoch = 0,
     ) -> None:
         floor = count_floor or (5 if class_counts.labels == "multi" else 1)
-        super().__init__(class_counts, weights=ClassWeighting("effective", beta=beta, count_floor=floor))
+        super().__init__(
+            class_counts,
+            weights=ClassWeighting("effective", beta=beta, count_floor=floor, from_epoch=from_epoch),
+        )
         self.gamma = gamma
 
     def per_sample(self, logits: Tensor, target: Tensor) -> Tensor:

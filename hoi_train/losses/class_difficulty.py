@@ -12,14 +12,13 @@ from torch import Tensor
 from hoi_train.losses.base import Loss
 from hoi_train.losses.cross_entropy import CrossEntropy, Reduction
 from hoi_train.losses.focal import Focal
-from hoi_train.losses.weights import Normalisation, difficulty_weights
+from hoi_train.losses.weights import Epoch, Normalisation, difficulty_weights
 from hoi_train.records import ClassCounts, TaskStats
 
 Tau = Annotated[float, Ge(0)] | Literal["dynamic"]
 TauFormula = Literal["paper", "released_cifar", "released_imagenet"]
 Momentum = Annotated[float, Ge(0), Lt(1)]
 NotNegative = Annotated[float, Ge(0)]
-Epoch = Annotated[int, Ge(0)]
 
 
 class DifficultyBalanced(Loss):

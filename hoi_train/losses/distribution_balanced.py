@@ -26,8 +26,9 @@ class DistributionBalanced(Loss):
     - ``u_ic = z_ic + (kappa / lambda) log(n_c / (N - n_c))``: rare classes may answer lower. With ``lambda > 1`` a
       negative below its threshold loses its gradient sooner.
 
-    Source: Wu et al., ECCV 2020, and the authors' ``mllt/models/losses/resample_loss.py``, whose form this is (kappa
-    divided by lambda, the factor ``scale``), with the numbers of their COCO configuration. In a row without labels
+    Source: Wu et al., ECCV 2020, and the authors' ``mllt/models/losses/resample_loss.py``, whose form this is, with
+    the numbers of their COCO configuration. The paper's text neither divides kappa by lambda nor has a factor: with
+    those numbers ``kappa: 0.1, scale: 1``. In a row without labels
     ``r`` is infinite and every ``v = 1 + alpha``, there and here. That code adds to the logits in place, so that the
     caller's change; and classes need at least one sample there, here those with none (or all) are taken to have one
     (not).

@@ -42,7 +42,8 @@ class EQL(Loss):
         gamma: probability in 0..1 that the negatives of rare classes are dropped; 0.95 in the CDB code. Of no use
             where nothing is drawn.
         draw: ``none``, ``batch`` or ``element``; if not given, by the kind of labels.
-        weights: weight of each class: of rows by their true class (single-label) or of columns (multi-label).
+        weights: weight of each class: by default of rows by their true class (single-label), of columns
+            (multi-label); all 1 if not given.
 
     >>> loss = EQL(ClassCounts.multi([90, 1], num_samples=100))
     >>> loss(torch.zeros(2, 2), torch.tensor([[1.0, 0.0], [0.0, 0.0]])) / torch.log(torch.tensor(2.0))

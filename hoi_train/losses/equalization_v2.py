@@ -73,7 +73,8 @@ class EQLv2(Loss):
         gamma: > 0; how steeply the negatives' weight follows the ratio.
         mu: the ratio at which negatives have weight 1/2, >= 0.
         alpha: >= 0; the weight of positives is at most ``1 + alpha``.
-        weights: weight of each class: of rows by their true class (single-label) or of columns (multi-label).
+        weights: weight of each class: by default of rows by their true class (single-label), of columns
+            (multi-label); all 1 if not given.
 
     >>> loss = EQLv2(ClassCounts.single([6, 3]))
     >>> [round(loss(torch.zeros(1, 2), torch.tensor([0])).item(), 3) for _ in range(2)]

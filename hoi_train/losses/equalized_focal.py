@@ -37,7 +37,8 @@ class EqualizedFocal(Loss):
         gamma: > 0; focusing parameter of a class in balance, gamma_b in the paper.
         scale: >= 0; how far the focusing parameter of a class out of balance grows, s in the paper.
         alpha: share of the positives in 0..1.
-        weights: weight of each class: of rows by their true class (single-label) or of columns (multi-label).
+        weights: weight of each class: by default of rows by their true class (single-label), of columns
+            (multi-label); all 1 if not given.
 
     >>> import torch
     >>> loss = EqualizedFocal(ClassCounts.single([6, 3]), alpha=0.5)

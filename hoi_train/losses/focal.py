@@ -38,7 +38,8 @@ class Focal(Loss):
         class_counts: of the training split.
         gamma: >= 0; how fast easy samples fade.
         alpha: share of the positives, one number or C of them in 0..1; multi-label only.
-        weights: weight of each class: of rows by their true class (single-label) or of columns (multi-label).
+        weights: weight of each class: by default of rows by their true class (single-label), of columns
+            (multi-label); all 1 if not given.
         detach_modulator: treat ``(1 - p)^gamma`` as a constant in the gradient.
 
     >>> loss = Focal(ClassCounts.single([6, 3]), gamma=2.0)

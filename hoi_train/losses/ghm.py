@@ -106,7 +106,8 @@ class GHM(Loss):
         bins: number of regions of the gradient norm, >= 1.
         momentum: 0 <= momentum < 1, of the moving average of the counts.
         formula: ``paper``, or ``released`` for the official code's; see ``GradientDensity`` for the differences.
-        weights: weight of each class: of rows by their true class (single-label) or of columns (multi-label).
+        weights: weight of each class: by default of rows by their true class (single-label), of columns
+            (multi-label); all 1 if not given.
 
     >>> loss = GHM(ClassCounts.multi([6, 1], num_samples=9), bins=2, momentum=0.0)
     >>> loss(torch.tensor([[4.0, -4.0]]), torch.tensor([[1.0, 0.0]]))  # all in one of two regions: half of BCE

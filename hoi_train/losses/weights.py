@@ -18,6 +18,7 @@ from hoi_train.records import ClassCounts
 Scheme = Literal["inverse", "sqrt_inverse", "effective", "neg_pos", "given"]
 Normalisation = Literal["sum_to_classes", "none"]
 Place = Literal["row", "column", "positives"]
+Epoch = Annotated[int, Strict(), Ge(0)]  # counted from 0
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ class ClassWeighting:
     count_floor: Annotated[int, Strict(), Ge(1)] = 1
     normalise: Normalisation = "sum_to_classes"
     place: Place | None = None
-    from_epoch: Annotated[int, Strict(), Ge(0)] = 0
+    from_epoch: Epoch = 0
 
     def __post_init__(self) -> None:
         for name, user in (("beta", "effective"), ("values", "given")):

@@ -210,6 +210,18 @@ def test_deferred_weights_are_none_and_then_all(name: str, kind: LabelKind) -> N
         assert weights.tolist() == (expected.tolist() if begun else [1.0] * 4)
 
 
+@pytest.mark.parametrize(
+    ("name", "kind"), [("cb_cross_entropy", "single"), ("cb_focal", "single"), ("cb_focal", "multi")]
+)
+def test_class_balanced_losses_can_be_deferred(name: str, kind: LabelKind) -> None:
+    logits, target = batch(kind)
+    loss, always = LOSSES[name](COUNTS[kind], from_epoch=3), LOSSES[name](COUNTS[kind])
+    without = LOSSES[name](COUNTS[kind], beta=0.0)
+    for epoch, same in ((0, without), (2, without), (3, always), (1, without)):
+        loss.schedule(epoch)
+        torch.testing.assert_close(loss(logits, target), same(logits, target), rtol=0, atol=0)
+
+
 @pytest.mark.parametrize("name", ["cross_entropy", "ldam"])
 def test_a_mean_over_deferred_weights_is_the_mean_over_samples(name: str) -> None:
     logits, target = batch("single")
