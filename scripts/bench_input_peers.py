@@ -102,7 +102,7 @@ def _scene(name: str) -> Iterator[Image]:
                 (x, y), (180, 260), swing[:2], swing[2:4], swing[4:6], bends, strict=True
             )
         ]
-        image = cv2.remap(room, *moved, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
+        image = cv2.remap(room, moved[0], moved[1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
         left, top = (int(240 + 150 * swing[6]), int(160 + 100 * swing[7]))
         image[top : top + 160, left : left + 160] = thing
         dx, dy = rng.integers(0, 64, 2)
@@ -193,7 +193,7 @@ def _pil() -> Any:
 def torchvision_chain(frames: Tensor, view: View) -> Tensor:
     """Rotate the full frames, crop and resize, flip: ``[T, 3, H, W]``, uint8 or float, to uint8 ``[3, T, S, S]``."""
     (x0, y0, x1, y1), degrees, mirrored = view
-    video = functional.rotate(frames, degrees, functional.InterpolationMode.BILINEAR)
+    video: Tensor = functional.rotate(frames, degrees, functional.InterpolationMode.BILINEAR)
     video = functional.resized_crop(video, y0, x0, y1 - y0, x1 - x0, [SIZE, SIZE], antialias=True)
     video = functional.horizontal_flip(video) if mirrored else video
     video = video if video.dtype == torch.uint8 else video.round().clamp(0, 255).to(torch.uint8)
@@ -260,7 +260,8 @@ class PlainDataset(Dataset[Tensor]):
         assert self.read is not None
         frames, draws = self.read(path, indices), generator(0, "augment", epoch, name)
         if isinstance(frames, list):
-            return _pil_chain(frames, AUGMENT.view(*frames[0].size, draws))
+            width, height = frames[0].size
+            return _pil_chain(frames, AUGMENT.view(width, height, draws))
         video = frames if isinstance(frames, Tensor) else torch.from_numpy(frames).permute(0, 3, 1, 2)
         return torchvision_chain(video, AUGMENT.view(video.shape[3], video.shape[2], draws))
 

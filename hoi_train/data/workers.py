@@ -8,7 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from multiprocessing.context import BaseContext
+from multiprocessing.context import ForkServerContext
 from typing import Any
 
 import torch
@@ -231,7 +231,7 @@ def _end_with_main_process() -> None:
     os._exit(1)
 
 
-def worker_context() -> BaseContext:
+def worker_context() -> ForkServerContext:
     """Return how worker processes are started: forked from a server that has imported what they need."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(list(PRELOAD))

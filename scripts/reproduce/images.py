@@ -72,7 +72,7 @@ class ImageLoader(ClipLoader):
         self._draws: dict[int, Tensor] = {}
         self._drawn_epoch: int | None = None
 
-    def _batches(self, items: list[list[Item]]) -> Iterator[ClipBatch]:
+    def _batches(self, items: Sequence[list[Item]]) -> Iterator[ClipBatch]:
         for batch in items:
             began = time.perf_counter()
             made = self._make(batch)
