@@ -1,6 +1,19 @@
 """Training procedures that need more than a loss: one file each, one line in the table.
 
 Joint training, which two-stage methods are compared with, is ``fit`` with any loss and any ``data.sampling``.
+
+What the docstrings say of released code was read in, and is tested against, these commits:
+
+=============================================================  ========
+repository                                                     commit
+=============================================================  ========
+danieltan07/learning-to-reweight-examples                      182aad0d
+facebookresearch/classifier-balancing                          f162adef
+uber-research/learning-to-reweight-examples (read only)        0b616c99
+xjtushujun/meta-weight-net                                     3f1800ff
+xjtushujun/Meta-weight-net_class-imbalance                     20c3276b
+zhmiao/OpenLongTailRecognition-OLTR                            f50e375f
+=============================================================  ========
 """
 
 from hoi_train.methods.adjusted import NCM, PostHocLogitAdjustment, TauNorm
