@@ -47,6 +47,15 @@ def of_all_ranks(values: Tensor) -> Tensor:
     return torch.cat(parts)
 
 
+def stacked_over_ranks(values: Tensor) -> Tensor:
+    """Return every rank's values, ``[R, ...]`` of values ``[...]``; gradients flow to this rank's own only."""
+    if not distributed():
+        return values[None]
+    parts = list(of_all_ranks(values.detach()[None]))
+    parts[dist.get_rank()] = values
+    return torch.stack(parts)
+
+
 def of_this_rank(values: Tensor) -> Tensor:
     """Return this rank's part of what ``of_all_ranks`` has joined."""
     if not distributed():

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
+from hoi_train.engine.ranks import stacked_over_ranks
 from hoi_train.losses.base import Loss
 from hoi_train.losses.cross_entropy import CrossEntropy
 from hoi_train.losses.focal import UnitInterval
@@ -32,7 +33,7 @@ class EQL(Loss):
       rare classes would have no negatives at all, and their scores would only rise.
     - ``draw: element``: each row and class draws for itself, as in ``EQLSoftmax``.
 
-    Evaluation does not draw but takes the mean, gamma. With several processes each draws for its part of a batch.
+    Evaluation does not draw but takes the mean, gamma. A batch is that of all processes.
     The sum over classes is the paper's; multi-label tasks have the mean, as with all losses here.
 
     Args:
@@ -80,7 +81,10 @@ class EQL(Loss):
         if self.draw == "none":
             return foreground
         size = labels.shape if self.draw == "element" else torch.Size([1, 1])
-        return foreground * _draw(self.gamma, size, labels, self.training)
+        drawn = _draw(self.gamma, size, labels, self.training)
+        if self.draw == "batch" and self.training:
+            drawn = stacked_over_ranks(drawn)[0]  # one draw for the batch of all processes
+        return foreground * drawn
 
 
 class EQLSoftmax(CrossEntropy):

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated
 
+import torch
 from annotated_types import Gt
 from torch import Tensor
 from torch.nn.functional import softplus
 
+from hoi_train.engine.ranks import stacked_over_ranks, sum_over_ranks
 from hoi_train.losses.base import Loss
 from hoi_train.losses.zlpr import log_sum_exp
 from hoi_train.records import ClassCounts
@@ -25,8 +27,8 @@ class TwoWay(Loss):
 
     **The loss of a sample depends on its batch**: the mean over columns is part of every row, and the rows with a
     label bear that of the rows; so the mean over samples is the author's loss. A row without labels teaches only
-    through the columns. With several processes each has its own columns. A rare class has a say only in the batches
-    that hold it. Scores are for ranking, ``sigmoid(z)`` is no probability.
+    through the columns. The batch is that of all processes. A rare class has a say only in the batches that hold it.
+    Scores are for ranking, ``sigmoid(z)`` is no probability.
 
     Args:
         class_counts: of the training split, multi-label; only their number C is used.
@@ -54,16 +56,21 @@ class TwoWay(Loss):
 
     def per_sample(self, logits: Tensor, target: Tensor) -> Tensor:
         """Return each row's own loss, scaled by N over the rows with labels, plus the mean of the columns', ``[N]``."""
-        rows = self._compare(logits, target, dim=1) * len(logits)
-        return rows / _labelled(target, dim=1) + self._compare(logits, target, dim=0).sum() / _labelled(target, dim=0)
+        held = (target > 0).to(logits.dtype)
+        mine = torch.cat([logits.new_tensor([len(logits)]), held.amax(1).sum()[None], held.sum(0)])
+        num_rows, labelled, *_ = whole = sum_over_ranks(mine) if self.training else mine
+        rows = softplus(self._gap(logits, target, 1)) * num_rows / labelled.clamp(min=1)
+        columns = softplus(self._gap(logits, target, 0)).sum() / whole[2:].clamp(max=1).sum().clamp(min=1)
+        # Over ranks the mean of the columns counts by a rank's share of the rows. Its gradient is of this rank's rows
+        # alone, and counts in full.
+        columns = columns.detach() + (columns - columns.detach()) * num_rows / max(len(logits), 1)
+        losses: Tensor = rows + columns
+        return losses
 
-    def _compare(self, logits: Tensor, target: Tensor, dim: int) -> Tensor:
-        """Return ``l`` of each row (``dim = 1``) or column (``dim = 0``); 0 where all labels are of one kind."""
+    def _gap(self, logits: Tensor, target: Tensor, dim: int) -> Tensor:
+        """Return how far the negatives of each row (``dim = 1``) or column (``dim = 0``) lie above its positives."""
         positive = log_sum_exp(-logits / self.temperature_pos, target, dim)
         negative = log_sum_exp(logits / self.temperature_neg, 1 - target, dim)
-        return softplus(self.temperature_neg * negative + self.temperature_pos * positive)
-
-
-def _labelled(target: Tensor, dim: int) -> Tensor:
-    """Return how many rows or columns have a label, at least 1."""
-    return (target > 0).any(dim).sum().clamp(min=1)
+        if dim == 0 and self.training:  # in evaluation every rank is given all samples
+            positive, negative = (stacked_over_ranks(part).logsumexp(0) for part in (positive, negative))
+        return self.temperature_neg * negative + self.temperature_pos * positive

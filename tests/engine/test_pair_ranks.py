@@ -25,7 +25,7 @@ from hoi_train.models.recognizer import Recognizer
 from hoi_train.records import ClassCounts
 from tests.pairs import OBJECTS, PREDICATE, make_pair_data
 
-NAMES = ("bce", "asl", "cb_focal", "distribution_balanced", "cdb_bce", "eql_v2")
+NAMES = ("bce", "asl", "cb_focal", "distribution_balanced", "cdb_bce", "eql_v2", "two_way")
 GLOBAL_BATCH, EPOCHS = 4, 3
 COUNTS = ClassCounts.multi([12, 9, 7, 1], 20)
 Result = dict[str, Tensor]
