@@ -67,7 +67,8 @@ class Result:
         lines = [f"| {self.axis} | {' | '.join(self.columns)} |", "|---" * (len(self.columns) + 1) + "|"]
         for heading, cells in self.rows.items():
             lines.append(f"| {heading} | {' | '.join(cell.text(self.planned) for cell in cells)} |")
-        note = f"Mean ± standard deviation over {self.planned} runs; in brackets as published."
+        what = "One run a cell" if self.planned == 1 else f"Mean ± standard deviation over {self.planned} runs"
+        note = f"{what}; in brackets as published."
         return "\n".join([f"**{self.title}**", "", *lines, "", note, ""])
 
     def plain(self) -> list[dict[str, object]]:
