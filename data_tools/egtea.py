@@ -75,10 +75,7 @@ def import_egtea(
         held_out = _drawn(parts["train"], val_fraction, seed)
     rows: list[dict[str, Any]] = []
     missing: dict[str, str] = {}
-    if not clips.is_dir():
-        raise UserError(f"--clips: {clips} is not a folder")
-    inside = clips / "cropped_clips"
-    found = ClipFolders(inside if inside.is_dir() else clips)
+    found = _clip_folders(clips)
     for official, lines in parts.items():
         for line in lines:
             part: Split = "test" if official == "test" else "val" if line.name in held_out else "train"
@@ -204,3 +201,11 @@ def _drawn(lines: Sequence[Annotation], fraction: float, seed: int) -> set[str]:
         raise UserError(f"--val-fraction must be at least 0 and below 1, got {fraction}")
     by_draw = sorted((line.name for line in lines), key=lambda name: seed_of(seed, "val", name))
     return set(by_draw[: round(fraction * len(by_draw))])
+
+
+def _clip_folders(folder: Path) -> ClipFolders:
+    """Return the folder of the sessions, which may be the archive's own ``cropped_clips`` within the one given."""
+    if not folder.is_dir():
+        raise UserError(f"--clips: {folder} is not a folder")
+    inside = folder / "cropped_clips"
+    return ClipFolders(inside if inside.is_dir() else folder)

@@ -1,6 +1,7 @@
 """Losses: one file a paper, one line in the table.
 
-What their docstrings say of released code was read in, and is tested against, these commits:
+Golden values, which the tests compare with, were computed by, and what docstrings say of released code was read in,
+these commits; of other code that a docstring names no commit was noted:
 
 =============================================================  ========
 repository                                                     commit

@@ -28,10 +28,9 @@ class DistributionBalanced(Loss):
 
     Source: Wu et al., ECCV 2020, and the authors' ``mllt/models/losses/resample_loss.py``, whose form this is, with
     the numbers of their COCO configuration. The paper's text neither divides kappa by lambda nor has a factor: with
-    those numbers ``kappa: 0.1, scale: 1``. In a row without labels
-    ``r`` is infinite and every ``v = 1 + alpha``, there and here. That code adds to the logits in place, so that the
-    caller's change; and classes need at least one sample there, here those with none (or all) are taken to have one
-    (not).
+    those numbers ``kappa: 0.1, scale: 1``. In a row without labels ``r`` is infinite and every ``v = 1 + alpha``, there
+    and here. That code adds to the logits in place, so that the caller's change; and classes need at least one sample
+    there, here those with none (or all) are taken to have one (not).
 
     Its variants: ``gamma: 0, scale: 1`` is DB without focal; ``kappa: 0, neg_scale: 1`` re-balances only;
     ``beta: 0, alpha: 0.5`` only presses less on negatives. Its weighting by effective numbers is not an option here

@@ -2,7 +2,8 @@
 
 Joint training, which two-stage methods are compared with, is ``fit`` with any loss and any ``data.sampling``.
 
-What the docstrings say of released code was read in, and is tested against, these commits:
+Golden values, which the tests compare with, were computed by, and what docstrings say of released code was read in,
+these commits:
 
 =============================================================  ========
 repository                                                     commit
