@@ -56,6 +56,28 @@ def stacked_over_ranks(values: Tensor) -> Tensor:
     return torch.stack(parts)
 
 
+def of_first_rank(values: Tensor) -> Tensor:
+    """Return the values of rank 0, of the shape that all ranks' have."""
+    if not distributed():
+        return values
+    given = values.clone()
+    dist.broadcast(given, 0)
+    return given
+
+
+def rand_over_ranks(like: Tensor) -> Tensor:
+    """Return uniform numbers in 0..1 of the shape ``[N, C]`` of ``like``: this rank's part of those drawn for all.
+
+    Rank 0 draws. One process with the rows of all ranks, in their order, draws the same; ranks may have unequally many.
+    """
+    if not distributed():
+        return torch.rand(*like.shape, dtype=like.dtype, device=like.device)
+    rows = of_all_ranks(torch.tensor([len(like)], device=like.device)).tolist()
+    drawn = of_first_rank(torch.rand(sum(rows), *like.shape[1:], dtype=like.dtype, device=like.device))
+    before = sum(rows[: dist.get_rank()])
+    return drawn[before : before + len(like)]
+
+
 def of_this_rank(values: Tensor) -> Tensor:
     """Return this rank's part of what ``of_all_ranks`` has joined."""
     if not distributed():

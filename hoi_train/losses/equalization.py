@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from hoi_train.engine.ranks import stacked_over_ranks
+from hoi_train.engine.ranks import of_first_rank, rand_over_ranks
 from hoi_train.losses.base import Loss
 from hoi_train.losses.cross_entropy import CrossEntropy
 from hoi_train.losses.focal import UnitInterval
@@ -80,11 +80,11 @@ class EQL(Loss):
         foreground = (labels > 0).any(1, keepdim=True).to(labels.dtype)
         if self.draw == "none":
             return foreground
-        size = labels.shape if self.draw == "element" else torch.Size([1, 1])
-        drawn = _draw(self.gamma, size, labels, self.training)
-        if self.draw == "batch" and self.training:
-            drawn = stacked_over_ranks(drawn)[0]  # one draw for the batch of all processes
-        return foreground * drawn
+        if not self.training:
+            return self.gamma * foreground
+        if self.draw == "element":
+            return foreground * (rand_over_ranks(labels) < self.gamma)
+        return foreground * (of_first_rank(torch.rand(1, 1, dtype=labels.dtype, device=labels.device)) < self.gamma)
 
 
 class EQLSoftmax(CrossEntropy):
@@ -126,17 +126,10 @@ class EQLSoftmax(CrossEntropy):
 
     def per_sample(self, logits: Tensor, target: Tensor) -> Tensor:
         """Return the cross-entropy of each row over the classes kept, ``[N]``."""
-        others = 1 - multi_hot(target, logits)
-        kept = 1 - _draw(self.gamma, logits.shape, logits, self.training) * self.rare * others
-        return super().per_sample(logits + kept.log(), target)
+        rivals = self.rare * (1 - multi_hot(target, logits))
+        left_out = rand_over_ranks(logits) < self.gamma if self.training else self.gamma
+        return super().per_sample(logits + (1 - left_out * rivals).log(), target)
 
 
 def _rare(class_counts: ClassCounts, threshold: float) -> Tensor:
     return class_counts.tensor() / max(class_counts.num_samples, 1) < threshold
-
-
-def _draw(gamma: float, size: torch.Size, like: Tensor, training: bool) -> Tensor:
-    """Return 1 with probability gamma, else 0, for each element; in evaluation its mean."""
-    if not training:
-        return torch.full(size, gamma, dtype=like.dtype, device=like.device)
-    return (torch.rand(size, dtype=like.dtype, device=like.device) < gamma).to(like.dtype)
