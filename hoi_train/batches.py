@@ -25,17 +25,6 @@ class Mixture:
     partners: Tensor
     share: float
 
-    def blend(self, function: Callable[[Mapping[str, Tensor], float], Tensor], targets: Mapping[str, Tensor]) -> Tensor:
-        """Return the mixture of what a function gives for the clips' own targets and for their partners'.
-
-        Args:
-            function: of targets by task and of their share in the mixture.
-            targets: of the clips, by task.
-        """
-        theirs = {task: target[self.partners] for task, target in targets.items()}
-        other = 1 - self.share
-        return self.share * function(targets, self.share) + other * function(theirs, other)
-
 
 @dataclass  # Fabric, which passes it on to the model, does not take a frozen one
 class PairBatch:
@@ -111,6 +100,17 @@ class ClipBatch:
     def row_ids(self) -> tuple[str, ...]:
         """The name of the clip of each row, for messages."""
         return self.clip_ids if self.pairs is None else tuple(self.clip_ids[i] for i in self.pairs.clips.tolist())
+
+    def blend(self, function: Callable[[Mapping[str, Tensor], float], Tensor]) -> Tensor:
+        """Return what a function gives for the targets; where clips were mixed, its mixture for own and partners'.
+
+        Args:
+            function: of targets by task and of their share in the mixture, 1 where nothing was mixed.
+        """
+        if self.mixture is None:
+            return function(self.targets, 1.0)
+        share, theirs = self.mixture.share, {task: of[self.mixture.partners] for task, of in self.targets.items()}
+        return share * function(self.targets, share) + (1 - share) * function(theirs, 1 - share)
 
     def map(self, function: Any) -> ClipBatch:
         """Apply a tensor function (``.to(device)``, ``pin_memory``) to every tensor."""

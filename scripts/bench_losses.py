@@ -167,9 +167,8 @@ def _step(
 ) -> Callable[[], object]:
     batch = _batch(shape)
     step = Step(
-        objective=lambda logits, targets, weights=None: objective(logits, targets, weights)[0],
-        losses=objective.samples,
-        plain_losses=objective.samples,
+        objective=lambda batch, logits, weights=None: objective(logits, batch.targets, weights)[0],
+        losses=lambda batch, logits: objective.samples(logits, batch.targets),
         network=network,
         lr=1e-3,
         place=lambda batch: batch,

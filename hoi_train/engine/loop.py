@@ -21,7 +21,7 @@ from __future__ import annotations
 import math
 import time
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from typing import Any
@@ -195,13 +195,13 @@ class Loop:
         factor = self.experiment.schedule.factor(moment - begin, end - begin)
         lr = set_learning_rate(self.optimizer, self.base_lr, factor)
         torch.manual_seed(seed_of(self.experiment.config.seed, "step", self.cursor.step, self.fabric.global_rank))
-        losses = []
+        losses, step = [], self._step(lr)
         self._window.clear()
         joint = np.random.default_rng(seed_of(self.experiment.config.seed, "mixing", self.cursor.step))
         for number, batch in enumerate(batches, start=1):
             placed = self.experiment.mixing(self._place(batch), joint)
             with self.fabric.no_backward_sync(self.model, enabled=number < size):
-                loss = self.experiment.method.training_loss(self.model, placed, self._step(placed, lr))
+                loss = self.experiment.method.training_loss(self.model, placed, step)
                 self.fabric.backward(loss / size)
             losses.append(loss.detach())
             self._throughput.add(len(batch) * self.fabric.world_size, 0.0)
@@ -224,24 +224,25 @@ class Loop:
     def _place(self, batch: ClipBatch) -> ClipBatch:
         return batch.map(self.fabric.to_device)
 
-    def _step(self, batch: ClipBatch, lr: float) -> Step:
-        """Return what a method may use for a batch; whether its clips are sound is kept, for the message if not."""
+    def _step(self, lr: float) -> Step:
+        """Return what a method may use."""
+        autocast = self.fabric.autocast
+        return Step(self._objective, self._losses, self.network, lr, self._place, autocast, self._note)
 
-        def mixed(function: Callable[[Targets, float], Tensor], targets: Targets) -> Tensor:
-            return function(targets, 1.0) if batch.mixture is None else batch.mixture.blend(function, targets)
+    def _objective(self, batch: ClipBatch, logits: Targets, weights: Tensor | None = None) -> Tensor:
+        def of(targets: Targets, share: float) -> Tensor:
+            loss, sound = self.objective(logits, targets, weights, share)
+            self._note(batch, sound)
+            return loss  # type: ignore[no-any-return]
 
-        def objective(logits: Targets, targets: Targets, weights: Tensor | None = None) -> Tensor:
-            def of(these: Targets, share: float) -> Tensor:
-                loss, sound = self.objective(logits, these, weights, share)
-                self._window.append((batch.row_ids, sound))
-                return loss  # type: ignore[no-any-return]
+        return batch.blend(of)
 
-            return mixed(of, targets)
+    def _losses(self, batch: ClipBatch, logits: Targets) -> Tensor:
+        return batch.blend(lambda targets, _share: self.objective.samples(logits, targets))
 
-        def losses(logits: Targets, targets: Targets) -> Tensor:
-            return mixed(lambda these, _share: self.objective.samples(logits, these), targets)
-
-        return Step(objective, losses, self.objective.samples, self.network, lr, self._place, self.fabric.autocast)
+    def _note(self, batch: ClipBatch, sound: Tensor) -> None:
+        """Keep which samples of a batch are sound, for the message if the step is refused."""
+        self._window.append((batch.row_ids, sound))
 
     def _refuse_update(self, norm: float) -> None:
         self.optimizer.zero_grad(set_to_none=True)

@@ -15,19 +15,15 @@ from hoi_train.data.loader import ClipLoader
 from hoi_train.models.recognizer import Recognizer
 from hoi_train.records import ClassCounts, EpochStats, Split, Task
 
-LossesFunction = Callable[[Mapping[str, Tensor], Mapping[str, Tensor]], Tensor]
-
 
 class ObjectiveFunction(Protocol):
-    """Give the scalar to minimise from logits and targets by task.
+    """Give the scalar to minimise from a batch and its logits by task.
 
     With ``weights``, floating ``[N]``, it is the sum of the samples' losses times their weights, in place of the
     reductions of the losses.
     """
 
-    def __call__(
-        self, logits: Mapping[str, Tensor], targets: Mapping[str, Tensor], weights: Tensor | None = None
-    ) -> Tensor:
+    def __call__(self, batch: ClipBatch, logits: Mapping[str, Tensor], weights: Tensor | None = None) -> Tensor:
         """Return the scalar."""
         ...
 
@@ -81,22 +77,22 @@ class Step:
 
     Args:
         objective: the scalar to minimise; a batch whose loss is not finite is found by it.
-        losses: of this batch, from logits and targets by task, each sample's loss before any reduction, ``[N]``,
-            summed over tasks; as evaluation sees it, no loss learns from it.
-        plain_losses: the same for clips of another batch, which were not mixed.
+        losses: from a batch and its logits by task each sample's loss before any reduction, ``[N]``, summed over tasks;
+            as evaluation sees it, no loss learns from it.
         network: the model without what ranks and compilation wrap around it.
         lr: learning rate of this step.
         place: puts a batch where the network is.
         autocast: the precision in which the loop's model, unlike ``network``, computes of itself.
+        note: takes down which samples of a batch are sound, bool ``[N]``, to name the others if the step is refused.
     """
 
     objective: ObjectiveFunction
-    losses: LossesFunction
-    plain_losses: LossesFunction
+    losses: Callable[[ClipBatch, Mapping[str, Tensor]], Tensor]
     network: Recognizer
     lr: float
     place: Callable[[ClipBatch], ClipBatch]
     autocast: Callable[[], AbstractContextManager[object]] = nullcontext
+    note: Callable[[ClipBatch, Tensor], None] = lambda _batch, _sound: None
 
 
 class Fit:
@@ -152,7 +148,7 @@ class Fit:
 
     def training_loss(self, model: nn.Module, batch: ClipBatch, step: Step) -> Tensor:
         """Return the scalar to minimise for a batch."""
-        return step.objective(model(**batch.inputs), batch.targets)
+        return step.objective(batch, model(**batch.inputs))
 
     def after_validation(self, stats: EpochStats) -> None:
         """Learn from the validation just made."""

@@ -7,7 +7,7 @@ from torch import Tensor
 from hoi_train.batches import ClipBatch
 from hoi_train.engine.ranks import sum_over_ranks
 from hoi_train.methods.fit import Step
-from hoi_train.methods.lookahead import inner_products, losses_at, mean_gradient, trained
+from hoi_train.methods.lookahead import LossesAt, inner_products, mean_gradient, trained
 from hoi_train.methods.meta_set import MetaWeighted
 
 
@@ -44,8 +44,8 @@ class LearningToReweight(MetaWeighted):
     def weights(self, batch: ClipBatch, meta: ClipBatch, step: Step) -> Tensor:
         """Return this rank's weights, ``[N]``; those of all ranks sum to 1, or are all 0."""
         now = trained(step.network)
-        direction = mean_gradient(losses_at(step, meta, step.plain_losses), now, step)
-        return normalised(inner_products(losses_at(step, batch, step.losses), now, direction))
+        direction = mean_gradient(LossesAt(step, meta), now)
+        return normalised(inner_products(LossesAt(step, batch), now, direction))
 
 
 def normalised(products: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -26,10 +27,9 @@ from torch.func import functional_call, jvp
 
 from hoi_train.batches import ClipBatch
 from hoi_train.engine.ranks import of_all_ranks, sum_over_ranks
-from hoi_train.methods.fit import LossesFunction, Step
+from hoi_train.methods.fit import Step
 
 Parameters = dict[str, Tensor]
-LossesAt = Callable[[Parameters], Tensor]
 
 
 def trained(network: nn.Module) -> Parameters:
@@ -37,33 +37,36 @@ def trained(network: nn.Module) -> Parameters:
     return {name: value.detach() for name, value in network.named_parameters() if value.requires_grad}
 
 
-def losses_at(step: Step, batch: ClipBatch, losses: LossesFunction) -> LossesAt:
-    """Return the loss of each sample, ``[N]``, as a function of the parameters.
+@dataclass(frozen=True)
+class LossesAt:
+    """The loss of each sample of a batch, ``[N]``, as a function of the parameters.
 
     Args:
         step: whose network is asked, in the mode it is in.
-        batch: where the network is.
-        losses: ``step.losses`` for the step's own batch, ``step.plain_losses`` for another.
+        batch: the step's own or another, where the network is.
     """
-    devices = [batch.video.device] if batch.video.device.type == "cuda" else []
 
-    def at(parameters: Parameters) -> Tensor:
-        buffers = {name: value.clone() for name, value in step.network.named_buffers()}
-        with torch.random.fork_rng(devices):
-            logits = functional_call(step.network, (parameters, buffers), kwargs=batch.inputs)
-        return losses(logits, batch.targets)
+    step: Step
+    batch: ClipBatch
 
-    return at
+    def __call__(self, parameters: Parameters) -> Tensor:
+        """Return the losses, with what graph the parameters give."""
+        network, video = self.step.network, self.batch.video
+        buffers = {name: value.clone() for name, value in network.named_buffers()}
+        with torch.random.fork_rng([video.device] if video.device.type == "cuda" else []):
+            logits = functional_call(network, (parameters, buffers), kwargs=self.batch.inputs)
+        return self.step.losses(self.batch, logits)
 
 
-def pull_back(at: LossesAt, parameters: Parameters, step: Step) -> tuple[Tensor, Callable[[Tensor], Parameters]]:
+def pull_back(at: LossesAt, parameters: Parameters) -> tuple[Tensor, Callable[[Tensor], Parameters]]:
     """Return the losses, ``[N]``, and what makes ``sum_i c_i g_i`` from coefficients ``[N]``.
 
     The sum is over the samples of all ranks; it can be asked for once. Computed in the precision of the run.
     """
     leaves = {name: value.detach().requires_grad_() for name, value in parameters.items()}
-    with step.autocast():
+    with at.step.autocast():
         losses = at(leaves)
+    at.step.note(at.batch, losses.isfinite())
 
     def gradient(coefficients: Tensor) -> Parameters:
         found = torch.autograd.grad(losses, list(leaves.values()), coefficients.to(losses), materialize_grads=True)
@@ -72,13 +75,13 @@ def pull_back(at: LossesAt, parameters: Parameters, step: Step) -> tuple[Tensor,
     return losses.detach(), gradient
 
 
-def mean_gradient(at: LossesAt, parameters: Parameters, step: Step) -> Parameters:
+def mean_gradient(at: LossesAt, parameters: Parameters) -> Parameters:
     """Return the gradient of the mean loss over the equally large batches of all ranks."""
-    losses, gradient = pull_back(at, parameters, step)
+    losses, gradient = pull_back(at, parameters)
     return gradient(torch.full_like(losses, 1 / len(of_all_ranks(losses))))
 
 
-def inner_products(at: LossesAt, parameters: Parameters, direction: Parameters) -> Tensor:
+def inner_products(at: Callable[[Parameters], Tensor], parameters: Parameters, direction: Parameters) -> Tensor:
     """Return ``<g_i, direction>`` of each sample of this rank, ``[N]``, with ``g_i`` the gradient of its loss.
 
     Computed in the type of the parameters also where the run is in mixed precision: torch's forward differentiation

@@ -111,7 +111,7 @@ class MetaWeighted(Fit, ABC):
     def training_loss(self, model: nn.Module, batch: ClipBatch, step: Step) -> Tensor:
         """Return the weighted sum, times the number of ranks since gradients are averaged over them."""
         weights = self.weights(batch, step.place(next(self.meta)), step)
-        return self.context.world_size * step.objective(model(**batch.inputs), batch.targets, weights)
+        return self.context.world_size * step.objective(batch, model(**batch.inputs), weights)
 
     @abstractmethod
     def weights(self, batch: ClipBatch, meta: ClipBatch, step: Step) -> Tensor:

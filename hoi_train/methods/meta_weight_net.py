@@ -14,13 +14,7 @@ from hoi_train.batches import ClipBatch
 from hoi_train.engine.randomness import seed_of
 from hoi_train.engine.ranks import of_all_ranks, of_this_rank
 from hoi_train.methods.fit import Context, Step
-from hoi_train.methods.lookahead import (
-    inner_products,
-    losses_at,
-    mean_gradient,
-    pull_back,
-    trained,
-)
+from hoi_train.methods.lookahead import LossesAt, inner_products, mean_gradient, pull_back, trained
 from hoi_train.methods.meta_set import Clips, MetaSplit, MetaWeighted
 
 Form = Literal["class_imbalance", "label_noise"]
@@ -92,12 +86,12 @@ class MetaWeightNet(MetaWeighted):
 
     def weights(self, batch: ClipBatch, meta: ClipBatch, step: Step) -> Tensor:
         """Teach V and return this rank's weights, ``[N]``, by the new V."""
-        now, at = trained(step.network), losses_at(step, batch, step.losses)
-        mine, gradient = pull_back(at, now, step)
+        now, at = trained(step.network), LossesAt(step, batch)
+        mine, gradient = pull_back(at, now)
         losses = of_all_ranks(mine).to(next(self.net.parameters()))
         inner = gradient(of_this_rank(self.coefficients(losses).detach()))
         ahead = {name: value - step.lr * inner[name] for name, value in now.items()}
-        direction = mean_gradient(losses_at(step, meta, step.plain_losses), ahead, step)
+        direction = mean_gradient(LossesAt(step, meta), ahead)
         self.learn(losses, of_all_ranks(inner_products(at, now, direction)).to(losses), step.lr)
         with torch.no_grad():
             return of_this_rank(self.weigh(losses)).to(mine)

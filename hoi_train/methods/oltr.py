@@ -112,7 +112,7 @@ class OLTR(TwoStages):
             ]
             return torch.stack(terms).sum()
 
-        return loss + (of(batch.targets, 1.0) if batch.mixture is None else batch.mixture.blend(of, batch.targets))
+        return loss + batch.blend(of)
 
     @staticmethod
     def _head(model: Recognizer, task: str) -> MetaEmbedding:

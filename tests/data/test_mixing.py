@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -59,15 +60,17 @@ def test_all_ranks_mix_other_clips_by_the_same_share(mixing: Mixup | CutMix) -> 
 
 
 def test_a_blend_tells_each_target_s_share() -> None:
-    mixture = Mixture(torch.tensor([1, 0]), 0.75)
+    plain = replace(batch(2), targets={"verb": torch.tensor([0, 8])})
     told = []
 
     def function(targets: Mapping[str, Tensor], share: float) -> Tensor:
         told.append((targets["verb"].tolist(), share))
         return targets["verb"].float()
 
-    assert mixture.blend(function, {"verb": torch.tensor([0, 8])}).tolist() == [2, 6]
+    assert replace(plain, mixture=Mixture(torch.tensor([1, 0]), 0.75)).blend(function).tolist() == [2, 6]
     assert told == [([0, 8], 0.75), ([8, 0], 0.25)]
+    assert plain.blend(function).tolist() == [0, 8]
+    assert told[2:] == [([0, 8], 1.0)]
 
 
 def test_the_original_batch_is_left_alone() -> None:
@@ -92,11 +95,5 @@ def test_the_loss_of_a_mixture_is_that_of_mixed_labels() -> None:
     def single(targets: Mapping[str, Tensor], share: float) -> Tensor:
         return cross_entropy(logits, targets["verb"])
 
-    torch.testing.assert_close(
-        mixed.mixture.blend(multi, mixed.targets),
-        binary_cross_entropy_with_logits(logits, soft),
-    )
-    torch.testing.assert_close(
-        mixed.mixture.blend(single, mixed.targets),
-        cross_entropy(logits, soft),
-    )
+    torch.testing.assert_close(mixed.blend(multi), binary_cross_entropy_with_logits(logits, soft))
+    torch.testing.assert_close(mixed.blend(single), cross_entropy(logits, soft))

@@ -10,7 +10,7 @@ from torch import Tensor
 from hoi_train.losses import LOSSES
 from hoi_train.losses.objective import Objective
 from hoi_train.methods.learning_to_reweight import LearningToReweight
-from hoi_train.methods.lookahead import Parameters, inner_products, losses_at, mean_gradient, pull_back, trained
+from hoi_train.methods.lookahead import LossesAt, Parameters, inner_products, mean_gradient, pull_back, trained
 from hoi_train.methods.meta_set import MetaWeighted
 from hoi_train.methods.meta_weight_net import MetaWeightNet
 from hoi_train.records import ClassCounts
@@ -24,8 +24,8 @@ def l2rw(entry: Entry) -> None:
     net, of, batch, meta = case(entry)
     method = LearningToReweight(context())
     here, now = step(net, of, entry["params"]["inner_lr"]), trained(net)
-    towards = mean_gradient(losses_at(here, meta, of.samples), now, here)
-    products = inner_products(losses_at(here, batch, of.samples), now, towards)
+    towards = mean_gradient(LossesAt(here, meta), now)
+    products = inner_products(LossesAt(here, batch), now, towards)
     loss, grad = trained_on(method, net, of, batch, meta, entry)
     ours: dict[str, Tensor | float] = {
         "grad_eps": -here.lr * products,
@@ -48,7 +48,7 @@ def meta_weight_net(entry: Entry) -> None:
     method.net.double().load_state_dict({ours[name]: numbers(value) for name, value in official.items()})
     method.optimizer.param_groups[0]["lr"] = 0.0  # the entry's training loss is that of V before its step
     here, now = step(net, of, entry["params"]["inner_lr"]), trained(net)
-    losses, gradient = pull_back(losses_at(here, batch, of.samples), now, here)
+    losses, gradient = pull_back(LossesAt(here, batch), now)
     inner = gradient(method.coefficients(losses).detach())
     ahead = {name: value - here.lr * inner[name] for name, value in now.items()}
     loss, grad = trained_on(method, net, of, batch, meta, entry)
@@ -59,7 +59,7 @@ def meta_weight_net(entry: Entry) -> None:
         {**entry, "expected": flat},
         {
             "v_weights_before_update": method.net(losses[:, None]).detach().sigmoid(),
-            "meta_loss": losses_at(here, meta, of.samples)(ahead).mean(),
+            "meta_loss": LossesAt(here, meta)(ahead).mean(),
             **{f"vnet_grads.{name}": cast(Tensor, learnt[ours[name]].grad) for name in official},
             "train_loss_with_unupdated_vnet": loss,
             "grad_W": grad["weight"],

@@ -40,6 +40,9 @@ class Rows:
     def inputs(self) -> dict[str, Tensor]:
         return {"video": self.video}
 
+    def blend(self, function: Callable[[Mapping[str, Tensor], float], Tensor]) -> Tensor:
+        return function(self.targets, 1.0)
+
 
 class Linear(nn.Module):
     """Map rows to the logits of the one task ``verb``."""
@@ -123,12 +126,15 @@ def objective(loss: str, kind: LabelKind) -> Objective:
 
 
 def step(net: nn.Module, of: Objective, lr: float = 0.1) -> Step:
-    """Return a step as the loop makes it, for a batch that is not mixed."""
+    """Return a step as the loop makes it."""
 
-    def total(logits: Mapping[str, Tensor], targets: Mapping[str, Tensor], weights: Tensor | None = None) -> Tensor:
-        return cast(Tensor, of(logits, targets, weights)[0])
+    def total(batch: ClipBatch, logits: Mapping[str, Tensor], weights: Tensor | None = None) -> Tensor:
+        return batch.blend(lambda targets, share: cast(Tensor, of(logits, targets, weights, share)[0]))
 
-    return Step(total, of.samples, of.samples, cast(Recognizer, net), lr, lambda batch: batch)
+    def losses(batch: ClipBatch, logits: Mapping[str, Tensor]) -> Tensor:
+        return batch.blend(lambda targets, _share: of.samples(logits, targets))
+
+    return Step(total, losses, cast(Recognizer, net), lr, lambda batch: batch)
 
 
 def by_double_backward(

@@ -16,7 +16,7 @@ from hoi_train.losses import LOSSES
 from hoi_train.losses.objective import Objective
 from hoi_train.methods import METHODS
 from hoi_train.methods.learning_to_reweight import LearningToReweight, normalised
-from hoi_train.methods.lookahead import inner_products, losses_at, mean_gradient, pull_back, trained
+from hoi_train.methods.lookahead import LossesAt, inner_products, mean_gradient, pull_back, trained
 from hoi_train.methods.meta_set import MetaWeighted
 from hoi_train.methods.meta_weight_net import Form, MetaWeightNet
 from hoi_train.models.backbones import BACKBONES
@@ -43,9 +43,9 @@ def test_a_linear_network_by_hand() -> None:
     found = method.weights(cast(Any, batch), cast(Any, meta), step(net, of))
     # <g_i, g> = 1/2 (x_i x + 1) for the same class and minus that for the other: 3/2, -1, -1.
     products = inner_products(
-        losses_at(step(net, of), cast(Any, batch), of.samples),
+        LossesAt(step(net, of), cast(Any, batch)),
         trained(net),
-        mean_gradient(losses_at(step(net, of), cast(Any, meta), of.samples), trained(net), step(net, of)),
+        mean_gradient(LossesAt(step(net, of), cast(Any, meta)), trained(net)),
     )
     torch.testing.assert_close(products, torch.tensor([1.5, -1.0, -1.0]))
     assert found.tolist() == [1.0, 0.0, 0.0]
@@ -114,11 +114,11 @@ def test_products_through_the_real_backbone_are_those_of_single_samples(layout: 
     net = net.double().to(memory_format=layout).train()
     video = torch.randint(0, 256, (3, 3, 4, 32, 32), dtype=torch.uint8)
     batch, of = Rows(video, {"verb": torch.tensor([0, 2, 1])}), objective("cross_entropy", "single")
-    at, now = losses_at(step(net, of), cast(Any, batch), of.samples), trained(net)
+    at, now = LossesAt(step(net, of), cast(Any, batch)), trained(net)
     direction = {name: torch.randn_like(value) for name, value in now.items()}
     found = inner_products(at, now, direction)
     for row in range(3):
-        _, gradient = pull_back(at, now, step(net, of))
+        _, gradient = pull_back(at, now)
         of_row = gradient(torch.eye(3)[row])
         wanted = torch.stack([(of_row[name] * direction[name]).sum() for name in now]).sum()
         torch.testing.assert_close(found[row], wanted, rtol=1e-8, atol=0)
@@ -130,12 +130,12 @@ def test_every_loss_can_be_looked_ahead_of(name: str, kind: LabelKind) -> None:
     of = Objective({"verb": loss_cases.make(name, kind)})
     batch = Rows(logits, {"verb": target})
     net = Linear(torch.randn(4, 4, dtype=torch.float64), torch.zeros(4, dtype=torch.float64))
-    at, now = losses_at(step(net, of), cast(Any, batch), of.samples), trained(net)
+    at, now = LossesAt(step(net, of), cast(Any, batch)), trained(net)
     direction = {key: torch.randn_like(value) for key, value in now.items()}
     found = inner_products(at, now, direction)
     assert not found.requires_grad
     for row in range(6):
-        _, gradient = pull_back(at, now, step(net, of))
+        _, gradient = pull_back(at, now)
         of_row = gradient(torch.eye(6)[row])
         wanted = torch.stack([(of_row[key] * direction[key]).sum() for key in now]).sum()
         torch.testing.assert_close(found[row], wanted, rtol=1e-7, atol=1e-12)
@@ -163,7 +163,7 @@ def test_the_step_that_follows_trains_losses_and_buffers_once(name: str) -> None
     method = cast(MetaWeighted, METHODS[name](context()))
     method.begin_epoch(0, 0, 1)
     method.training_loss(nets[0], batch, step(nets[0], objectives[0])).backward()
-    step(nets[1], objectives[1]).objective(nets[1](**batch.inputs), batch.targets).backward()
+    step(nets[1], objectives[1]).objective(batch, nets[1](**batch.inputs)).backward()
     for one, other in zip((nets[0], objectives[0]), (nets[1], objectives[1]), strict=True):
         assert [torch.equal(a, b) for a, b in zip(one.buffers(), other.buffers(), strict=True)].count(False) == 0
 
@@ -172,11 +172,22 @@ def test_dropout_drops_the_same_in_each_pass_and_in_the_step() -> None:
     net, of = network(dropout=0.5), objective("cross_entropy", "single")
     batch = clips("train", ROWS, "single")
     torch.manual_seed(8)
-    at, now = losses_at(step(net, of), batch, of.samples), trained(net)
-    first, _ = pull_back(at, now, step(net, of))
+    at, now = LossesAt(step(net, of), batch), trained(net)
+    first, _ = pull_back(at, now)
     assert torch.equal(at(now), first)
     assert torch.equal(of.samples(net(**batch.inputs), batch.targets).detach(), first)
     assert not torch.equal(of.samples(net(**batch.inputs), batch.targets).detach(), first)
+
+
+@pytest.mark.parametrize("name", ["l2rw", "mwn"])
+def test_meta_clips_whose_loss_is_not_finite_are_noted(name: str) -> None:
+    batch, meta = (Rows(torch.ones(3, 1), {"verb": torch.tensor([0, 1, 2])}) for _ in range(2))
+    meta.video[1] = torch.inf
+    net, of = Linear(torch.ones(3, 1), torch.zeros(3)), objective("cross_entropy", "single")
+    noted: list[tuple[Any, list[bool]]] = []
+    here = replace(step(net, of), note=lambda of, sound: noted.append((of, sound.tolist())))
+    cast(MetaWeighted, METHODS[name](context())).weights(cast(Any, batch), cast(Any, meta), here)
+    assert (meta, [True, False, True]) in noted
 
 
 def test_frozen_parameters_have_no_say() -> None:
@@ -223,15 +234,15 @@ def test_mixed_clips_are_weighed_by_the_mixture_of_their_losses() -> None:
     mixture = batch.mixture
     assert mixture is not None
 
-    def losses(logits: Any, targets: Any) -> Tensor:
-        return mixture.blend(lambda these, _share: of.samples(logits, these), targets)
-
     now = trained(net)
     direction = {name: torch.ones_like(value) for name, value in now.items()}
-    found = inner_products(losses_at(step(net, of), batch, losses), now, direction)
-    own = inner_products(losses_at(step(net, of), batch, of.samples), now, direction)
-    swapped = {"verb": batch.targets["verb"][mixture.partners]}
-    other = inner_products(
-        losses_at(step(net, of), batch, lambda logits, _: of.samples(logits, swapped)), now, direction
+    targets = batch.targets["verb"]
+    mixed, own, other = (
+        inner_products(LossesAt(step(net, of), each), now, direction)
+        for each in (
+            batch,
+            replace(batch, mixture=None),
+            replace(batch, mixture=None, targets={"verb": targets[mixture.partners]}),
+        )
     )
-    torch.testing.assert_close(found, mixture.share * own + (1 - mixture.share) * other)
+    torch.testing.assert_close(mixed, mixture.share * own + (1 - mixture.share) * other)

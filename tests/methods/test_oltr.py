@@ -242,8 +242,8 @@ def test_the_loss_is_the_objective_and_that_of_the_centroids(mixed: bool, manife
     share, partners = 0.7, torch.tensor([3, 2, 1, 0])
     if mixed:
         batch = replace(batch, mixture=Mixture(partners, share))
-    objective: Any = lambda logits, targets, weights=None: logits["verb"].sum() * 0 + 7.0  # noqa: E731
-    step = Step(objective, pytest.fail, pytest.fail, cast(Any, model), 0.1, pytest.fail)
+    objective: Any = lambda batch, logits, weights=None: logits["verb"].sum() * 0 + 7.0  # noqa: E731
+    step = Step(objective, pytest.fail, cast(Any, model), 0.1, pytest.fail)
     assert method.training_loss(model, batch, step).item() == 7.0, "the first stage has the objective alone"
     head.remember(torch.randn(3, features.shape[1]))
     own, theirs = (
