@@ -101,16 +101,17 @@ class ClipBatch:
         """The name of the clip of each row, for messages."""
         return self.clip_ids if self.pairs is None else tuple(self.clip_ids[i] for i in self.pairs.clips.tolist())
 
-    def blend(self, function: Callable[[Mapping[str, Tensor], float], Tensor]) -> Tensor:
-        """Return what a function gives for the targets; where clips were mixed, its mixture for own and partners'.
-
-        Args:
-            function: of targets by task and of their share in the mixture, 1 where nothing was mixed.
-        """
+    @property
+    def shares(self) -> list[tuple[Mapping[str, Tensor], float]]:
+        """The targets and their share in the clips: 1, or, where clips were mixed, own and partners' that sum to 1."""
         if self.mixture is None:
-            return function(self.targets, 1.0)
+            return [(self.targets, 1.0)]
         share, theirs = self.mixture.share, {task: of[self.mixture.partners] for task, of in self.targets.items()}
-        return share * function(self.targets, share) + (1 - share) * function(theirs, 1 - share)
+        return [(self.targets, share), (theirs, 1 - share)]
+
+    def blend(self, function: Callable[[Mapping[str, Tensor]], Tensor]) -> Tensor:
+        """Return what a function gives for the targets; where clips were mixed, the mean by shares."""
+        return torch.stack([share * function(targets) for targets, share in self.shares]).sum(0)
 
     def map(self, function: Any) -> ClipBatch:
         """Apply a tensor function (``.to(device)``, ``pin_memory``) to every tensor."""

@@ -167,7 +167,7 @@ def _step(
 ) -> Callable[[], object]:
     batch = _batch(shape)
     step = Step(
-        objective=lambda batch, logits, weights=None: objective(logits, batch.targets, weights)[0],
+        objective=lambda batch, logits, weights=None: objective(logits, batch.shares, weights)[0],
         losses=lambda batch, logits: objective.samples(logits, batch.targets),
         network=network,
         lr=1e-3,

@@ -26,7 +26,6 @@ from hoi_train.engine.evaluation import Judged, Measure
 from hoi_train.engine.optim import OPTIMIZERS, SCHEDULES, Schedule
 from hoi_train.engine.randomness import seed_of
 from hoi_train.engine.tasks import check_tasks, make_groups, make_loss
-from hoi_train.losses.base import Loss
 from hoi_train.losses.objective import Objective
 from hoi_train.methods import METHODS
 from hoi_train.methods.fit import Context, Fit
@@ -359,7 +358,7 @@ def _check_validation(experiment: Experiment) -> None:
     learners = [
         f"tasks.{task}.loss: {experiment.config.loss_of(task).name} learns from validation results"
         for task in experiment.tasks
-        if type(experiment.objective.loss(task)).after_validation is not Loss.after_validation
+        if experiment.objective.loss(task).learns_from_validation()
     ]
     if experiment.config.training.patience is not None:
         learners.append("training.patience: stopping early needs validation results")

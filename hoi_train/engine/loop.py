@@ -230,15 +230,12 @@ class Loop:
         return Step(self._objective, self._losses, self.network, lr, self._place, autocast, self._note)
 
     def _objective(self, batch: ClipBatch, logits: Targets, weights: Tensor | None = None) -> Tensor:
-        def of(targets: Targets, share: float) -> Tensor:
-            loss, sound = self.objective(logits, targets, weights, share)
-            self._note(batch, sound)
-            return loss  # type: ignore[no-any-return]
-
-        return batch.blend(of)
+        loss, sound = self.objective(logits, batch.shares, weights)
+        self._note(batch, sound)
+        return loss  # type: ignore[no-any-return]
 
     def _losses(self, batch: ClipBatch, logits: Targets) -> Tensor:
-        return batch.blend(lambda targets, _share: self.objective.samples(logits, targets))
+        return batch.blend(lambda targets: self.objective.samples(logits, targets))
 
     def _note(self, batch: ClipBatch, sound: Tensor) -> None:
         """Keep which samples of a batch are sound, for the message if the step is refused."""
@@ -247,7 +244,7 @@ class Loop:
     def _refuse_update(self, norm: float) -> None:
         self.optimizer.zero_grad(set_to_none=True)
         mine = [ids[i] for ids, sound in self._window for i in (~sound).nonzero().flatten().tolist()]
-        clips = list(dict.fromkeys(mine))  # a mixed clip is asked twice
+        clips = list(dict.fromkeys(mine))  # some methods ask twice
         if distributed():
             everyones: list[list[str]] = [[] for _ in range(dist.get_world_size())]
             dist.all_gather_object(everyones, mine)

@@ -154,7 +154,8 @@ def evaluate_checkpoint(
 
 def load_checkpoint(experiment: Experiment, fabric: Fabric, chosen: checkpoint.Checkpoint) -> int:
     """Give an experiment the network and the losses of a checkpoint, on the device, and return its epoch, from 0."""
-    state, epoch = checkpoint.load(chosen, fabric.device), int(chosen.cursor["epoch"]) - 1
+    state, comes_next = checkpoint.load(chosen, fabric.device), chosen.cursor
+    epoch = int(comes_next["epoch"]) - (comes_next["batch"] == 0)  # one that was stopped within is the epoch itself
     load_network(experiment.model, state)
     fabric.to_device(experiment.model)
     objective = experiment.objective.to(fabric.device)

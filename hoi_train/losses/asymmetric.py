@@ -25,7 +25,7 @@ class ASL(Loss):
     **The reduction is a SUM over the batch, not a mean.** The authors' code sums over samples and classes and trains
     with Adam, which does not mind a factor. Next to a mean over N x C the gradient is N x C times as large: with SGD,
     or with clipped gradients, set the learning rate anew or choose ``reduction: mean``. Several processes sum
-    over their joint batch.
+    over their joint batch; with ``training.accumulate`` a step has the mean of its batches' sums.
 
     Differences of the released code:
 

@@ -33,7 +33,6 @@ class Loss(nn.Module, ABC):
     """
 
     labels: ClassVar[frozenset[LabelKind]]
-    head: ClassVar[Mapping[str, Any]] = {}  # what the configuration of a head must say whose logits the formula takes
     weights: Tensor | None
 
     def __init__(self, class_counts: ClassCounts, weights: ClassWeighting | None = None) -> None:
@@ -43,6 +42,7 @@ class Loss(nn.Module, ABC):
                 f"{type(self).__name__} is for {' and '.join(sorted(self.labels))}-label tasks, "
                 f"this task is {class_counts.labels}-label"
             )
+        self.head: Mapping[str, Any] = {}  # what the configuration of a head must say whose logits the formula takes
         self.kind: LabelKind = class_counts.labels
         self.num_classes = class_counts.num_classes
         self.place: Place = _place(class_counts.labels, weights)
@@ -105,6 +105,11 @@ class Loss(nn.Module, ABC):
 
     def after_validation(self, stats: TaskStats) -> None:
         """Learn from the per-class results of the validation just made."""
+
+    @classmethod
+    def learns_from_validation(cls) -> bool:
+        """Return whether the results of a validation change it."""
+        return cls.after_validation is not Loss.after_validation
 
     def class_weights(self) -> Tensor | None:
         """Return the weights per class in force, float64 ``[C]``, or ``None`` if the loss has none."""

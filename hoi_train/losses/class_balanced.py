@@ -15,7 +15,7 @@ from hoi_train.losses.weights import ClassWeighting, Epoch
 from hoi_train.records import ClassCounts
 
 Beta = Annotated[float, Ge(0), Lt(1)]
-CountFloor = Annotated[int, Ge(1)]
+CountFloor = Annotated[int, Ge(1)] | None
 
 
 class CBCrossEntropy(CrossEntropy):
@@ -28,7 +28,7 @@ class CBCrossEntropy(CrossEntropy):
     Args:
         class_counts: of the training split, single-label.
         beta: 0 <= beta < 1; the paper tries 0.9, 0.99, 0.999 and 0.9999, its scripts use the last.
-        count_floor: smallest count used.
+        count_floor: smallest count used; without one a class without samples weighs 1 and has no say in the others.
         from_epoch: before this epoch, from 0, all weights are 1 (DRW).
 
     >>> CBCrossEntropy(ClassCounts.single([600, 30, 1]), beta=0.9).class_weights().round(decimals=3)
@@ -40,7 +40,7 @@ class CBCrossEntropy(CrossEntropy):
         class_counts: ClassCounts,
         *,
         beta: Beta = 0.9999,
-        count_floor: CountFloor = 1,
+        count_floor: CountFloor = None,
         from_epoch: Epoch = 0,
     ) -> None:
         super().__init__(
@@ -70,8 +70,8 @@ class CBFocal(Loss):
         class_counts: of the training split.
         gamma: >= 0. VidHOI's configuration has 0.5; CB's search covers 0.5, 1 and 2.
         beta: 0 <= beta < 1.
-        count_floor: smallest count used; by default 5 for multi-label (VidHOI's) and 1 for single-label (CB has none,
-            which a class without samples turns into nan).
+        count_floor: smallest count used, 5 in VidHOI's code; without one a class without samples weighs 1 and has no
+            say in the others.
         from_epoch: before this epoch, from 0, all weights are 1 (DRW).
 
     >>> import torch
@@ -88,13 +88,12 @@ class CBFocal(Loss):
         *,
         gamma: Annotated[float, Ge(0)] = 0.5,
         beta: Beta = 0.9999,
-        count_floor: CountFloor | None = None,
+        count_floor: CountFloor = None,
         from_epoch: Epoch = 0,
     ) -> None:
-        floor = count_floor or (5 if class_counts.labels == "multi" else 1)
         super().__init__(
             class_counts,
-            weights=ClassWeighting("effective", beta=beta, count_floor=floor, from_epoch=from_epoch),
+            weights=ClassWeighting("effective", beta=beta, count_floor=count_floor, from_epoch=from_epoch),
         )
         self.gamma = gamma
 

@@ -29,7 +29,7 @@ class DifficultyBalanced(Loss):
     also sets tau, from the classes it has measured (``dynamic_tau``). Score, tau and weights are buffers. Cases the
     released codes answer with nan:
 
-    - a class absent from the validation split keeps its last difficulty, 1 at first, and has no say in tau;
+    - a class absent from the validation split has the mean difficulty of the others, and no say in tau;
     - a validation split without any class changes nothing;
     - all classes perfect: all weights 1, or 0 where they are not scaled. A single perfect class has weight 0 until it
       fails again, as published.
@@ -87,7 +87,7 @@ class DifficultyBalanced(Loss):
         score = (support * score + self.smoothing * score[measured].mean()) / (support + self.smoothing)
         before = self.difficulty.cpu().double()
         score = score + self.momentum * (1 - before - score)
-        difficulty = torch.where(measured, 1 - score, before)
+        difficulty = torch.where(measured, 1 - score, 1 - score[measured].mean())
         tau = self._tau(score[measured])
         self.difficulty.copy_(difficulty)
         self.tau.fill_(tau)

@@ -30,6 +30,10 @@ class LogitAdjustment(Loss):
     A class without training samples is taken to have one (``log 0`` would take it out of the softmax for good).
     The same shift subtracted from the logits of a network that was trained without it is the post-hoc form.
 
+    ``pi_c`` must be what training draws: with clips drawn by class (``data.sampling``, or the second stage of ``crt``,
+    ``lws`` and ``oltr``, which have ``sampling: instance`` too) the frequencies would be taken off twice, and rare
+    classes be predicted almost always. Likewise for ``balanced_softmax`` and ``vs``.
+
     Args:
         class_counts: of the training split.
         tau: >= 0; 1 is consistent for the error averaged over classes, 0 is (binary) cross-entropy.

@@ -30,7 +30,7 @@ class VS(Loss):
     Args:
         class_counts: of the training split, single-label.
         gamma: >= 0, of the factors.
-        tau: >= 0, of the shifts; see ``LogitAdjustment``.
+        tau: >= 0, of the shifts; ``LogitAdjustment`` says what sampling by class does to them.
         weights: weight of each class on top; all 1 if not given.
 
     >>> import torch

@@ -25,7 +25,7 @@ Epoch = Annotated[int, Strict(), Ge(0)]  # counted from 0
 class ClassWeighting:
     r"""Say how the class counts of the training split become one weight per class.
 
-    With ``N`` training samples and ``n_c = max(count of class c, count_floor)``:
+    With ``N`` training samples and ``n_c`` of class c, or ``max(n_c, count_floor)`` where a floor is given:
 
     - ``inverse``: ``N / n_c``, inverse frequency weighting (IFW).
     - ``sqrt_inverse``: ``sqrt(N / n_c)``.
@@ -34,15 +34,17 @@ class ClassWeighting:
     - ``neg_pos``: ``max(N - count, 1) / n_c``.
     - ``given``: ``values`` as they are.
 
-    Normalised to sum to C, as all released codes but DB's do, the mean over classes is 1.
+    Normalised to sum to C, as all released codes but DB's do, the mean over classes is 1. A class without samples
+    weighs 1 and changes no other's weight, unless there is a floor.
 
     Args:
         scheme: which formula.
         beta: 0 <= beta < 1; for ``effective``, which needs it, and for nothing else.
         values: C numbers >= 0, not all 0; for ``given``, which needs them, and for nothing else.
-        count_floor: smallest count used. The official lines have none for ``effective`` (CB) and for ``inverse``
-            (DB), and one class without samples then makes its own weight infinite or nan and all others 0.
-            VidHOI's code has 5 for ``effective`` and 1 for the others.
+        count_floor: smallest count used, also for classes without samples, which then weigh most: one of them takes
+            nearly all of the sum C where others have hundreds. VidHOI's code has 5 for ``effective`` and 1 for the
+            others. The official lines of CB and DB have none, and one such class makes its own weight infinite or
+            nan and all others 0.
         normalise: ``sum_to_classes`` or ``none``.
         place: what a weight multiplies. ``row``: all of a sample, by its true class (single-label, the only place
             there) or by the mean over its classes, 1 for a sample without (multi-label). ``column``: a class's own
@@ -58,6 +60,8 @@ class ClassWeighting:
     [0.3333333333333333, 0.6666666666666666, 2.0]
     >>> ClassWeighting("effective", beta=0.0).of(ClassCounts.single([6, 3, 0])).tolist()
     [1.0, 1.0, 1.0]
+    >>> ClassWeighting("inverse").of(ClassCounts.single([6, 3, 1, 0])).tolist()
+    [0.3333333333333333, 0.6666666666666666, 2.0, 1.0]
     """
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}  # an unknown key in a configuration
@@ -65,7 +69,7 @@ class ClassWeighting:
     scheme: Scheme
     beta: Annotated[float, Strict(), Ge(0), Lt(1)] | None = None
     values: tuple[Annotated[float, Strict(), Ge(0)], ...] | None = None
-    count_floor: Annotated[int, Strict(), Ge(1)] = 1
+    count_floor: Annotated[int, Strict(), Ge(1)] | None = None
     normalise: Normalisation = "sum_to_classes"
     place: Place | None = None
     from_epoch: Epoch = 0
@@ -78,23 +82,28 @@ class ClassWeighting:
                 raise ValueError(f"scheme {self.scheme!r} {problem} {name}; {name} belongs to {user!r}")
         if self.beta is not None and not 0 <= self.beta < 1:
             raise ValueError(f"beta must be in [0, 1), got {self.beta}")
-        if self.count_floor < 1:
+        if self.count_floor is not None and self.count_floor < 1:
             raise ValueError(f"count_floor must be at least 1, got {self.count_floor}")
         if self.values is not None and not (all(0 <= v < torch.inf for v in self.values) and any(self.values)):
             raise ValueError(f"values must be finite numbers >= 0, not all 0, got {list(self.values)}")
 
     def of(self, class_counts: ClassCounts) -> Tensor:
         """Return the weights, float64 ``[C]``; raises ``ValueError`` if ``values`` are not one a class."""
-        raw = self._raw(class_counts)
-        return sum_to_classes(raw) if self.normalise == "sum_to_classes" else raw
-
-    def _raw(self, class_counts: ClassCounts) -> Tensor:
         if self.values is not None:
             if len(self.values) != class_counts.num_classes:
                 raise ValueError(f"weights.values: {len(self.values)} numbers for {class_counts.num_classes} classes")
-            return torch.tensor(self.values, dtype=torch.float64)
-        samples, counts = class_counts.num_samples, class_counts.tensor()
-        floored = counts.clamp(min=self.count_floor)
+            return self._normalised(torch.tensor(self.values, dtype=torch.float64))
+        counts = class_counts.tensor()
+        counted = counts > 0 if self.count_floor is None else torch.ones_like(counts, dtype=torch.bool)
+        weights = torch.ones_like(counts)
+        weights[counted] = self._normalised(self._raw(counts[counted], class_counts.num_samples))
+        return weights
+
+    def _normalised(self, raw: Tensor) -> Tensor:
+        return sum_to_classes(raw) if self.normalise == "sum_to_classes" else raw
+
+    def _raw(self, counts: Tensor, samples: int) -> Tensor:
+        floored = counts.clamp(min=self.count_floor or 1)
         if self.beta is not None:
             return (1 - self.beta) / _one_minus_power(self.beta, floored)
         if self.scheme == "neg_pos":

@@ -134,8 +134,9 @@ class LWS(TwoStages):
     """Learn the weights' scale (LWS): of a trained classifier only one factor a class, bias included.
 
     ``z_c = s_c (w_c . x + b_c)``; in the second stage only ``s`` trains. Source: Kang et al., ICLR 2020, section 4
-    and the released ``models/TauNormClassifier.py``, which trains 5 epochs. Weight decay pulls ``s`` to 0, there as
-    here: ``optimizer.decay_all: false`` spares it. Batch norms as in ``CRT``.
+    and the released ``models/TauNormClassifier.py``, whose configurations train 5 epochs; the default here is cRT's
+    10. Weight decay pulls ``s`` to 0, there as here: ``optimizer.decay_all: false`` spares it. Batch norms as in
+    ``CRT``.
 
     Args:
         context: the run.

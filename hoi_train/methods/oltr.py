@@ -98,7 +98,7 @@ class OLTR(TwoStages):
         if not features:
             return loss
 
-        def of(targets: Mapping[str, Tensor], _share: float) -> Tensor:
+        def of(targets: Mapping[str, Tensor]) -> Tensor:
             terms = [
                 centroid_loss(
                     found,
@@ -161,7 +161,7 @@ def centroid_loss(
     if released:
         pull = (centroids.detach()[target] - features.detach()) / len(features)
         per_class = torch.zeros_like(centroids).index_add_(0, target, pull)
-        counts = torch.bincount(target, minlength=num_classes)
+        counts = sum_over_ranks(torch.bincount(target, minlength=num_classes))
         moved = (per_class / (1 + counts)[:, None] * centroids).sum()
         loss = loss + moved - moved.detach()  # adds to the gradient of the centroids and nothing to the value
     return loss

@@ -58,8 +58,8 @@ class CosineHead(nn.Module):
     """Compute ``logits = scale · cos(dropout(features), w_c)``, without a bias.
 
     The length of a class's vector, which grows with its number of samples, has no say; the head of LDAM (Cao et al.,
-    NeurIPS 2019, ``NormedLinear`` of the authors' code, which has no scale either since their loss has one). For
-    losses without a scale of their own it must be given here: cosines alone bound every softmax score away from 1.
+    NeurIPS 2019, ``NormedLinear`` of the authors' code, which has no scale since their loss has one). Without a scale
+    cosines bound every softmax score away from 1.
     The vectors start uniform on the unit sphere, from torch's global generator, which the caller seeds; features of
     zeros have logits 0 and a finite gradient. Computed in float32 under autocast too: near 1 bfloat16 has steps of
     2^-8, 0.1 after LDAM's scale of 30.
@@ -68,15 +68,15 @@ class CosineHead(nn.Module):
         num_features: features F of a sample.
         num_classes: classes C of the task.
         dropout: probability of dropping a feature in training.
-        scale: factor on the cosines; 1 for LDAM.
+        scale: factor on the cosines; LDAM's code has 30.
 
     Shapes:
         features floating ``[N, F]``; result ``[N, C]``, float32 or better, in ``±scale``.
 
     >>> head = CosineHead(512, 4)
     >>> features = 1000 * head.weight[:1].detach()
-    >>> round(head(features)[0, 0].item(), 5)
-    1.0
+    >>> round(head(features)[0, 0].item(), 3)
+    30.0
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class CosineHead(nn.Module):
         num_classes: int,
         *,
         dropout: Annotated[float, Ge(0), Lt(1)] = 0.0,
-        scale: Annotated[float, Gt(0)] = 1.0,
+        scale: Annotated[float, Gt(0)] = 30.0,
     ) -> None:
         super().__init__()
         self.dropout = nn.Dropout(dropout)

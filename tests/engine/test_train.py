@@ -159,7 +159,7 @@ def test_a_second_process_is_refused(manifest: Path, tmp_path: Path) -> None:
         ({"loss": "ldam"}, "tasks.verb.head: loss 'ldam' needs 'cosine', got 'linear'"),
         (
             {"loss": "ldam", "tasks": {"verb": {"head": {"name": "cosine", "scale": 16.0}}}},
-            "tasks.verb.head.scale: loss 'ldam' needs 1.0, got 16.0",
+            "tasks.verb.head.scale: loss 'ldam' needs 30.0, got 16.0",
         ),
         *(
             (

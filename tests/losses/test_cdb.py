@@ -65,14 +65,12 @@ def test_equal_recalls_weigh_equally(recall: float, tau: object, formula: TauFor
     assert weights(after([recall] * 4, tau=tau, tau_formula=formula)) == [1.0, 1.0, 1.0, 1.0]
 
 
-def test_an_absent_class_starts_as_difficult_and_keeps_its_last_difficulty() -> None:
-    loss = after([0.5, 0.5, 0.5, NAN], tau=1.0)
-    assert loss.difficulty.tolist() == [0.5, 0.5, 0.5, 1.0]
-    loss.after_validation(validation([0.5, 0.5, NAN, 0.75]))
-    assert loss.difficulty.tolist() == [0.5, 0.5, 0.5, 0.25]
+def test_an_absent_class_is_as_difficult_as_the_others_on_average() -> None:
+    loss = after([0.5, 0.25, 0.75, NAN], tau=1.0)
+    assert loss.difficulty.tolist() == [0.5, 0.75, 0.25, 0.5]
     loss.after_validation(validation([1.0, 1.0, 1.0, NAN]))
-    assert loss.difficulty.tolist() == [0.0, 0.0, 0.0, 0.25]
-    assert weights(loss) == [0.0, 0.0, 0.0, 4.0]
+    assert loss.difficulty.tolist() == [0.0, 0.0, 0.0, 0.0]
+    assert weights(loss) == [1.0, 1.0, 1.0, 1.0]
 
 
 @pytest.mark.parametrize("formula", FORMULAS)
@@ -175,9 +173,9 @@ def test_smoothing_leaves_a_perfect_class_some_weight() -> None:
 def test_smoothing_takes_the_mean_of_the_measured_classes() -> None:
     loss = CDBCrossEntropy(SINGLE, tau=1.0, smoothing=10.0)
     loss.after_validation(with_support([0.5, 0.5, NAN, 0.5], [10, 1, 0, 7]))
-    assert loss.difficulty.tolist() == [0.5, 0.5, 1.0, 0.5]
+    assert loss.difficulty.tolist() == [0.5, 0.5, 0.5, 0.5]
     loss.after_validation(with_support([NAN] * 4, [0] * 4))
-    assert loss.difficulty.tolist() == [0.5, 0.5, 1.0, 0.5]
+    assert loss.difficulty.tolist() == [0.5, 0.5, 0.5, 0.5]
 
 
 def test_smoothing_comes_before_momentum_and_tau() -> None:
@@ -250,7 +248,7 @@ def test_several_labels_weigh_columns(gamma: float) -> None:
 def test_difficulty_is_of_recall_or_of_average_precision(difficulty: Any, scores: list[float]) -> None:
     loss = CDBBCE(MULTI, difficulty=difficulty, smoothing=0.0)
     loss.after_validation(with_support([0.9, 0.5, 0.0, NAN], [90, 5, 1, 0], ap=[0.3, 0.2, 0.1, NAN]))
-    assert loss.difficulty.tolist() == pytest.approx([*(1 - score for score in scores[:3]), 1.0])
+    assert loss.difficulty.tolist() == pytest.approx([*(1 - score for score in scores[:3]), 1 - sum(scores[:3]) / 3])
     assert loss.tau.item() == pytest.approx(dynamic_tau(torch.tensor(scores[:3]), "paper"))
 
 

@@ -29,8 +29,23 @@ def weighting(scheme: Scheme, **options: object) -> ClassWeighting:
     return ClassWeighting(scheme, beta=0.9999 if scheme == "effective" else None, **options)  # type: ignore[arg-type]
 
 
+@settings(max_examples=200, deadline=None)
+@given(st.sampled_from(COUNT_SCHEMES), st.lists(st.integers(0, 10**6), min_size=1, max_size=20), st.booleans())
+def test_a_class_without_samples_weighs_one_and_changes_no_other(
+    scheme: Scheme, positives: list[int], scaled: bool
+) -> None:
+    of = weighting(scheme, normalise="sum_to_classes" if scaled else "none")
+    weights, kept = of.of(ClassCounts.multi(positives, 2 * 10**6)), [n for n in positives if n]
+    assert weights[torch.tensor(positives) == 0].tolist() == [1.0] * (len(positives) - len(kept))
+    if kept:
+        alone = of.of(ClassCounts.multi(kept, 2 * 10**6))
+        torch.testing.assert_close(weights[torch.tensor(positives) > 0], alone, rtol=0, atol=0)
+    if scaled:
+        assert weights.sum().item() == pytest.approx(len(positives))
+
+
 @pytest.mark.parametrize("scheme", COUNT_SCHEMES)
-def test_a_class_without_samples_is_weighed_like_one_with_the_floor(scheme: Scheme) -> None:
+def test_with_a_floor_a_class_without_samples_is_weighed_like_one_with_the_floor(scheme: Scheme) -> None:
     for floor in (1, 5):
         found = weighting(scheme, count_floor=floor, normalise="none").of(ClassCounts.multi([40, 0], 50))
         at_floor = weighting(scheme, normalise="none").of(ClassCounts.multi([40, floor], 50))
@@ -38,7 +53,8 @@ def test_a_class_without_samples_is_weighed_like_one_with_the_floor(scheme: Sche
         assert found[0] == at_floor[0]
         if scheme != "neg_pos":  # its numerator counts negatives, which a floor on positives does not change
             assert found[1] == at_floor[1]
-    assert ClassWeighting("neg_pos", normalise="none").of(ClassCounts.multi([50, 0], 50)).tolist() == [1 / 50, 50.0]
+    floored = ClassWeighting("neg_pos", count_floor=1, normalise="none").of(ClassCounts.multi([50, 0], 50))
+    assert floored.tolist() == [1 / 50, 50.0]
 
 
 @pytest.mark.parametrize("count", [1, 2, 10, 1000, 10**6])

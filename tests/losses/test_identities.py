@@ -138,12 +138,12 @@ def test_multi_label_balance_weighs_each_column_by_its_class() -> None:
     torch.testing.assert_close(loss(logits, target), (weights * terms).mean(1))
 
 
-def test_the_default_count_floor_is_that_of_the_released_codes() -> None:
-    for kind, floor in (("single", 1), ("multi", 5)):
-        counts = COUNTS[kind]
-        wanted = ClassWeighting("effective", beta=0.9, count_floor=floor).of(counts)
-        found = CBFocal(counts, beta=0.9).class_weights()
-        torch.testing.assert_close(found, wanted, rtol=1e-7, atol=0)
+@pytest.mark.parametrize("kind", ["single", "multi"])
+@pytest.mark.parametrize("floor", [None, 5])
+def test_class_balanced_weights_are_effective_numbers(kind: LabelKind, floor: int | None) -> None:
+    wanted = ClassWeighting("effective", beta=0.9, count_floor=floor).of(COUNTS[kind])
+    found = CBFocal(COUNTS[kind], beta=0.9, count_floor=floor).class_weights()
+    torch.testing.assert_close(found, wanted, rtol=1e-7, atol=0)
 
 
 @pytest.mark.parametrize("scheme", ["inverse", "sqrt_inverse", "effective", "neg_pos"])

@@ -49,19 +49,25 @@ def test_training_changes_the_state_and_evaluation_does_not(name: str, kind: Lab
 
 @every_stateful_loss
 @pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
-def test_a_share_of_a_batch_teaches_that_share(name: str, kind: LabelKind, share: float) -> None:
+def test_mixed_targets_are_judged_alike_and_teach_by_their_share(name: str, kind: LabelKind, share: float) -> None:
+    """Both targets meet the state that the batches before have left, and then move it as each alone would."""
     objective = Objective({"verb": LOSSES[name](COUNTS[kind], weights=ClassWeighting("inverse"))})
-    objective({"verb": batch(kind, seed=1)[0]}, {"verb": batch(kind, seed=1)[1]})
-    whole = copy.deepcopy(objective)
+    logits, first = batch(kind)
+    second = batch(kind, seed=2)[1]
+    objective({"verb": batch(kind, seed=1)[0]}, [({"verb": batch(kind, seed=1)[1]}, 1.0)])
     before = copy.deepcopy(objective.state_dict())
-    logits, target = batch(kind)
+    parts = [(copy.deepcopy(objective), target, part) for target, part in ((first, share), (second, 1 - share))]
     logits.requires_grad_()
-    loss, _ = objective({"verb": logits}, {"verb": target}, share=share)
+    loss, _ = objective({"verb": logits}, [({"verb": target}, part) for _, target, part in parts])
     loss.backward()
-    assert torch.equal(loss, whole({"verb": logits}, {"verb": target})[0])
-    for key, after in whole.state_dict().items():
-        shared = share * after + (1 - share) * before[key] if after.is_floating_point() else after
-        torch.testing.assert_close(objective.state_dict()[key], shared)
+    alone = [part * own({"verb": logits}, [({"verb": target}, 1.0)])[0] for own, target, part in parts]
+    torch.testing.assert_close(loss, alone[0] + alone[1])
+    for key, value in before.items():
+        moved = [own.state_dict()[key] - value for own, _, _ in parts]
+        wanted = sum(part * each for (*_, part), each in zip(parts, moved, strict=True))
+        torch.testing.assert_close(
+            objective.state_dict()[key], value + (wanted if value.is_floating_point() else sum(moved))
+        )
 
 
 @every_stateful_loss

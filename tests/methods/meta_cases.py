@@ -40,8 +40,12 @@ class Rows:
     def inputs(self) -> dict[str, Tensor]:
         return {"video": self.video}
 
-    def blend(self, function: Callable[[Mapping[str, Tensor], float], Tensor]) -> Tensor:
-        return function(self.targets, 1.0)
+    @property
+    def shares(self) -> list[tuple[Mapping[str, Tensor], float]]:
+        return [(self.targets, 1.0)]
+
+    def blend(self, function: Callable[[Mapping[str, Tensor]], Tensor]) -> Tensor:
+        return function(self.targets)
 
 
 class Linear(nn.Module):
@@ -129,10 +133,10 @@ def step(net: nn.Module, of: Objective, lr: float = 0.1) -> Step:
     """Return a step as the loop makes it."""
 
     def total(batch: ClipBatch, logits: Mapping[str, Tensor], weights: Tensor | None = None) -> Tensor:
-        return batch.blend(lambda targets, share: cast(Tensor, of(logits, targets, weights, share)[0]))
+        return cast(Tensor, of(logits, batch.shares, weights)[0])
 
     def losses(batch: ClipBatch, logits: Mapping[str, Tensor]) -> Tensor:
-        return batch.blend(lambda targets, _share: of.samples(logits, targets))
+        return batch.blend(lambda targets: of.samples(logits, targets))
 
     return Step(total, losses, cast(Recognizer, net), lr, lambda batch: batch)
 

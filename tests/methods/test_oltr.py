@@ -141,6 +141,18 @@ def test_two_ranks_equal_one_with_the_doubled_batch(
     assert bool(gradient[1].any()) == pushes  # no sample has class 1
 
 
+def test_the_released_gradient_is_the_same_on_two_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y, m = example()
+    whole = centroid_loss(x, y, m, margin=0.0, gradient="released")
+    with monkeypatch.context() as patch:
+        counts = y.bincount(minlength=4)  # of both ranks
+        patch.setattr(oltr, "sum_over_ranks", lambda mine: mine if mine.is_floating_point() else counts)
+        ranks = ([0, 1, 3], [2, 4, 5])
+        halves = [centroid_loss(x[rows], y[rows], m, margin=0.0, gradient="released") for rows in ranks]
+    joint, gradient = (torch.autograd.grad(loss, m)[0] for loss in (torch.stack(halves).mean(), whole))
+    torch.testing.assert_close(joint, gradient)
+
+
 def test_the_meta_embedding_against_a_plain_loop() -> None:
     torch.manual_seed(0)
     asked = LinearHead(4, 3)

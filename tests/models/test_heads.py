@@ -109,7 +109,7 @@ def test_cosines_by_hand(scale: float) -> None:
 
 def test_lengths_have_no_say() -> None:
     torch.manual_seed(0)
-    head, features = CosineHead(16, 5), torch.randn(8, 16)
+    head, features = CosineHead(16, 5, scale=1.0), torch.randn(8, 16)
     before = head(features)
     assert before.abs().max() < 1
     with torch.no_grad():
@@ -125,7 +125,7 @@ def test_vectors_start_on_the_unit_sphere() -> None:
 
 
 def test_features_of_zeros_have_no_direction_and_a_finite_gradient() -> None:
-    head, features = CosineHead(4, 3), torch.zeros(2, 4, requires_grad=True)
+    head, features = CosineHead(4, 3, scale=1.0), torch.zeros(2, 4, requires_grad=True)
     logits = head(features)
     assert (logits == 0).all()
     logits.sum().backward()
