@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from data_tools.sources import is_plain
@@ -10,6 +12,25 @@ from hoi_train.records import UserError
 
 MAX_WORKERS = 10_000
 MAX_TIMEOUT = 2_000_000  # seconds, 23 days: waiting for a pipe ends after 2**31 milliseconds at most
+
+
+def at_least(least: int) -> Callable[[str], int]:
+    """Return an argparse type: a whole number from ``least`` on.
+
+    >>> at_least(1)("3")
+    3
+    """
+
+    def whole_number(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"must be a whole number, got {text!r}") from None
+        if value < least:
+            raise argparse.ArgumentTypeError(f"must be at least {least}, got {value}")
+        return value
+
+    return whole_number
 
 
 def check_range(name: str, value: float, least: float, most: float) -> None:

@@ -2,7 +2,7 @@
 
 The sections that name a table's entry (loss, backbone, optimizer …) have schemas made from the constructors'
 signatures; see ``schema.py``. A file may begin with ``extends: other.yaml`` and then states only what differs;
-``null`` takes a key of the other file out.
+``null`` takes a key of the other file out, and so it does on the command line.
 """
 
 from __future__ import annotations
@@ -302,4 +302,8 @@ def _apply(raw: dict[str, Any], override: str) -> None:
             raise ConfigError(f"{override!r}: {parent} is {inner!r}, which has no keys; set it as a whole")
         section[parent] = {"name": inner} if isinstance(inner, str) else dict(inner or {})
         section = section[parent]
-    section[last] = _parse(text, override)
+    value = _parse(text, override)
+    if value is None and last in section:  # as in a file that extends another
+        del section[last]
+    else:
+        section[last] = value

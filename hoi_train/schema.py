@@ -97,7 +97,7 @@ def _summary(constructor: Callable[..., Any]) -> str:
 
 def _sentence(problems: Sequence[Any], schema: type[BaseModel]) -> str:
     problem = problems[0]
-    owner, keys = _walk(schema, problem["loc"])
+    owner, keys, wanted_type = _walk(schema, problem["loc"])
     key, kind, given = ".".join(map(str, keys)), problem["type"], problem["input"]
     if kind in ("extra_forbidden", "unexpected_keyword_argument"):
         allowed = list(_members(owner)) if owner else []
@@ -110,13 +110,29 @@ def _sentence(problems: Sequence[Any], schema: type[BaseModel]) -> str:
         if tag is None:
             return f"{key}: needs a name, got {given!r}"
         return f"{key}: unknown name {tag!r}; allowed: {', '.join(allowed)}{nearest(str(tag), allowed)}"
+    if kind == "too_short" and not given:
+        return f"{key}: must not be empty"
+    given, sections = _as_written(given), _models(wanted_type)
+    if sections and not isinstance(given, Mapping):
+        names = sorted(tag for section in sections if (tag := _tag(section)) is not None)
+        kinds, allowed = ("a name, of", names) if names else ("keys and values, of", list(_members(sections[0])))
+        return f"{key}: must be {kinds} {', '.join(allowed)}, got {given!r}"
     words = [each["ctx"]["expected"] for each in problems if each["type"] == "literal_error"]
     hint = nearest(str(given), [name for expected in words for name in _listed(expected)])
     if len(words) == len(problems):
         return f"{key}: {given!r} is not one of {', '.join(words)}{hint}"
     messages = (each["msg"] for each in problems if each["type"] != "literal_error")
-    wanted = [message.removeprefix("Value error, ").removeprefix("Input ") for message in messages]
-    return f"{key}: {', or '.join([*wanted, *words])}, got {given!r}{hint}" if key else wanted[0]
+    wanted = ", or ".join([*(text.removeprefix("Value error, ").removeprefix("Input ") for text in messages), *words])
+    if not key:
+        return wanted
+    return f"{key}: {wanted}{hint}" if ", got " in wanted else f"{key}: {wanted}, got {given!r}{hint}"
+
+
+def _as_written(value: Any) -> Any:
+    """Return a value with lists where ``_expanded`` has made tuples of them."""
+    if isinstance(value, Mapping):
+        return {key: _as_written(inner) for key, inner in value.items()}
+    return [_as_written(item) for item in value] if isinstance(value, tuple) else value
 
 
 def _listed(expected: str) -> list[str]:
@@ -124,8 +140,12 @@ def _listed(expected: str) -> list[str]:
     return [name.strip().strip("'") for name in expected.replace(" or ", ",").split(",")]
 
 
-def _walk(schema: Any, path: Sequence[Any]) -> tuple[type | None, list[Any]]:
-    """Follow an error's location; return what the last key lies in, and the keys without what the user never wrote."""
+def _walk(schema: Any, path: Sequence[Any]) -> tuple[type | None, list[Any], Any]:
+    """Follow an error's location.
+
+    Returns:
+        What the last key lies in; the keys without what the user never wrote; the type of the last key's value.
+    """
     keys: list[Any] = []
     owner: type | None = None
     current: Any = schema
@@ -141,7 +161,7 @@ def _walk(schema: Any, path: Sequence[Any]) -> tuple[type | None, list[Any]]:
             owner = candidates[0] if len(candidates) == 1 else None
             fitting = (members[part] for members in map(_members, candidates) if part in members)
             current = next(fitting, _value_type(current))
-    return owner, keys
+    return owner, keys, current
 
 
 def _members(model: type) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor, optim
 
+from data_tools.options import at_least
 from hoi_train.batches import ClipBatch
 from hoi_train.data.class_sampling import Instance
 from hoi_train.data.samplers import EpochSampler
@@ -48,14 +49,14 @@ STEPS: dict[str, dict[str, Any]] = {
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--classes", type=int, nargs="+", default=[19, 50, 600])
-    parser.add_argument("--batches", type=int, nargs="+", default=[32, 1024])
+    parser.add_argument("--classes", type=at_least(1), nargs="+", default=[19, 50, 600])
+    parser.add_argument("--batches", type=at_least(1), nargs="+", default=[32, 1024])
     parser.add_argument("--backbone", choices=BACKBONES, default="resnext3d_101")
-    parser.add_argument("--frames", type=int, default=10)
-    parser.add_argument("--size", type=int, default=112)
-    parser.add_argument("--clips", type=int, default=2, help="clips of the measured steps")
-    parser.add_argument("--repeats", type=int, default=30, help="pairs for a loss")
-    parser.add_argument("--steps", type=int, default=5, help="pairs for a method")
+    parser.add_argument("--frames", type=at_least(1), default=10)
+    parser.add_argument("--size", type=at_least(1), default=112)
+    parser.add_argument("--clips", type=at_least(1), default=2, help="clips of the measured steps")
+    parser.add_argument("--repeats", type=at_least(1), default=30, help="pairs for a loss")
+    parser.add_argument("--steps", type=at_least(1), default=5, help="pairs for a method")
     arguments = parser.parse_args()
     torch.manual_seed(0)
     print(f"python {platform.python_version()}, torch {torch.__version__}, {torch.get_num_threads()} threads")

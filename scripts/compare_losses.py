@@ -24,6 +24,7 @@ from statistics import mean
 from rich.console import Console
 from rich.progress import track
 
+from data_tools.options import at_least
 from hoi_train.engine.run import has_recorded
 from hoi_train.reports.tables import rows
 
@@ -91,25 +92,38 @@ COLUMNS = {
 }
 
 
-def main() -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Train what is not yet trained, print the table as Markdown and return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--task", choices=VARIANTS, default="verb")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--seeds", type=at_least(0), nargs="+", default=[0, 1, 2])
     parser.add_argument("--only", nargs="+", metavar="NAME", help="some of the rows")
-    parser.add_argument("--jobs", type=int, default=1, help="runs at a time")
+    parser.add_argument("--jobs", type=at_least(1), default=1, help="runs at a time")
     parser.add_argument("--runs", type=Path, default=Path("runs/losses"))
     parser.add_argument("--table", action="store_true", help="train nothing, show what there is")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
     variants = VARIANTS[arguments.task]
     unknown = sorted(set(arguments.only or ()) - set(variants))
     if unknown:
         parser.error(f"--only: unknown {', '.join(map(repr, unknown))}; there are {', '.join(map(repr, variants))}")
-    names = arguments.only or list(variants)
-    failed = [] if arguments.table else _train(arguments.task, names, arguments.seeds, arguments.runs, arguments.jobs)
-    print(table(arguments.task, names, arguments.seeds, arguments.runs))
+    names, seeds = list(dict.fromkeys(arguments.only or variants)), list(dict.fromkeys(arguments.seeds))
+    failed: list[Path] = []
+    if not arguments.table:
+        try:
+            arguments.runs.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            parser.error(f"--runs: {error}; give another folder")
+        try:
+            failed = _train(arguments.task, names, seeds, arguments.runs, arguments.jobs)
+        except KeyboardInterrupt:
+            print("stopped; the same command goes on", file=sys.stderr)
+            return 130
+    print(table(arguments.task, names, seeds, arguments.runs))
+    if not any(has_recorded(run_folder(arguments.task, *job, arguments.runs), "end") for job in product(names, seeds)):
+        print(f"no run of these rows and seeds is finished in {arguments.runs}", file=sys.stderr)
     for folder in failed:
-        print(f"failed: {folder.with_suffix('.log')}", file=sys.stderr)
+        log = folder.with_suffix(".log")
+        print(f"failed: {log}: {(log.read_text().splitlines() or ['it is empty'])[-1]}", file=sys.stderr)
     return 1 if failed else 0
 
 
@@ -144,7 +158,6 @@ def table(task: str, names: Sequence[str], seeds: Sequence[int], runs: Path) -> 
 
 def _train(task: str, names: Sequence[str], seeds: Sequence[int], runs: Path, jobs: int) -> list[Path]:
     """Train every row with every seed; return the run directories of those that failed."""
-    runs.mkdir(parents=True, exist_ok=True)
     todo = [(name, seed) for seed, name in product(seeds, names)]
 
     def train(job: tuple[str, int]) -> tuple[Path, int]:
@@ -153,7 +166,7 @@ def _train(task: str, names: Sequence[str], seeds: Sequence[int], runs: Path, jo
         command = [sys.executable, str(ROOT / "scripts/train.py"), str(config), *overrides]
         command += [f"name={folder.name.rpartition('-')[0]}", f"seed={job[1]}", f"runs={runs}"]
         command += ["wandb.mode=disabled", "data.workers=0"]
-        with folder.with_suffix(".log").open("w") as log:
+        with folder.with_suffix(".log").open("a") as log:
             return folder, subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, check=False).returncode
 
     with ThreadPoolExecutor(jobs) as pool:

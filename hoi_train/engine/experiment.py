@@ -191,8 +191,8 @@ def compose(
     model = make_model()
     with _refusals_of(f"method.{config.method.name}"):
         method.adapt(model)
-    with _refusals_of("data.sampling"):
-        for epoch in method.stages():  # a rule that cannot draw says so now
+    for stage, epoch in enumerate(method.stages()):  # a rule that cannot draw says so now
+        with _refusals_of(f"method.{config.method.name}" if stage else "data.sampling"):
             method.sampler(epoch)
     with _refusals_of("tasks"):
         losses = {name: make_loss(config, name, by_split[name]) for name in tasks}
@@ -328,6 +328,9 @@ def _check_training(experiment: Experiment) -> None:
 def _check_losses(experiment: Experiment) -> None:
     """Refuse heads and methods whose logits a loss is not made for, and weights that would never be used."""
     config, problems = experiment.config, []
+    patience, last = config.training.patience, config.training.epochs - 1
+    while last and (drawn := experiment.method.sampler(last)) is not None and not len(drawn):
+        last -= 1
     for task in experiment.tasks:
         loss = experiment.objective.loss(task)
         name, head = config.loss_of(task).name, config.tasks[task].head
@@ -342,10 +345,15 @@ def _check_losses(experiment: Experiment) -> None:
                 f"method: {config.method.name!r} changes the head's logits, and tasks.{task}.loss {name!r} is made for "
                 f"those of the head {loss.head['name']!r} as they are; take another loss or method"
             )
-        if loss.from_epoch >= config.training.epochs:
+        if loss.from_epoch > last:
             problems.append(
                 f"tasks.{task}.loss: weights from epoch {loss.from_epoch} on (counted from 0) would never be used: "
-                f"training.epochs is {config.training.epochs}"
+                f"the last epoch that trains is {last}"
+            )
+        elif patience is not None and patience < loss.from_epoch:
+            problems.append(
+                f"training.patience: {patience} epochs may end the run before epoch {loss.from_epoch}, with which the "
+                f"weights of tasks.{task}.loss begin; give at least {loss.from_epoch}, or none"
             )
     if problems:
         raise ConfigError("\n".join(problems))

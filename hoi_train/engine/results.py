@@ -156,6 +156,7 @@ def _fit(experiment: Experiment, fabric: Fabric, chosen: Checkpoint) -> dict[str
     if not tasks or "val" not in experiment.loaders:
         lacking = "no clips in the split 'val'" if tasks else "no multi-label task"
         raise ConfigError(f"--fit-thresholds: {experiment.config.data.manifest}: the run has {lacking}")
-    judged = {name: replace(each, measure=partial(measure, name)) for name, each in experiment.judged("val").items()}
+    judged = experiment.judged("val")
+    judged |= {name: replace(judged[name], measure=partial(measure, name)) for name in tasks}
     evaluate_checkpoint(experiment, fabric, chosen, "val", judged)
     return {name: found[name] for name in tasks}

@@ -31,8 +31,12 @@ def check_tasks(config: RunConfig, manifest: Manifest) -> None:
             )
             continue
         counts = counts_by_split(manifest, name)
-        if manifest.tasks[name].of == "pair" and not counts["train"].num_samples:
+        train = counts["train"]
+        if manifest.tasks[name].of == "pair" and not train.num_samples:
             problems.append(f"tasks.{name}: {manifest.path} has no pairs in the split 'train'")
+            continue
+        if train.num_samples and not any(train.positives):
+            problems.append(f"tasks.{name}: {manifest.path} has no label of it in the split 'train': nothing to learn")
             continue
         try:
             make_loss(config, name, counts)
@@ -84,7 +88,12 @@ def counts_by_split(manifest: Manifest, task: str) -> dict[Split, ClassCounts]:
 
 def make_loss(config: RunConfig, task: str, counts: Mapping[Split, ClassCounts]) -> Loss:
     """Build a task's loss from the class counts of the training split; raises ``ValueError`` if it does not fit."""
-    loss: Loss = build(config.loss_of(task), LOSSES, counts["train"])
+    choice, labels = config.loss_of(task), counts["train"].labels
+    fitting = [name for name, loss in LOSSES.items() if labels in loss.labels]
+    if choice.name not in fitting:
+        text = f"loss {choice.name!r} does not fit the {labels}-label task {task!r}"
+        raise ValueError(f"{text}; give it one of its own: {', '.join(sorted(fitting))}")
+    loss: Loss = build(choice, LOSSES, counts["train"])
     return loss
 
 

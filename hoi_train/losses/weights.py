@@ -84,8 +84,9 @@ class ClassWeighting:
             raise ValueError(f"beta must be in [0, 1), got {self.beta}")
         if self.count_floor is not None and self.count_floor < 1:
             raise ValueError(f"count_floor must be at least 1, got {self.count_floor}")
-        if self.values is not None and not (all(0 <= v < torch.inf for v in self.values) and any(self.values)):
-            raise ValueError(f"values must be finite numbers >= 0, not all 0, got {list(self.values)}")
+        values = self.values
+        if values is not None and not (all(v >= 0 for v in values) and 0 < sum(values) < torch.inf):
+            raise ValueError(f"values must be numbers >= 0, not all 0, with a finite sum, got {list(values)}")
 
     def of(self, class_counts: ClassCounts) -> Tensor:
         """Return the weights, float64 ``[C]``; raises ``ValueError`` if ``values`` are not one a class."""

@@ -156,6 +156,12 @@ def part_of(text: str) -> tuple[int, int]:
     return int(part), int(parts)
 
 
+def selection(parser: argparse.ArgumentParser, arguments: argparse.Namespace, *keys: str) -> str:
+    """Return what the names of results get if less, or other, than the whole table is asked for: nothing if not."""
+    whole = all(getattr(arguments, key) == parser.get_default(key) for key in keys)
+    return "" if whole else "_selection"
+
+
 @dataclass(frozen=True)
 class Campaign:
     """A table whose every cell is trained once a seed: what to run, and how the results are written.
@@ -230,9 +236,10 @@ def train_all(plan: Sequence[Planned], task: Task, part: tuple[int, int]) -> int
     for number, planned in enumerate(mine, start=1):
         began = time.monotonic()
         code = train_images(planned, task)
-        print(f"{number}/{len(mine)}  {time.monotonic() - began:6.1f} s  {planned.config.run_dir}", flush=True)
         if code:
+            print(f"stopped in {planned.config.run_dir}, state saved; the same command goes on")
             return code
+        print(f"{number}/{len(mine)}  {time.monotonic() - began:6.1f} s  {planned.config.run_dir}", flush=True)
     return 0
 
 

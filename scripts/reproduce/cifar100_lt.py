@@ -9,7 +9,8 @@ Source: Sinha et al., "Class-Wise Difficulty-Balanced Loss for Solving Class-Imb
 
 ``DIR`` is ``cifar-100-python`` (files ``train`` and ``test``) or the folder that holds it. A CUDA device is used if
 there is one. The same command goes on where it was stopped and repeats no finished run; runs are in
-``OUT/<preset>_epochs_<epochs>/``, results in ``OUT/table<3|4>_<preset>_epochs_<epochs>.md`` (``.json``, ``.png``).
+``OUT/<preset>_epochs_<epochs>/``, results in ``OUT/table<3|4>_<preset>_epochs_<epochs>.md`` (``.json``, ``.png``);
+those of some rows, columns or seeds have ``_selection`` in their names, and leave the whole table as it is.
 ``--part 1/2`` and ``--part 2/2`` share the work between two commands.
 
 Recipes differ between papers and their codes, and with them the numbers; ``--preset`` says which one runs. All: SGD
@@ -53,6 +54,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from data_tools.options import at_least, check_out
 from hoi_train.data.long_tail import exponential_counts
 from hoi_train.engine.randomness import generator
 from hoi_train.losses import LOSSES
@@ -65,6 +67,7 @@ from scripts.reproduce.campaign import (
     chosen_rows,
     image_config,
     part_of,
+    selection,
 )
 from scripts.reproduce.images import Images
 
@@ -177,6 +180,8 @@ def read_objects(folder: Path, part: str) -> Objects:
         content = _PlainUnpickler(io.BytesIO(path.read_bytes()), encoding="bytes").load()
         pixels, labels = torch.from_numpy(content[b"data"]), torch.tensor(content[b"fine_labels"])
         return Objects(pixels.view(len(labels), 3, 32, 32), labels)
+    except FileNotFoundError:
+        raise UserError(f"{path} is not there; --data must be cifar-100-python or the folder that holds it") from None
     except DAMAGED as error:
         raise UserError(f"{path}: not a file of cifar-100-python: {type(error).__name__}: {error}") from None
 
@@ -285,12 +290,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def make_campaign(arguments: argparse.Namespace) -> Campaign:
     """Plan what the arguments ask for; raises ``UserError`` for rows that table or preset do not have."""
-    preset = arguments.preset
+    check_out(arguments.out)
+    preset, chosen = arguments.preset, selection(_parser(), arguments, "rows", "imbalances", "seeds", "seed")
     epochs = PRESETS[preset].epochs if arguments.epochs is None else arguments.epochs
     return Campaign(
         task=OBJECT,
         rows=_rows(arguments),
-        columns=arguments.imbalances,
+        columns=list(dict.fromkeys(arguments.imbalances)),
         published_columns=IMBALANCES,
         seeds=range(arguments.seed, arguments.seed + arguments.seeds),
         make_config=partial(make_config, arguments.out, preset, epochs),
@@ -299,7 +305,7 @@ def make_campaign(arguments: argparse.Namespace) -> Campaign:
         error=False,
         title=f"CIFAR-100-LT, test accuracy in %, ResNet-32, recipe {preset}, {epochs} epochs",
         axis="imbalance" if arguments.table == 3 else "CDB-CE's tau, by imbalance",
-        path=arguments.out / f"table{arguments.table}_{preset}_epochs_{epochs}",
+        path=arguments.out / f"table{arguments.table}_{preset}_epochs_{epochs}{chosen}",
     )
 
 
@@ -309,9 +315,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, default=Path("runs/cifar100_lt"), help="folder of runs and results")
     parser.add_argument("--table", type=int, choices=sorted(TABLES), default=3, help="3: losses; 4: tau of CDB-CE")
     parser.add_argument("--preset", choices=PRESETS, default="cdb_released", help="whose recipe")
-    parser.add_argument("--epochs", type=int, help="of a run; the recipe's if not given")
-    parser.add_argument("--seeds", type=int, default=1, help="runs a cell; the paper does not say how many it has")
-    parser.add_argument("--seed", type=int, default=0, help="the first")
+    parser.add_argument("--epochs", type=at_least(1), help="of a run; the recipe's if not given")
+    parser.add_argument(
+        "--seeds", type=at_least(1), default=1, help="runs a cell; the paper does not say how many it has"
+    )
+    parser.add_argument("--seed", type=at_least(0), default=0, help="the first")
     parser.add_argument("--imbalances", type=int, nargs="+", choices=IMBALANCES, default=IMBALANCES)
     parser.add_argument("--rows", nargs="+", help="some rows of the table, such as CE CDB-CE; all if not given")
     parser.add_argument("--part", type=part_of, default=(1, 1), help="train every n-th run only: 1/2, 2/2")

@@ -10,7 +10,8 @@ each run with other images. What is tested are the last weights. From the folder
 
 ``DIR`` holds the four canonical files, ``train-images-idx3-ubyte.gz`` and so on. The same command goes on where it was
 stopped and repeats no finished run; runs are in ``OUT/steps_<steps>/``, results in ``OUT/table<1|2>_steps_<steps>.md``
-(also ``.json`` and ``.png``), written at the end. To share the work, start the command several times, with
+(also ``.json`` and ``.png``), written at the end; those of some rows, columns or splits have ``_selection`` in their
+names, and leave the whole table as it is. To share the work, start the command several times, with
 ``--part 1/2`` and ``--part 2/2``; each writes the table of the runs that are finished by then.
 
 The paper trains 4000 epochs of 50 steps, 200,000; the default here is the 8000 of the L2RW code, and the table says how
@@ -42,6 +43,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from data_tools.options import at_least, check_out
 from hoi_train.engine.randomness import generator
 from hoi_train.records import ClassList, Split, Task, UserError
 from scripts.reproduce.campaign import (
@@ -52,6 +54,7 @@ from scripts.reproduce.campaign import (
     chosen_rows,
     image_config,
     part_of,
+    selection,
 )
 from scripts.reproduce.images import Images
 
@@ -190,10 +193,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def make_campaign(arguments: argparse.Namespace) -> Campaign:
     """Plan what the arguments ask for; raises ``UserError`` for a row that the table does not have."""
+    check_out(arguments.out)
+    chosen = selection(_parser(), arguments, "rows", "ratios", "splits", "seed")
     return Campaign(
         task=DIGIT,
         rows=chosen_rows(TABLES[arguments.table], arguments.rows),
-        columns=arguments.ratios,
+        columns=list(dict.fromkeys(arguments.ratios)),
         published_columns=RATIOS,
         seeds=range(arguments.seed, arguments.seed + arguments.splits),
         make_config=partial(make_config, arguments.out, arguments.steps),
@@ -202,7 +207,7 @@ def make_campaign(arguments: argparse.Namespace) -> Campaign:
         error=True,
         title=f"MNIST 4 against 9, test error in %, LeNet-5, {arguments.steps} steps (published: 200000)",
         axis="share of nines" if arguments.table == 1 else "CDB-CE's tau, by share of nines",
-        path=arguments.out / f"table{arguments.table}_steps_{arguments.steps}",
+        path=arguments.out / f"table{arguments.table}_steps_{arguments.steps}{chosen}",
     )
 
 
@@ -212,8 +217,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, default=Path("runs/mnist_imbalance"), help="folder of runs and results")
     parser.add_argument("--table", type=int, choices=sorted(TABLES), default=1, help="1: losses; 2: tau of CDB-CE")
     parser.add_argument("--steps", type=_steps, default=8000, help=f"of a run; whole epochs of {STEPS_AN_EPOCH}")
-    parser.add_argument("--splits", type=int, default=5, help="runs a cell, each with other images; 10 in the paper")
-    parser.add_argument("--seed", type=int, default=0, help="of the first split")
+    parser.add_argument(
+        "--splits", type=at_least(1), default=5, help="runs a cell, each with other images; 10 in the paper"
+    )
+    parser.add_argument("--seed", type=at_least(0), default=0, help="of the first split")
     parser.add_argument("--ratios", type=float, nargs="+", choices=RATIOS, default=RATIOS, help="shares of the nines")
     parser.add_argument("--rows", nargs="+", help="some rows of the table, such as CE CDB-CE; all if not given")
     parser.add_argument("--part", type=part_of, default=(1, 1), help="train every n-th run only: 1/2, 2/2")
@@ -221,8 +228,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _steps(text: str) -> int:
-    steps = int(text)
-    if steps < STEPS_AN_EPOCH or steps % STEPS_AN_EPOCH:
+    steps = at_least(STEPS_AN_EPOCH)(text)
+    if steps % STEPS_AN_EPOCH:
         raise argparse.ArgumentTypeError(f"must be a multiple of {STEPS_AN_EPOCH}, an epoch, got {steps}")
     return steps
 

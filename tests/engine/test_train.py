@@ -98,6 +98,14 @@ def test_evaluate_gives_the_numbers_of_training_again(finished: Path, tmp_path: 
     assert "pour" in log.read_text()
 
 
+def test_thresholds_are_fitted_for_the_tasks_of_several_labels(finished: Path, tmp_path: Path) -> None:
+    try:
+        assert run(["evaluate", str(finished), "--split", "val", "--fit-thresholds"], tmp_path / "log") == 0
+        assert list(json.loads((finished / "thresholds.json").read_text())["thresholds"]) == ["noun"]
+    finally:
+        (finished / "thresholds.json").unlink(missing_ok=True)
+
+
 def test_two_ranks_evaluate_as_one_process_does(finished: Path) -> None:
     arguments = ["scripts/evaluate.py", str(finished), "--split", "test"]
     results = []
@@ -155,7 +163,10 @@ def test_a_second_process_is_refused(manifest: Path, tmp_path: Path) -> None:
     ("changes", "message"),
     [
         ({"tasks": {"verbs": {}}}, "tasks.verbs: {manifest} has no such task; it has verb, noun; did you mean 'verb'?"),
-        ({"loss": "bce"}, "tasks.verb.loss: BCE is for multi-label tasks, this task is single-label"),
+        (
+            {"loss": "bce"},
+            "tasks.verb.loss: loss 'bce' does not fit the single-label task 'verb'; give it one of its own",
+        ),
         ({"loss": "ldam"}, "tasks.verb.head: loss 'ldam' needs 'cosine', got 'linear'"),
         (
             {"loss": "ldam", "tasks": {"verb": {"head": {"name": "cosine", "scale": 16.0}}}},
@@ -170,7 +181,15 @@ def test_a_second_process_is_refused(manifest: Path, tmp_path: Path) -> None:
         ),
         (
             {"loss": {"name": "cdb_ce", "from_epoch": 3}},
-            "tasks.verb.loss: weights from epoch 3 on (counted from 0) would never be used: training.epochs is 3",
+            "tasks.verb.loss: weights from epoch 3 on (counted from 0) would never be used: the last epoch that trains",
+        ),
+        (
+            {"loss": {"name": "cdb_ce", "from_epoch": 2}, "method": "tau_norm"},
+            "weights from epoch 2 on (counted from 0) would never be used: the last epoch that trains is 1",
+        ),
+        (
+            {"loss": {"name": "cdb_ce", "from_epoch": 2}, "training": {"patience": 1}},
+            "training.patience: 1 epochs may end the run before epoch 2, with which the weights of tasks.verb.loss",
         ),
         (
             {"data": {"sampling": {"name": "class_balanced", "task": "verbs"}}},
@@ -197,21 +216,17 @@ def test_a_backbone_that_cannot_be_built_is_refused(manifest: Path, tmp_path: Pa
     assert not (tmp_path / "small-seed3").exists()
 
 
-def test_a_rule_that_has_nothing_to_draw_is_refused(manifest: Path, tmp_path: Path) -> None:
+def test_a_task_without_a_label_is_refused(manifest: Path, tmp_path: Path) -> None:
     clips = read_manifest(manifest)
     nothing = pa.array([[]] * len(clips), pa.list_(pa.int32()))
     table = clips.table.set_column(clips.table.column_names.index("noun"), "noun", nothing)
     unlabelled = write_manifest(tmp_path / "unlabelled.parquet", table, list(clips.tasks.values()), root=clips.root)
-    changes = {
-        "tasks": {"noun": {"groups": {"name": "top_k", "k": 1}}},
-        "data": {"sampling": "class_balanced"},
-        "loss": "bce",
-    }
+    changes = {"tasks": {"noun": {"groups": {"name": "top_k", "k": 1}}}, "loss": "bce"}
     raw = yaml.safe_load(make_config(tmp_path, unlabelled, **changes).read_text())
     del raw["tasks"]["verb"]
     (tmp_path / "small.yaml").write_text(yaml.safe_dump(raw))
     assert run(["train", str(tmp_path / "small.yaml")], tmp_path / "log") == 2
-    assert "data.sampling: no clip of the training split carries a class" in (tmp_path / "log").read_text()
+    assert f"tasks.noun: {unlabelled} has no label of it in the split 'train'" in (tmp_path / "log").read_text()
 
 
 def test_the_same_seed_makes_the_same_weights(manifest: Path, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from hoi_train.config import load_config
 from hoi_train.losses import LOSSES
 from hoi_train.methods import METHODS
-from scripts.compare_losses import NOUN, VARIANTS, VERB, arguments_of, run_folder, table
+from scripts.compare_losses import NOUN, VARIANTS, VERB, arguments_of, main, run_folder, table
 
 ROWS = [(task, name) for task, variants in VARIANTS.items() for name in variants]
 
@@ -34,3 +34,27 @@ def test_rows_do_not_share_a_run_directory() -> None:
 
 def test_rows_that_were_not_run_are_left_out(tmp_path: Path) -> None:
     assert table("verb", list(VERB), [0, 1], tmp_path).count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--jobs", "0"], "--jobs: must be at least 1, got 0"),
+        (["--seeds", "-1"], "--seeds: must be at least 0, got -1"),
+        (["--runs", "{file}/runs"], "--runs: "),
+        (["--only", "cross-entropy"], "--only: unknown 'cross-entropy'; there are 'cross_entropy'"),
+    ],
+)
+def test_bad_arguments_are_refused(
+    arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(SystemExit) as refused:
+        main([argument.format(file=tmp_path / "file") for argument in arguments])
+    assert refused.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_folder_without_finished_runs_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--table", "--runs", str(tmp_path)]) == 0
+    assert f"no run of these rows and seeds is finished in {tmp_path}" in capsys.readouterr().err

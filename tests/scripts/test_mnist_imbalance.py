@@ -42,7 +42,7 @@ def errors_of(folder: Path) -> tuple[float, float]:
 
 
 def test_the_table_holds_what_the_event_logs_hold(finished: Path) -> None:
-    cells = json.loads((finished / "table1_steps_100.json").read_text())["cells"]
+    cells = json.loads((finished / "table1_steps_100_selection.json").read_text())["cells"]
     assert [(cell["row"], cell["column"], cell["published"]) for cell in cells] == [
         ("CE", "0.98", 5.09),
         ("CDB-CE", "0.98", 1.65),
@@ -52,10 +52,10 @@ def test_the_table_holds_what_the_event_logs_hold(finished: Path) -> None:
         expected = [errors_of(runs / f"{name}-ratio{cell['column']}-seed{seed}")[1] for seed in (0, 1)]
         assert cell["values"] == pytest.approx(expected)
         assert cell["mean"] == pytest.approx(sum(expected) / 2)
-    text = (finished / "table1_steps_100.md").read_text()
+    text = (finished / "table1_steps_100_selection.md").read_text()
     assert "100 steps (published: 200000)" in text
     assert f"{cells[0]['mean']:.2f} ± {cells[0]['deviation']:.2f} (5.09)" in text
-    assert (finished / "table1_steps_100.png").read_bytes().startswith(b"\x89PNG")
+    assert (finished / "table1_steps_100_selection.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_run_is_short_on_disk_and_knows_its_counts(finished: Path) -> None:
@@ -69,10 +69,40 @@ def test_a_run_is_short_on_disk_and_knows_its_counts(finished: Path) -> None:
 
 
 def test_a_finished_campaign_trains_nothing(finished: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = (finished / "table1_steps_100.json").read_text()
+    before = (finished / "table1_steps_100_selection.json").read_text()
     monkeypatch.setattr(mnist_imbalance, "make_splits", lambda *_: pytest.fail("trained again"))
     assert main(["--data", str(data), "--out", str(finished), *SMALL]) == 0
-    assert (finished / "table1_steps_100.json").read_text() == before
+    assert (finished / "table1_steps_100_selection.json").read_text() == before
+
+
+def test_a_selection_leaves_the_whole_table_as_it_is(tmp_path: Path) -> None:
+    def name(*chosen: str) -> str:
+        arguments = mnist_imbalance._parser().parse_args(["--data", "x", "--out", str(tmp_path), *chosen])
+        return mnist_imbalance.make_campaign(arguments).path.name
+
+    assert name("--ratios", "0.9", "0.9") == name("--rows", "CE") == name("--splits", "1") == f"{name()}_selection"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--splits", "0"], "--splits: must be at least 1, got 0"),
+        (["--seed", "-1"], "--seed: must be at least 0, got -1"),
+        (["--steps", "abc"], "--steps: must be a whole number, got 'abc'"),
+        (["--steps", "75"], "--steps: must be a multiple of 50, an epoch, got 75"),
+    ],
+)
+def test_bad_arguments_are_refused(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as refused:
+        main(["--data", "x", *arguments])
+    assert refused.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_results_in_a_file_are_refused(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").touch()
+    assert main(["--data", str(data), "--out", str(tmp_path / "file")]) == 2
+    assert f"{tmp_path / 'file'} is a file; give a folder" in capsys.readouterr().err
 
 
 def test_a_stopped_campaign_goes_on_to_the_same_numbers(
@@ -89,7 +119,7 @@ def test_a_stopped_campaign_goes_on_to_the_same_numbers(
 
     monkeypatch.setattr(ImageLoader, "_make", stopping)
     assert main([*arguments, "--rows", "CDB-CE"]) == 143
-    assert not (tmp_path / "table1_steps_100.md").exists()
+    assert not (tmp_path / "table1_steps_100_selection.md").exists()
     assert main([*arguments, "--rows", "CDB-CE"]) == 0
     name = Path("steps_100") / "cdb_ce_dynamic-ratio0.98-seed0" / "checkpoints" / "step_00000100" / "model.pt"
     one, two = (torch.load(out / name, weights_only=True) for out in (finished, tmp_path))
