@@ -86,7 +86,7 @@ class ClassWeighting:
             raise ValueError(f"count_floor must be at least 1, got {self.count_floor}")
         values = self.values
         if values is not None and not (all(v >= 0 for v in values) and 0 < sum(values) < torch.inf):
-            raise ValueError(f"values must be numbers >= 0, not all 0, with a finite sum, got {list(values)}")
+            raise ValueError(f"values must be finite numbers >= 0, not all 0, with a finite sum, got {list(values)}")
 
     def of(self, class_counts: ClassCounts) -> Tensor:
         """Return the weights, float64 ``[C]``; raises ``ValueError`` if ``values`` are not one a class."""
