@@ -328,9 +328,7 @@ def _check_training(experiment: Experiment) -> None:
 def _check_losses(experiment: Experiment) -> None:
     """Refuse heads and methods whose logits a loss is not made for, and weights that would never be used."""
     config, problems = experiment.config, []
-    patience, last = config.training.patience, config.training.epochs - 1
-    while last and (drawn := experiment.method.sampler(last)) is not None and not len(drawn):
-        last -= 1
+    patience = config.training.patience
     for task in experiment.tasks:
         loss = experiment.objective.loss(task)
         name, head = config.loss_of(task).name, config.tasks[task].head
@@ -345,7 +343,7 @@ def _check_losses(experiment: Experiment) -> None:
                 f"method: {config.method.name!r} changes the head's logits, and tasks.{task}.loss {name!r} is made for "
                 f"those of the head {loss.head['name']!r} as they are; take another loss or method"
             )
-        if loss.from_epoch > last:
+        if loss.from_epoch and loss.from_epoch > (last := _last_trained(experiment)):
             problems.append(
                 f"tasks.{task}.loss: weights from epoch {loss.from_epoch} on (counted from 0) would never be used: "
                 f"the last epoch that trains is {last}"
@@ -357,6 +355,13 @@ def _check_losses(experiment: Experiment) -> None:
             )
     if problems:
         raise ConfigError("\n".join(problems))
+
+
+def _last_trained(experiment: Experiment) -> int:
+    """Return the last epoch that trains, from 0: some methods only adjust the classifier in the run's last."""
+    last = experiment.config.training.epochs - 1
+    drawn = experiment.method.sampler(last)
+    return last if drawn is None or len(drawn) else last - 1
 
 
 def _check_validation(experiment: Experiment) -> None:
