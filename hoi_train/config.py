@@ -2,7 +2,7 @@
 
 The sections that name a table's entry (loss, backbone, optimizer …) have schemas made from the constructors'
 signatures; see ``schema.py``. A file may begin with ``extends: other.yaml`` and then states only what differs;
-``null`` takes a key of the other file out, and so it does on the command line.
+``null`` takes a key of the other file out, and on the command line one that is set.
 """
 
 from __future__ import annotations

@@ -47,6 +47,20 @@ def test_an_override_goes_into_a_section_written_as_a_bare_name() -> None:
     assert config.loss.hyper_parameters()["gamma"] == 0.5
 
 
+def test_null_takes_out_what_is_set(capsys: pytest.CaptureFixture[str]) -> None:
+    config = load_config(
+        DEMO, ["data.workers=null", "training.patience=null", "tasks.verb=null", "tasks.noun.loss=bce"]
+    )
+    assert (config.data.workers, config.training.patience, list(config.tasks)) == (2, None, ["noun"])
+    for override, message in (
+        ("training.epochs=null", "training.epochs: missing, it must be given"),
+        ("training.epochz=null", "training.epochz: unknown key"),
+        ("tasks={}", "tasks: must not be empty"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            load_config(DEMO, [override])
+
+
 def test_extends_states_only_what_differs(tmp_path: Path) -> None:
     child = tmp_path / "child.yaml"
     child.write_text(f"extends: {DEMO}\nname: child\nloss: {{name: focal, gamma: 1.0}}\n")

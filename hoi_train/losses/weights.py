@@ -19,6 +19,7 @@ Scheme = Literal["inverse", "sqrt_inverse", "effective", "neg_pos", "given"]
 Normalisation = Literal["sum_to_classes", "none"]
 Place = Literal["row", "column", "positives"]
 Epoch = Annotated[int, Strict(), Ge(0)]  # counted from 0
+MOST = torch.finfo(torch.float32).max
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class ClassWeighting:
     - ``given``: ``values`` as they are.
 
     Normalised to sum to C, as all released codes but DB's do, the mean over classes is 1. A class without samples
-    weighs 1 and changes no other's weight, unless there is a floor.
+    weighs 1 and changes no other's weight, unless there is a floor or the weights are given.
 
     Args:
         scheme: which formula.
@@ -85,8 +86,9 @@ class ClassWeighting:
         if self.count_floor is not None and self.count_floor < 1:
             raise ValueError(f"count_floor must be at least 1, got {self.count_floor}")
         values = self.values
-        if values is not None and not (all(v >= 0 for v in values) and 0 < sum(values) < torch.inf):
-            raise ValueError(f"values must be finite numbers >= 0, not all 0, with a finite sum, got {list(values)}")
+        if values is not None and not (min(values, default=0) >= 0 and 0 < sum(values) <= MOST):
+            text = "values must be finite numbers >= 0, not all 0, with a sum that float32 has"
+            raise ValueError(f"{text}, got {list(values)}")
 
     def of(self, class_counts: ClassCounts) -> Tensor:
         """Return the weights, float64 ``[C]``; raises ``ValueError`` if ``values`` are not one a class."""

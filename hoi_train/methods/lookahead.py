@@ -66,7 +66,8 @@ def pull_back(at: LossesAt, parameters: Parameters) -> tuple[Tensor, Callable[[T
     leaves = {name: value.detach().requires_grad_() for name, value in parameters.items()}
     with at.step.autocast():
         losses = at(leaves)
-    at.step.note(at.batch, losses.isfinite())
+    sound = losses.isfinite()
+    at.step.note(at.batch, sound | ~sound.any())  # where all fail it is the parameters that do, and others are to blame
 
     def gradient(coefficients: Tensor) -> Parameters:
         found = torch.autograd.grad(losses, list(leaves.values()), coefficients.to(losses), materialize_grads=True)

@@ -7,7 +7,7 @@ import json
 import math
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -156,10 +156,25 @@ def part_of(text: str) -> tuple[int, int]:
     return int(part), int(parts)
 
 
-def selection(parser: argparse.ArgumentParser, arguments: argparse.Namespace, *keys: str) -> str:
-    """Return what the names of results get if less, or other, than the whole table is asked for: nothing if not."""
-    whole = all(getattr(arguments, key) == parser.get_default(key) for key in keys)
-    return "" if whole else "_selection"
+def selection(parser: argparse.ArgumentParser, arguments: argparse.Namespace, rows: Collection[str], *keys: str) -> str:
+    """Return what the names of results get where not the whole table is asked for, so that it is left as it is.
+
+    Args:
+        parser: which knows the defaults, the whole.
+        arguments: what was asked for.
+        rows: of the whole table.
+        keys: other arguments that choose columns or runs.
+    """
+    asked = {"rows": (arguments.rows or rows, rows)}
+    asked |= {key: (getattr(arguments, key), parser.get_default(key)) for key in keys}
+    words = [f"{key} {_words(given)}" for key, (given, whole) in asked.items() if _words(given) != _words(whole)]
+    return "".join("_" + "".join(letter if letter.isalnum() else "_" for letter in word) for word in words)
+
+
+def _words(value: Any) -> str:
+    """Return a value, or the values of a list in order, as text."""
+    several = isinstance(value, Collection) and not isinstance(value, str)
+    return " ".join(sorted(set(map(str, value)))) if several else str(value)
 
 
 @dataclass(frozen=True)

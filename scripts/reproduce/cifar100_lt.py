@@ -10,7 +10,7 @@ Source: Sinha et al., "Class-Wise Difficulty-Balanced Loss for Solving Class-Imb
 ``DIR`` is ``cifar-100-python`` (files ``train`` and ``test``) or the folder that holds it. A CUDA device is used if
 there is one. The same command goes on where it was stopped and repeats no finished run; runs are in
 ``OUT/<preset>_epochs_<epochs>/``, results in ``OUT/table<3|4>_<preset>_epochs_<epochs>.md`` (``.json``, ``.png``);
-those of some rows, columns or seeds have ``_selection`` in their names, and leave the whole table as it is.
+those of some rows, columns or seeds say so in their names, and leave the whole table as it is.
 ``--part 1/2`` and ``--part 2/2`` share the work between two commands.
 
 Recipes differ between papers and their codes, and with them the numbers; ``--preset`` says which one runs. All: SGD
@@ -291,7 +291,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def make_campaign(arguments: argparse.Namespace) -> Campaign:
     """Plan what the arguments ask for; raises ``UserError`` for rows that table or preset do not have."""
     check_out(arguments.out)
-    preset, chosen = arguments.preset, selection(_parser(), arguments, "rows", "imbalances", "seeds", "seed")
+    preset = arguments.preset
+    chosen = selection(_parser(), arguments, TABLES[arguments.table], "imbalances", "seeds", "seed")
     epochs = PRESETS[preset].epochs if arguments.epochs is None else arguments.epochs
     return Campaign(
         task=OBJECT,

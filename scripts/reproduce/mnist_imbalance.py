@@ -10,8 +10,8 @@ each run with other images. What is tested are the last weights. From the folder
 
 ``DIR`` holds the four canonical files, ``train-images-idx3-ubyte.gz`` and so on. The same command goes on where it was
 stopped and repeats no finished run; runs are in ``OUT/steps_<steps>/``, results in ``OUT/table<1|2>_steps_<steps>.md``
-(also ``.json`` and ``.png``), written at the end; those of some rows, columns or splits have ``_selection`` in their
-names, and leave the whole table as it is. To share the work, start the command several times, with
+(also ``.json`` and ``.png``), written at the end; those of some rows, columns or splits say so in their names, and
+leave the whole table as it is. To share the work, start the command several times, with
 ``--part 1/2`` and ``--part 2/2``; each writes the table of the runs that are finished by then.
 
 The paper trains 4000 epochs of 50 steps, 200,000; the default here is the 8000 of the L2RW code, and the table says how
@@ -194,7 +194,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def make_campaign(arguments: argparse.Namespace) -> Campaign:
     """Plan what the arguments ask for; raises ``UserError`` for a row that the table does not have."""
     check_out(arguments.out)
-    chosen = selection(_parser(), arguments, "rows", "ratios", "splits", "seed")
+    chosen = selection(_parser(), arguments, TABLES[arguments.table], "ratios", "splits", "seed")
     return Campaign(
         task=DIGIT,
         rows=chosen_rows(TABLES[arguments.table], arguments.rows),

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ import yaml
 from hoi_train.config import load_config
 from hoi_train.data.manifest import read_manifest, write_manifest
 from hoi_train.engine.experiment import assemble
+from hoi_train.engine.run import chosen_checkpoint
+from hoi_train.engine.train import launch, load_checkpoint
 from hoi_train.tracking.events import read_events
 from tests.engine.processes import run, start
 from tests.small import make_config, make_data
@@ -104,6 +107,14 @@ def test_thresholds_are_fitted_for_the_tasks_of_several_labels(finished: Path, t
         assert list(json.loads((finished / "thresholds.json").read_text())["thresholds"]) == ["noun"]
     finally:
         (finished / "thresholds.json").unlink(missing_ok=True)
+
+
+def test_a_checkpoint_is_judged_in_the_epoch_it_was_saved_in(finished: Path) -> None:
+    config = load_config(finished / "config.yaml")
+    experiment, chosen = assemble(config), chosen_checkpoint(finished, config, "last")
+    for epoch, batch, expected in ((3, 0, 2), (2, 1, 2), (0, 1, 0)):
+        saved = replace(chosen, cursor={**chosen.cursor, "epoch": epoch, "batch": batch})
+        assert load_checkpoint(experiment, launch(config.training), saved) == expected
 
 
 def test_two_ranks_evaluate_as_one_process_does(finished: Path) -> None:

@@ -188,6 +188,9 @@ def test_meta_clips_whose_loss_is_not_finite_are_noted(name: str) -> None:
     here = replace(step(net, of), note=lambda of, sound: noted.update({id(of): sound.tolist()}))
     cast(MetaWeighted, METHODS[name](context())).weights(cast(Any, batch), cast(Any, meta), here)
     assert noted[id(meta)] == [True, False, True]
+    batch.video[0], meta.video[1] = torch.inf, 1.0
+    cast(MetaWeighted, METHODS[name](context())).weights(cast(Any, batch), cast(Any, meta), here)
+    assert noted[id(meta)] == [True] * 3, "the parameters that look ahead are not finite, no clip of the meta batch"
 
 
 def test_frozen_parameters_have_no_say() -> None:

@@ -58,3 +58,14 @@ def test_bad_arguments_are_refused(
 def test_a_folder_without_finished_runs_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--table", "--runs", str(tmp_path)]) == 0
     assert f"no run of these rows and seeds is finished in {tmp_path}" in capsys.readouterr().err
+
+
+def test_what_failed_is_told_with_the_last_line_of_its_log(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "verb-cross_entropy-seed0.log").write_text("of an earlier run\n")
+    (tmp_path / "verb-cross_entropy-seed0").write_text("no folder of a run")
+    assert main(["--only", "cross_entropy", "--seeds", "0", "0", "--runs", str(tmp_path)]) == 1
+    failed = [line for line in capsys.readouterr().err.splitlines() if line.startswith("failed: ")]
+    assert len(failed) == 1
+    assert "cross_entropy-seed0.log: " in failed[0]
+    assert "earlier" not in failed[0]
+    assert (tmp_path / "verb-cross_entropy-seed0.log").read_text().startswith("of an earlier run")

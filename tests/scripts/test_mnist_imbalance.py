@@ -16,6 +16,7 @@ from scripts.reproduce.images import ImageLoader
 from scripts.reproduce.mnist_imbalance import DIGIT, RATIOS, TABLES, class_counts, main, make_config, make_splits
 from tests.scripts.small_images import write_idx, write_mnist
 
+TABLE = "table1_steps_100_rows_CDB_CE_CE_ratios_0_98_splits_2"
 SMALL = ["--steps", "100", "--splits", "2", "--ratios", "0.98", "--rows", "CE", "CDB-CE"]
 
 
@@ -42,7 +43,7 @@ def errors_of(folder: Path) -> tuple[float, float]:
 
 
 def test_the_table_holds_what_the_event_logs_hold(finished: Path) -> None:
-    cells = json.loads((finished / "table1_steps_100_selection.json").read_text())["cells"]
+    cells = json.loads((finished / f"{TABLE}.json").read_text())["cells"]
     assert [(cell["row"], cell["column"], cell["published"]) for cell in cells] == [
         ("CE", "0.98", 5.09),
         ("CDB-CE", "0.98", 1.65),
@@ -52,10 +53,10 @@ def test_the_table_holds_what_the_event_logs_hold(finished: Path) -> None:
         expected = [errors_of(runs / f"{name}-ratio{cell['column']}-seed{seed}")[1] for seed in (0, 1)]
         assert cell["values"] == pytest.approx(expected)
         assert cell["mean"] == pytest.approx(sum(expected) / 2)
-    text = (finished / "table1_steps_100_selection.md").read_text()
+    text = (finished / f"{TABLE}.md").read_text()
     assert "100 steps (published: 200000)" in text
     assert f"{cells[0]['mean']:.2f} ± {cells[0]['deviation']:.2f} (5.09)" in text
-    assert (finished / "table1_steps_100_selection.png").read_bytes().startswith(b"\x89PNG")
+    assert (finished / f"{TABLE}.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_run_is_short_on_disk_and_knows_its_counts(finished: Path) -> None:
@@ -69,10 +70,10 @@ def test_a_run_is_short_on_disk_and_knows_its_counts(finished: Path) -> None:
 
 
 def test_a_finished_campaign_trains_nothing(finished: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = (finished / "table1_steps_100_selection.json").read_text()
+    before = (finished / f"{TABLE}.json").read_text()
     monkeypatch.setattr(mnist_imbalance, "make_splits", lambda *_: pytest.fail("trained again"))
     assert main(["--data", str(data), "--out", str(finished), *SMALL]) == 0
-    assert (finished / "table1_steps_100_selection.json").read_text() == before
+    assert (finished / f"{TABLE}.json").read_text() == before
 
 
 def test_a_selection_leaves_the_whole_table_as_it_is(tmp_path: Path) -> None:
@@ -80,7 +81,10 @@ def test_a_selection_leaves_the_whole_table_as_it_is(tmp_path: Path) -> None:
         arguments = mnist_imbalance._parser().parse_args(["--data", "x", "--out", str(tmp_path), *chosen])
         return mnist_imbalance.make_campaign(arguments).path.name
 
-    assert name("--ratios", "0.9", "0.9") == name("--rows", "CE") == name("--splits", "1") == f"{name()}_selection"
+    rows, ratios = mnist_imbalance.TABLES[1], map(str, mnist_imbalance.RATIOS)
+    assert name() == name("--rows", *rows, "--ratios", *ratios) == "table1_steps_8000"
+    assert name("--rows", "CDB-CE", "CE") == name("--rows", "CE", "CDB-CE") == f"{name()}_rows_CDB_CE_CE"
+    assert name("--ratios", "0.9", "0.9", "--splits", "10") == f"{name()}_ratios_0_9_splits_10"
 
 
 @pytest.mark.parametrize(
@@ -119,7 +123,7 @@ def test_a_stopped_campaign_goes_on_to_the_same_numbers(
 
     monkeypatch.setattr(ImageLoader, "_make", stopping)
     assert main([*arguments, "--rows", "CDB-CE"]) == 143
-    assert not (tmp_path / "table1_steps_100_selection.md").exists()
+    assert not (tmp_path / f"{TABLE}.md").exists()
     assert main([*arguments, "--rows", "CDB-CE"]) == 0
     name = Path("steps_100") / "cdb_ce_dynamic-ratio0.98-seed0" / "checkpoints" / "step_00000100" / "model.pt"
     one, two = (torch.load(out / name, weights_only=True) for out in (finished, tmp_path))
