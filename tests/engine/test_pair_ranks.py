@@ -56,7 +56,7 @@ def train(batches: list[ClipBatch], name: str, world: int = 1) -> Result:
     model: nn.Module = DistributedDataParallel(net) if world > 1 else net
     optimizer = torch.optim.SGD(net.parameters(), lr=0.05, momentum=0.9)
     for batch in batches:
-        total, _ = of(model(**batch.inputs), batch.targets)
+        total, _ = of(model(**batch.inputs), batch.shares)
         total.backward()
         optimizer.step()
         optimizer.zero_grad()
@@ -111,6 +111,6 @@ def test_two_ranks_equal_one_process_with_the_doubled_batch(
 def test_a_batch_of_no_pairs_has_no_loss_and_no_gradient(name: str) -> None:
     of = Objective({"predicate": LOSSES[name](COUNTS)}).train()
     logits = torch.zeros(0, 4, requires_grad=True)
-    total, _ = of({"predicate": logits}, {"predicate": torch.zeros(0, 4)})
+    total, _ = of({"predicate": logits}, [({"predicate": torch.zeros(0, 4)}, 1.0)])
     total.backward()
     assert total == 0
