@@ -113,7 +113,7 @@ def _sentence(problems: Sequence[Any], schema: type[BaseModel]) -> str:
     if kind == "too_short" and not given:
         return f"{key}: must not be empty"
     given, sections = _as_written(given), _models(wanted_type)
-    if sections and not isinstance(given, Mapping):
+    if key and sections and not isinstance(given, Mapping):
         names = sorted(tag for section in sections if (tag := _tag(section)) is not None)
         kinds, allowed = ("a name, of", names) if names else ("keys and values, of", list(_members(sections[0])))
         return f"{key}: must be {kinds} {', '.join(allowed)}, got {given!r}"
