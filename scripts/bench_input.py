@@ -35,6 +35,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from data_tools.options import at_least
 from hoi_train.data.opencv import cv2
 from hoi_train.data.readers import check_reader
 from hoi_train.data.sampling import segment_frames
@@ -279,8 +280,10 @@ def _versions() -> str:
 def main() -> None:
     """Make the sets, check, measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--clips", type=int, default=16, help="in each set (%(default)s)")
-    parser.add_argument("--rounds", type=int, default=7, help="that count; five at most with workers (%(default)s)")
+    parser.add_argument("--clips", type=at_least(1), default=16, help="in each set (%(default)s)")
+    parser.add_argument(
+        "--rounds", type=at_least(1), default=7, help="that count; five at most with workers (%(default)s)"
+    )
     parser.add_argument("--quick", action="store_true", help="two clips, three peers, one round of one batch")
     given = parser.parse_args()
     clips, count, draws = (2, 1, 2) if given.quick else (given.clips, given.rounds, 8)

@@ -42,6 +42,7 @@ import torch
 from rich.console import Console
 from torch import nn
 
+from data_tools.options import at_least
 from hoi_train.batches import ClipBatch
 from hoi_train.config import RunConfig
 from hoi_train.data.loader import ClipLoader
@@ -90,12 +91,14 @@ def main() -> int:
     """Measure and print; return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--backbone", choices=BACKBONES, default="resnext3d_101")
-    parser.add_argument("--frames", type=int, default=10, metavar="T")
-    parser.add_argument("--size", type=int, default=112, metavar="PX")
-    parser.add_argument("--clips", type=int, default=2, metavar="N", help="clips a step (%(default)s)")
-    parser.add_argument("--steps", type=int, default=4, metavar="N", help="steps a turn (%(default)s)")
-    parser.add_argument("--rounds", type=int, default=7, metavar="N", help="rounds that count (%(default)s)")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), metavar="N", help="(%(default)s)")
+    parser.add_argument("--frames", type=at_least(1), default=10, metavar="T")
+    parser.add_argument("--size", type=at_least(1), default=112, metavar="PX")
+    parser.add_argument("--clips", type=at_least(1), default=2, metavar="N", help="clips a step (%(default)s)")
+    parser.add_argument("--steps", type=at_least(1), default=4, metavar="N", help="steps a turn (%(default)s)")
+    parser.add_argument("--rounds", type=at_least(1), default=7, metavar="N", help="rounds that count (%(default)s)")
+    parser.add_argument(
+        "--threads", type=at_least(1), default=torch.get_num_threads(), metavar="N", help="(%(default)s)"
+    )
     parser.add_argument("--compile", action="store_true", help="measure the compiled network, too")
     parser.add_argument("--ranks", action="store_true", help="measure two ranks, too")
     given = parser.parse_args()

@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 from data_tools.cli import main as hoi_data
+from data_tools.options import at_least
 from hoi_train.cli import main as hoi_train
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -23,7 +24,7 @@ CONFIGS = ("ce", "cdb_ce")
 def main() -> int:
     """Run the demo and return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="train both runs once a seed")
+    parser.add_argument("--seeds", type=at_least(0), nargs="+", default=[0], help="train both runs once a seed")
     seeds = parser.parse_args().seeds
     began = time.monotonic()
     manifest = Path("data/demo/manifest.parquet")

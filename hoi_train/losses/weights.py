@@ -19,7 +19,7 @@ Scheme = Literal["inverse", "sqrt_inverse", "effective", "neg_pos", "given"]
 Normalisation = Literal["sum_to_classes", "none"]
 Place = Literal["row", "column", "positives"]
 Epoch = Annotated[int, Strict(), Ge(0)]  # counted from 0
-MOST = torch.finfo(torch.float32).max
+FLOAT32_MAX = torch.finfo(torch.float32).max
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class ClassWeighting:
         if self.count_floor is not None and self.count_floor < 1:
             raise ValueError(f"count_floor must be at least 1, got {self.count_floor}")
         values = self.values
-        if values is not None and not (min(values, default=0) >= 0 and 0 < sum(values) <= MOST):
+        if values is not None and not (min(values, default=0) >= 0 and 0 < sum(values) <= FLOAT32_MAX):
             text = "values must be finite numbers >= 0, not all 0, with a sum that float32 has"
             raise ValueError(f"{text}, got {list(values)}")
 

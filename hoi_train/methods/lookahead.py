@@ -62,6 +62,7 @@ def pull_back(at: LossesAt, parameters: Parameters) -> tuple[Tensor, Callable[[T
     """Return the losses, ``[N]``, and what makes ``sum_i c_i g_i`` from coefficients ``[N]``.
 
     The sum is over the samples of all ranks; it can be asked for once. Computed in the precision of the run.
+    Samples whose loss is not finite are noted.
     """
     leaves = {name: value.detach().requires_grad_() for name, value in parameters.items()}
     with at.step.autocast():

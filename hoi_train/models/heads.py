@@ -59,10 +59,9 @@ class CosineHead(nn.Module):
 
     The length of a class's vector, which grows with its number of samples, has no say; the head of LDAM (Cao et al.,
     NeurIPS 2019, ``NormedLinear`` of the authors' code, which has no scale since their loss has one). Without a scale
-    cosines bound every softmax score away from 1.
-    The vectors start uniform on the unit sphere, from torch's global generator, which the caller seeds; features of
-    zeros have logits 0 and a finite gradient. Computed in float32 under autocast too: near 1 bfloat16 has steps of
-    2^-8, 0.1 after LDAM's scale of 30.
+    cosines bound every softmax score away from 1. The vectors start uniform on the unit sphere, from torch's global
+    generator, which the caller seeds; features of zeros have logits 0 and a finite gradient. Computed in float32 under
+    autocast too: near 1 bfloat16 has steps of 2^-8, 0.1 after LDAM's scale of 30.
 
     Args:
         num_features: features F of a sample.
