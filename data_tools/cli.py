@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"hoi-data: {where}{error.strerror or error}", file=sys.stderr)
         return 2
     except Exception as error:
-        from hoi_train.records import UserError
+        from hoi_train.core.records import UserError
 
         if not isinstance(error, UserError):
             raise

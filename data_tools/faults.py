@@ -14,9 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from data_tools.console import counted, first_of
+from hoi_train.core.records import Clip, ClipError, UserError
 from hoi_train.data.pair_places import check_frame
 from hoi_train.data.readers import Reader
-from hoi_train.records import Clip, ClipError, UserError
 
 Fault = Literal["missing", "unreadable", "shorter", "empty", "boxes", "timeout", "crashed"]
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from data_tools.sources import is_plain
-from hoi_train.records import UserError
+from hoi_train.core.records import UserError
 
 MAX_WORKERS = 10_000
 MAX_TIMEOUT = 2_000_000  # seconds, 23 days: waiting for a pipe ends after 2**31 milliseconds at most

@@ -11,10 +11,10 @@ from typing import Any, ClassVar, Protocol, TypeVar
 
 import pyarrow as pa
 
+from hoi_train.core.randomness import seed_of
+from hoi_train.core.records import SPLITS, ClassList, Split, Task
 from hoi_train.data.manifest import Manifest, written_manifest
-from hoi_train.data.problems import Problems
-from hoi_train.engine.randomness import seed_of
-from hoi_train.records import SPLITS, ClassList, Split, Task
+from hoi_train.data.manifest.problems import Problems
 
 VIDEO_SUFFIXES = (".mp4", ".mkv", ".avi", ".mov", ".webm", ".m4v", ".mpg", ".mpeg", ".ts", ".wmv", ".flv", ".ogv")
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")

@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"hoi-train: {error}", file=sys.stderr)
         return 2
     except Exception as error:
-        from hoi_train.records import UserError
+        from hoi_train.core.records import UserError
 
         if not isinstance(error, UserError):
             raise
@@ -127,8 +127,8 @@ def _train(arguments: argparse.Namespace) -> int:
 def _evaluate(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from hoi_train.engine.results import evaluate_detected, evaluate_run
-    from hoi_train.records import UserError
+    from hoi_train.core.records import UserError
+    from hoi_train.inference.results import evaluate_detected, evaluate_run
 
     given = (arguments.run, arguments.split, arguments.checkpoint, Console())
     if arguments.boxes is None:
@@ -139,7 +139,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
 
 
 def _predict(arguments: argparse.Namespace) -> int:
-    from hoi_train.engine.predict import predict
+    from hoi_train.inference.predict import predict
 
     return predict(
         arguments.run,

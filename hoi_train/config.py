@@ -17,11 +17,12 @@ import yaml
 from annotated_types import Ge, Gt, Lt, MinLen
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
+from hoi_train.core.records import UserError
+from hoi_train.core.schema import Component, Strict, component, explain, section
 from hoi_train.data.class_sampling import SAMPLING
 from hoi_train.data.mixing import MIXING
 from hoi_train.data.sampling import PLANS
 from hoi_train.data.transforms import TRANSFORMS
-from hoi_train.engine.optim import OPTIMIZERS, SCHEDULES
 from hoi_train.losses import LOSSES
 from hoi_train.methods import METHODS
 from hoi_train.metrics.groups import GROUP_RULES
@@ -29,8 +30,7 @@ from hoi_train.models.backbones import BACKBONES
 from hoi_train.models.heads import HEADS
 from hoi_train.models.pooling import POOLING
 from hoi_train.models.preprocessing import PREPROCESSING
-from hoi_train.records import UserError
-from hoi_train.schema import Component, Strict, component, explain, section
+from hoi_train.optim import OPTIMIZERS, SCHEDULES
 from hoi_train.tracking.wandb_tracker import WandbTracker
 
 

@@ -36,13 +36,13 @@ import torch
 from torch import Tensor
 
 from data_tools.options import at_least
+from hoi_train.core.randomness import generator
+from hoi_train.core.records import UserError
 from hoi_train.data.opencv import cv2
 from hoi_train.data.readers import check_reader
 from hoi_train.data.sampling import segment_frames
 from hoi_train.data.transforms import View
 from hoi_train.data.workers import worker_context
-from hoi_train.engine.randomness import generator
-from hoi_train.records import UserError
 from scripts.bench_input_peers import (
     AUGMENT,
     BATCH,

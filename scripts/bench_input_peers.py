@@ -21,6 +21,8 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.v2 import functional
 
 from data_tools.cli import main as hoi_data
+from hoi_train.core.randomness import generator
+from hoi_train.core.records import ClassList, Task
 from hoi_train.data.dataset import ClipDataset
 from hoi_train.data.loader import ClipLoader
 from hoi_train.data.manifest import Manifest, read_manifest, write_manifest
@@ -30,8 +32,6 @@ from hoi_train.data.samplers import Item
 from hoi_train.data.sampling import Indices, segment_frames
 from hoi_train.data.transforms import Augment, View
 from hoi_train.data.workers import worker_context
-from hoi_train.engine.randomness import generator
-from hoi_train.records import ClassList, Task
 
 Image = npt.NDArray[np.uint8]
 

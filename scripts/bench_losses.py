@@ -24,7 +24,8 @@ import torch
 from torch import Tensor, optim
 
 from data_tools.options import at_least
-from hoi_train.batches import ClipBatch
+from hoi_train.core.batches import ClipBatch
+from hoi_train.core.records import ClassCounts, ClassList, LabelKind, Split, Task
 from hoi_train.data.class_sampling import Instance
 from hoi_train.data.samplers import EpochSampler
 from hoi_train.losses import LOSSES, Loss
@@ -34,7 +35,6 @@ from hoi_train.methods.fit import Context, Features, Fit, Step
 from hoi_train.models.backbones import BACKBONES
 from hoi_train.models.heads import LinearHead
 from hoi_train.models.recognizer import Recognizer, build_recognizer
-from hoi_train.records import ClassCounts, ClassList, LabelKind, Split, Task
 
 # The methods with steps of their own, in their second stage if they have two; the others' steps are plain ones.
 STEPS: dict[str, dict[str, Any]] = {

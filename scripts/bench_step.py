@@ -43,8 +43,9 @@ from rich.console import Console
 from torch import nn
 
 from data_tools.options import at_least
-from hoi_train.batches import ClipBatch
 from hoi_train.config import RunConfig
+from hoi_train.core.batches import ClipBatch
+from hoi_train.core.records import ClassCounts, ClassList, Task
 from hoi_train.data.loader import ClipLoader
 from hoi_train.engine.experiment import Material, compose
 from hoi_train.engine.loop import Loop
@@ -54,7 +55,6 @@ from hoi_train.models.backbones import BACKBONES
 from hoi_train.models.heads import LinearHead
 from hoi_train.models.preprocessing import PREPROCESSING
 from hoi_train.models.recognizer import Recognizer
-from hoi_train.records import ClassCounts, ClassList, Task
 
 TASK = Task("verb", ClassList(tuple(f"class {number}" for number in range(51))), "single")
 OPTIMIZER: dict[str, Any] = {"lr": 1e-3, "momentum": 0.9, "weight_decay": 5e-4}

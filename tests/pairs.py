@@ -9,9 +9,9 @@ import numpy as np
 import torch
 
 from data_tools.encoding import write_mp4
+from hoi_train.core.randomness import seed_of
+from hoi_train.core.records import ClassList, Split, Task
 from hoi_train.data.manifest import read_manifest, write_manifest
-from hoi_train.engine.randomness import seed_of
-from hoi_train.records import ClassList, Split, Task
 
 PREDICATE = Task(
     "predicate", ClassList(("left_of", "right_of", "moves", "idle")), "multi", of="pair", mirrored=((0, 1),)

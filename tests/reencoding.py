@@ -13,11 +13,11 @@ from unittest.mock import patch
 import numpy as np
 from rich.console import Console
 
-from data_tools.reencode.command import Report, Run, reencode
-from data_tools.reencode.source import Settings
+from data_tools.derive.reencode.command import Report, Run, reencode
+from data_tools.derive.reencode.source import Settings
+from hoi_train.core.records import ClassList, Task
 from hoi_train.data.manifest import Manifest, read_manifest, write_manifest
 from hoi_train.data.readers import open_clip
-from hoi_train.records import ClassList, Task
 from tests.videos import number_of
 
 TASK = Task("label", ClassList(("x", "y")), "single")
@@ -31,7 +31,7 @@ def in_this_process() -> Iterator[None]:
     def here(work: Callable[[Any], Any], items: Iterable[Any], **_: Any) -> Iterator[tuple[Any, Any]]:
         return ((item, work(item)) for item in items)
 
-    with patch("data_tools.reencode.command.run_jobs", here):
+    with patch("data_tools.derive.reencode.command.run_jobs", here):
         yield
 
 

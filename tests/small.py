@@ -10,9 +10,9 @@ import numpy as np
 import yaml
 
 from data_tools.encoding import write_mp4
+from hoi_train.core.randomness import seed_of
+from hoi_train.core.records import ClassList, Task
 from hoi_train.data.manifest import write_manifest
-from hoi_train.engine.randomness import seed_of
-from hoi_train.records import ClassList, Task
 
 VERB = Task("verb", ClassList(("take", "put", "pour")), "single")
 NOUN = Task("noun", ClassList(("cup", "plate")), "multi")

@@ -10,8 +10,8 @@ import yaml
 
 from hoi_train.cli import main
 from hoi_train.config import ConfigError, RunConfig, differences, load_config, parse_config
+from hoi_train.core.records import SPLITS, ClassList, Task
 from hoi_train.data.manifest import write_manifest
-from hoi_train.records import SPLITS, ClassList, Task
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIGS = sorted(path for path in (ROOT / "configs").rglob("*.yaml") if "sweeps" not in path.parts)

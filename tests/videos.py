@@ -10,7 +10,7 @@ from typing import Any
 import av
 import numpy as np
 
-from hoi_train.records import Clip
+from hoi_train.core.records import Clip
 
 COLUMNS, ROWS = 4, 3  # twelve bits, the lowest at the top left
 TIME_BASE = Fraction(1, 15360)

@@ -50,8 +50,8 @@ def add_dry_run(parser: argparse.ArgumentParser, text: str) -> None:
 
 def say(made: Imported) -> int:
     """Print what was imported and what its user should know."""
+    from hoi_train.core.records import SPLITS
     from hoi_train.data.manifest import read_manifest
-    from hoi_train.records import SPLITS
 
     manifest = made.manifest or read_manifest(made.path, tracks=False)
     counts = ", ".join(f"{len(manifest.split(split))} {split}" for split in SPLITS)

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 from data_tools.commands.common import Commands, add_command, add_dry_run, add_out, say
 
 if TYPE_CHECKING:
-    from data_tools.vidhoi.videos import Options
-    from hoi_train.records import Split
+    from data_tools.importers.vidhoi.videos import Options
+    from hoi_train.core.records import Split
 
 
 def add_demo(commands: Commands) -> None:
@@ -66,7 +66,7 @@ def add_egtea(commands: Commands) -> None:
 
 
 def _egtea(given: argparse.Namespace) -> int:
-    from data_tools.egtea import import_egtea
+    from data_tools.importers.egtea import import_egtea
 
     made = import_egtea(
         given.annotations,
@@ -98,7 +98,7 @@ in the video files as they are."""
 
 
 def _vidhoi(given: argparse.Namespace) -> int:
-    from data_tools.vidhoi.command import import_vidhoi
+    from data_tools.importers.vidhoi.command import import_vidhoi
 
     return say(import_vidhoi(given.annotations, given.videos, given.out, _pair_options(given), given.leave_out))
 
@@ -112,7 +112,7 @@ def add_vidor(commands: Commands) -> None:
 
 
 def _vidor(given: argparse.Namespace) -> int:
-    from data_tools.vidor import import_vidor
+    from data_tools.importers.vidor import import_vidor
 
     return say(import_vidor(given.annotations, given.videos, given.out, _pair_options(given)))
 
@@ -135,7 +135,7 @@ def _add_pair_options(parser: argparse.ArgumentParser, annotations: str) -> None
 
 
 def _pair_options(given: argparse.Namespace) -> Options:
-    from data_tools.vidhoi.videos import Options
+    from data_tools.importers.vidhoi.videos import Options
 
     names = ("level", "segment", "official_val", "val_fraction", "seed", "keep_missing")
     return Options(**{name: getattr(given, name) for name in names})
@@ -173,7 +173,7 @@ def _pattern(text: str) -> re.Pattern[str]:
 
 
 def _folder(given: argparse.Namespace) -> int:
-    from data_tools.folder import import_folder
+    from data_tools.importers.folder import import_folder
 
     made = import_folder(
         given.folder,
@@ -269,8 +269,8 @@ def _add_format(formats: Commands, name: str, text: str) -> argparse.ArgumentPar
 
 
 def _import(given: argparse.Namespace) -> int:
-    from data_tools.formats import run_import
-    from data_tools.formats.samples import Options
+    from data_tools.importers import run_import
+    from data_tools.importers.samples import Options
 
     own = {name: value for name, value in vars(given).items() if name not in ("command", "format", "dry_run")}
     options = Options(**{field.name: own.pop(field.name) for field in fields(Options)})

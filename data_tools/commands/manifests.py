@@ -19,7 +19,7 @@ def add_vidhoi_stats(commands: Commands) -> None:
 
 
 def _vidhoi_stats(given: argparse.Namespace) -> int:
-    from data_tools.vidhoi.statistics import show_statistics
+    from data_tools.importers.vidhoi.statistics import show_statistics
 
     show_statistics(given.annotations, given.out)
     return 0

@@ -91,8 +91,8 @@ def _rate(text: str) -> str:
 
 
 def _reencode(given: argparse.Namespace) -> int:
-    from data_tools.reencode.command import Run, plan_reencode, reencode
-    from data_tools.reencode.source import Settings
+    from data_tools.derive.reencode.command import Run, plan_reencode, reencode
+    from data_tools.derive.reencode.source import Settings
 
     settings = Settings(given.short_side, given.fps, given.gop, given.crf)
     run = Run(given.workers, given.timeout, given.engine)
@@ -125,8 +125,8 @@ left out."""
 
 
 def _cache(given: argparse.Namespace) -> int:
-    from data_tools.cache.clips import Settings
-    from data_tools.cache.command import make_cache, plan_cache
+    from data_tools.derive.cache.clips import Settings
+    from data_tools.derive.cache.command import make_cache, plan_cache
 
     settings = Settings(given.short_side, given.quality, given.shard_clips)
     if given.dry_run:

@@ -42,11 +42,11 @@ from data_tools.demo.objects import NOUNS
 from data_tools.demo.pairs import PREDICATES, annotate, follow
 from data_tools.demo.scene import REVERSED, VERBS, Actor, acted_on, play
 from data_tools.encoding import write_mp4
+from hoi_train.core.randomness import seed_of
+from hoi_train.core.records import SPLITS, ClassList, Split, Task, UserError
 from hoi_train.data.detections_file import DETECTIONS, write_detections
 from hoi_train.data.manifest import write_manifest
-from hoi_train.data.manifest_tasks import DATASET_FILE
-from hoi_train.engine.randomness import seed_of
-from hoi_train.records import SPLITS, ClassList, Split, Task, UserError
+from hoi_train.data.manifest.tasks import DATASET_FILE
 
 TASKS = (
     Task("verb", ClassList(VERBS), "single"),

@@ -14,7 +14,7 @@ import numpy as np
 
 from data_tools.demo.objects import NOUNS
 from data_tools.demo.shapes import Array
-from hoi_train.engine.randomness import seed_of
+from hoi_train.core.randomness import seed_of
 
 UNFOUND, MISTAKEN, MISSED, IMAGINED = 0.1, 0.05, 0.1, 0.3
 SPREAD, FARTHEST = 0.06, 0.2  # of the corners, in sides of the box

@@ -20,7 +20,7 @@ import torch
 
 from data_tools.demo.camera import Film
 from data_tools.demo.shapes import Array
-from hoi_train.records import PairAnnotation, Track
+from hoi_train.core.records import PairAnnotation, Track
 
 PREDICATES = ("next_to", "in_front_of", "above", "beneath", "toward", "away", "touch", "hold")
 NEAR = 0.15

@@ -20,7 +20,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from data_tools.console import first_of, progress, say
-from data_tools.jobs import write_json
+from data_tools.jobs.local import write_json
 from data_tools.options import check_out
 from data_tools.split.report import (
     ClassShares,
@@ -32,10 +32,10 @@ from data_tools.split.report import (
 )
 from data_tools.split.search import Wanted, find_division
 from data_tools.split.units import GroupBy, Indices, Units, units_of
+from hoi_train.core.randomness import seed_of
+from hoi_train.core.records import SPLITS, Split, UserError
 from hoi_train.data.manifest import Manifest, read_manifest, write_manifest
-from hoi_train.data.quarantine import leave_out, read_quarantine
-from hoi_train.engine.randomness import seed_of
-from hoi_train.records import SPLITS, Split, UserError
+from hoi_train.data.manifest.quarantine import leave_out, read_quarantine
 
 REPORT = "split.json"
 SHOWN = 20  # classes below the minimum shown in the terminal; the report has them all

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from data_tools.split.units import GroupBy, Indices, Units, columns_of
-from hoi_train.records import Split, Task
+from hoi_train.core.records import Split, Task
 
 NAMED = 3  # groups named one by one
 

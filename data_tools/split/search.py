@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_tools.split.units import Indices, Units
-from hoi_train.records import UserError
+from hoi_train.core.records import UserError
 
 Numbers = NDArray[np.float64]
 

@@ -10,8 +10,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from data_tools.stats.labels import labels_of
+from hoi_train.core.records import Task
 from hoi_train.data.manifest import Manifest
-from hoi_train.records import Task
 
 Indices = NDArray[np.int64]
 GroupBy = Literal["group", "path", "none"]

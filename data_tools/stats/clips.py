@@ -14,9 +14,9 @@ import numpy as np
 import pyarrow.compute as pc
 
 from data_tools.stats.numbers import Numbers, spread
+from hoi_train.core.records import SPLITS, Split
 from hoi_train.data.manifest import Manifest
 from hoi_train.data.readers import source_of
-from hoi_train.records import SPLITS, Split
 
 Spread = dict[str, float] | None
 

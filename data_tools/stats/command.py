@@ -15,7 +15,7 @@ from typing import Any
 from rich.console import Console
 
 from data_tools.console import say
-from data_tools.jobs import write_atomically, write_json
+from data_tools.jobs.local import write_atomically, write_json
 from data_tools.options import MAX_WORKERS, check_out, check_range
 from data_tools.stats.clips import ClipFacts, clip_facts
 from data_tools.stats.probe import ProbeFacts, probe_files
@@ -33,8 +33,8 @@ from data_tools.stats.tables import (
     unreadable_lines,
 )
 from data_tools.stats.tasks import TaskFacts, Together, all_together, task_facts
+from hoi_train.core.records import Split
 from hoi_train.data.manifest import Manifest, read_manifest
-from hoi_train.records import Split
 
 REPORT, PAGE = "stats.json", "stats.html"
 

@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from hoi_train.core.records import Task
 from hoi_train.data.manifest import Manifest
-from hoi_train.records import Task
 
 Indices = NDArray[np.int64]
 

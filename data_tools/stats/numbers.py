@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from hoi_train.records import Split
+from hoi_train.core.records import Split
 
 Numbers = NDArray[np.float64]
 Counts = Mapping[Split, tuple[int, ...]]

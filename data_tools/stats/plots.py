@@ -15,7 +15,7 @@ from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from data_tools.stats.numbers import FEW, MANY, Counts, Numbers, by_count, shares
 from data_tools.stats.tasks import TaskFacts, Together
-from hoi_train.records import Split, Task
+from hoi_train.core.records import Split, Task
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart (https://jfly.uni-koeln.de/color/)
 BAR = "#0072B2"

@@ -15,13 +15,13 @@ import av
 from rich.console import Console
 
 from data_tools.console import progress
-from data_tools.killable import Lost, run_killable
+from data_tools.jobs.killable import Lost, run_killable
 from data_tools.sources import IMAGE_SUFFIXES
 from data_tools.stats.numbers import spread
+from hoi_train.core.records import Clip
 from hoi_train.data.manifest import Manifest
 from hoi_train.data.readers import open_clip, source_of
 from hoi_train.data.readers.pyav_reader import CONTAINERS
-from hoi_train.records import Clip
 
 IMAGES = ("image2", "png_pipe", "jpeg_pipe")  # as FFmpeg calls them
 TIMEOUT = 30.0  # seconds for one header: a dead network disk, or a file that confuses its demuxer

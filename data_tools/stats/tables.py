@@ -12,7 +12,7 @@ from data_tools.stats.clips import ClipFacts
 from data_tools.stats.numbers import FEW, MANY, by_count
 from data_tools.stats.probe import ProbeFacts
 from data_tools.stats.tasks import TaskFacts, Together
-from hoi_train.records import Split
+from hoi_train.core.records import Split
 
 Rows = list[list[str]]
 

@@ -10,8 +10,8 @@ import numpy as np
 
 from data_tools.stats.labels import Indices, labels_of, together
 from data_tools.stats.numbers import Counts, Numbers, gini, imbalance, jensen_shannon, share_ratios, shots
+from hoi_train.core.records import SPLITS, Split, Task
 from hoi_train.data.manifest import Manifest
-from hoi_train.records import SPLITS, Split, Task
 
 
 @dataclass(frozen=True)

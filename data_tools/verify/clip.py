@@ -14,16 +14,16 @@ import numpy as np
 import numpy.typing as npt
 
 from data_tools.faults import fault_of, step_of, too_short, without_place
-from data_tools.jobs import limit_memory
+from data_tools.jobs.local import limit_memory
 from data_tools.verify.container import Container, look_at
 from data_tools.verify.records import Checked, Measures, Warn
+from hoi_train.core.disk import sha256_of
+from hoi_train.core.records import Clip, ClipError, UserError
 from hoi_train.data.pair_places import NOWHERE, Places, check_boxes
 from hoi_train.data.readers import OPTIONAL, Reader, check_reader, open_clip
 from hoi_train.data.readers.base import Image
 from hoi_train.data.readers.pyav_reader import index_frames
 from hoi_train.data.readers.seeking import COLOUR_ROUNDING
-from hoi_train.engine.disk import sha256_of
-from hoi_train.records import Clip, ClipError, UserError
 
 Blocks = npt.NDArray[np.float32]
 

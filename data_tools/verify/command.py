@@ -13,17 +13,17 @@ from pathlib import Path
 from rich.console import Console
 
 from data_tools.console import progress, say
-from data_tools.killable import Lost, run_killable
+from data_tools.jobs.killable import Lost, run_killable
 from data_tools.options import check_out, check_work
 from data_tools.verify.clip import check_in_worker
 from data_tools.verify.journal import Journal
 from data_tools.verify.records import BadClip, Checked, Suspect
 from data_tools.verify.report import Report, show_report, write_measured, write_report
 from data_tools.verify.set import notes, suspects
+from hoi_train.core.records import Clip
 from hoi_train.data.manifest import Manifest, read_manifest
 from hoi_train.data.pair_places import Places
 from hoi_train.data.readers import check_reader
-from hoi_train.records import Clip
 
 
 def verify_manifest(

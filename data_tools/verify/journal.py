@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from data_tools.jobs import key_of, state_of
+from data_tools.jobs.local import key_of, state_of
 from data_tools.verify.records import Checked
+from hoi_train.core.records import Clip, UserError
 from hoi_train.data.pair_places import NOWHERE, Places
 from hoi_train.data.readers import source_of
-from hoi_train.records import Clip, UserError
 from hoi_train.tracking.events import EventLog, read_events
 
 JOURNAL = "verify.journal.jsonl"

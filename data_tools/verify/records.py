@@ -35,7 +35,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from data_tools.faults import Fault
-from hoi_train.records import Split
+from hoi_train.core.records import Split
 
 Warn = Literal["leak", "duplicate", "frames", "times", "range", "black", "blank", "frozen", "repeated", "length"]
 ColourRange = Literal["limited", "full", "unspecified"]

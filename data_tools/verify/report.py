@@ -12,11 +12,11 @@ import pyarrow as pa
 from rich.console import Console
 
 from data_tools.console import counted, first_of, say
-from data_tools.jobs import write_atomically, write_json
+from data_tools.jobs.local import write_atomically, write_json
 from data_tools.verify.records import BadClip, Measures, Suspect
+from hoi_train.core.records import SPLITS
 from hoi_train.data.manifest import Manifest, read_manifest, write_manifest
-from hoi_train.data.quarantine import QUARANTINE, quarantine_json
-from hoi_train.records import SPLITS
+from hoi_train.data.manifest.quarantine import QUARANTINE, quarantine_json
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from data_tools.verify.records import Measures, Suspect, Warn
+from hoi_train.core.records import Clip
 from hoi_train.data.manifest import Manifest
-from hoi_train.records import Clip
 
 Measured = Mapping[int, tuple[Clip, Measures]]  # by row of the manifest
 

@@ -34,10 +34,10 @@ from annotated_types import Ge, Le, MinLen
 from pydantic import ValidationError, create_model
 from torch import Tensor
 
-from hoi_train.data.manifest_tasks import unique_keys
-from hoi_train.data.problems import Problems
-from hoi_train.records import ClassList, Track, UserError, nearest
-from hoi_train.schema import Strict, explain
+from hoi_train.core.records import ClassList, Track, UserError, nearest
+from hoi_train.core.schema import Strict, explain
+from hoi_train.data.manifest.problems import Problems
+from hoi_train.data.manifest.tasks import unique_keys
 
 PERSON = "person"
 EXAMPLE = '{"tracks": [{"track_id": 0, "class": "person", "start_frame": 0, "boxes": [[20, 30, 90, 200]]}]}'

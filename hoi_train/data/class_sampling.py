@@ -14,7 +14,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from hoi_train.engine.randomness import generator
+from hoi_train.core.randomness import generator
 
 
 class ClassBalanced:

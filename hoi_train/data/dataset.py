@@ -12,15 +12,15 @@ from einops import rearrange
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from hoi_train.batches import ClipBatch, PairBatch
+from hoi_train.core.batches import ClipBatch, PairBatch
+from hoi_train.core.randomness import generator
+from hoi_train.core.records import Clip, Task
 from hoi_train.data.manifest import Manifest
 from hoi_train.data.pair_places import check_frame
 from hoi_train.data.readers import check_reader, count_readers, open_clip
 from hoi_train.data.samplers import Item
 from hoi_train.data.sampling import Indices, Plan, Segments
 from hoi_train.data.transforms import Transform
-from hoi_train.engine.randomness import generator
-from hoi_train.records import Clip, Task
 
 
 @dataclass(frozen=True)

@@ -28,8 +28,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import parquet
 
-from hoi_train.data.manifest_checks import check
-from hoi_train.data.manifest_columns import (
+from hoi_train.core.records import ClassList, Task
+from hoi_train.data.manifest.checks import check
+from hoi_train.data.manifest.columns import (
     DETECTED,
     PAIRS,
     TRACKS,
@@ -38,9 +39,8 @@ from hoi_train.data.manifest_columns import (
     raw_from_rows,
     raw_from_table,
 )
-from hoi_train.data.problems import Problems
+from hoi_train.data.manifest.problems import Problems
 from hoi_train.data.sampling import Indices
-from hoi_train.records import ClassList, Task
 
 DETECTIONS = "detections.parquet"  # as the importers name it
 TYPES = {"clip_id": pa.string(), "pairs": DETECTED, "tracks": TRACKS}

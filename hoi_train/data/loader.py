@@ -9,12 +9,12 @@ from collections.abc import Iterator, Sequence
 
 from torch import Tensor
 
-from hoi_train.batches import ClipBatch
+from hoi_train.core.batches import ClipBatch
+from hoi_train.core.records import ClipError, UserError
 from hoi_train.data.dataset import ClipDataset
 from hoi_train.data.readers.base import clip_error
 from hoi_train.data.samplers import EpochSampler, Item, evaluation_batches
 from hoi_train.data.workers import WorkerLost, Workers
-from hoi_train.records import ClipError, UserError
 
 ATTEMPTS = 3  # a process lost this often in a row, at the same clip or before any batch, ends the run
 HINT = "hoi-data verify lists such clips, and data.bad_clips: quarantine leaves them out"

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from annotated_types import Gt
 
-from hoi_train.batches import ClipBatch, Mixture
+from hoi_train.core.batches import ClipBatch, Mixture
 
 
 class NoMixing:

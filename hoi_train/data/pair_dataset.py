@@ -13,7 +13,9 @@ import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
-from hoi_train.batches import ClipBatch, PairBatch
+from hoi_train.core.batches import ClipBatch, PairBatch
+from hoi_train.core.pairs import Detections, Pairs, TruePairs
+from hoi_train.core.records import ClassList, Clip, Task
 from hoi_train.data.dataset import ClipDataset, Sample, collate, mirrored
 from hoi_train.data.detections_file import SCORES, unlabelled
 from hoi_train.data.manifest import Manifest
@@ -21,8 +23,6 @@ from hoi_train.data.pair_places import BOXES, Places, boxes_of, check_boxes
 from hoi_train.data.samplers import Item
 from hoi_train.data.sampling import Indices
 from hoi_train.data.transforms import Transform
-from hoi_train.metrics.detections import Detections, Pairs, TruePairs
-from hoi_train.records import ClassList, Clip, Task
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from hoi_train.core.records import Clip
 from hoi_train.data.readers.base import clip_error
-from hoi_train.records import Clip
 
 Floats = npt.NDArray[np.float64]
 

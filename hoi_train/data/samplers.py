@@ -8,7 +8,7 @@ from typing import NamedTuple, overload
 import torch
 from torch import Tensor
 
-from hoi_train.engine.randomness import generator
+from hoi_train.core.randomness import generator
 
 
 class Item(NamedTuple):

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
-from hoi_train.batches import ClipBatch
+from hoi_train.core.batches import ClipBatch
+from hoi_train.core.records import ClipError
 from hoi_train.data.dataset import ClipDataset
 from hoi_train.data.samplers import Item
-from hoi_train.records import ClipError
 
 # Imported once by the server that workers are forked from; a worker then starts in a fraction of a second.
 PRELOAD = (

@@ -28,6 +28,7 @@ from typing import IO, Any, Literal, cast
 
 import torch
 
+from hoi_train.core.disk import HashedFile, free_mib, sync_folder, unpacks_within
 from hoi_train.engine.checkpoint_manifest import (
     CURSOR,
     PAYLOAD,
@@ -39,7 +40,6 @@ from hoi_train.engine.checkpoint_manifest import (
     verify,
     write_manifest,
 )
-from hoi_train.engine.disk import HashedFile, free_mib, sync_folder, unpacks_within
 
 __all__ = ["Checkpoint", "CheckpointError", "best", "latest", "load", "prune", "save", "valid", "verify"]
 

@@ -14,8 +14,8 @@ from typing import Any
 
 import torch
 
-from hoi_train.engine.disk import HashedFile, sha256_of
-from hoi_train.records import UserError
+from hoi_train.core.disk import HashedFile, sha256_of
+from hoi_train.core.records import UserError
 from hoi_train.tracking.events import finite
 
 FORMAT = 1

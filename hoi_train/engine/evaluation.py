@@ -10,15 +10,15 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from hoi_train.batches import ClipBatch
-from hoi_train.engine.ranks import distributed
+from hoi_train.core.batches import ClipBatch
+from hoi_train.core.ranks import distributed
+from hoi_train.core.records import EpochStats, Split, Task, TaskStats, UserError
 from hoi_train.losses.base import Loss
 from hoi_train.losses.objective import Objective
 from hoi_train.metrics import task_stats
 from hoi_train.metrics.gather import gather
 from hoi_train.metrics.groups import Groups
 from hoi_train.metrics.thresholds import DEFAULT
-from hoi_train.records import EpochStats, Split, Task, TaskStats, UserError
 
 if TYPE_CHECKING:  # at run time it takes seconds, which checking a configuration need not wait for
     from lightning_fabric import Fabric

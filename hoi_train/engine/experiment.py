@@ -13,18 +13,19 @@ import torch
 from torch import Tensor, nn, optim
 
 from hoi_train.config import ConfigError, RunConfig
+from hoi_train.core.randomness import seed_of
+from hoi_train.core.records import SPLITS, ClassCounts, ClassList, Split, Task
+from hoi_train.core.schema import build
 from hoi_train.data.class_sampling import SAMPLING
 from hoi_train.data.dataset import ClipDataset
 from hoi_train.data.loader import ClipLoader
 from hoi_train.data.manifest import Manifest, read_manifest
+from hoi_train.data.manifest.quarantine import LeftOut, leave_out, read_quarantine, refusal
 from hoi_train.data.mixing import MIXING, Mixing
 from hoi_train.data.pair_dataset import PairDataset
-from hoi_train.data.quarantine import LeftOut, leave_out, read_quarantine, refusal
 from hoi_train.data.sampling import PLANS
 from hoi_train.data.transforms import TRANSFORMS
 from hoi_train.engine.evaluation import Judged, Measure
-from hoi_train.engine.optim import OPTIMIZERS, SCHEDULES, Schedule
-from hoi_train.engine.randomness import seed_of
 from hoi_train.engine.tasks import check_tasks, make_groups, make_loss
 from hoi_train.losses.objective import Objective
 from hoi_train.methods import METHODS
@@ -35,8 +36,7 @@ from hoi_train.models.backbones import BACKBONES
 from hoi_train.models.heads import HEADS
 from hoi_train.models.pooling import POOLING
 from hoi_train.models.recognizer import Recognizer, build_recognizer
-from hoi_train.records import SPLITS, ClassCounts, ClassList, Split, Task
-from hoi_train.schema import build
+from hoi_train.optim import OPTIMIZERS, SCHEDULES, Schedule
 
 
 @dataclass(frozen=True)

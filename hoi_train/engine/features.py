@@ -8,7 +8,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
-from hoi_train.batches import ClipBatch
+from hoi_train.core.batches import ClipBatch
 from hoi_train.engine.evaluation import share_buffers
 from hoi_train.methods.fit import Features
 from hoi_train.metrics.gather import gather

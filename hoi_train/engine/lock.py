@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 
-from hoi_train.records import UserError
+from hoi_train.core.records import UserError
 
 _log = logging.getLogger(__name__)
 

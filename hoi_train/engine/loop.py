@@ -34,19 +34,19 @@ from rich.console import Console
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from hoi_train.batches import ClipBatch
 from hoi_train.config import Training
+from hoi_train.core.batches import ClipBatch
+from hoi_train.core.randomness import seed_of
+from hoi_train.core.ranks import distributed, mean_over_ranks
+from hoi_train.core.records import EpochStats, Split
+from hoi_train.engine.epoch_table import epoch_table
 from hoi_train.engine.evaluation import NonFiniteError, evaluate
 from hoi_train.engine.experiment import Experiment
 from hoi_train.engine.features import extract
-from hoi_train.engine.optim import set_learning_rate
 from hoi_train.engine.progress import EpochBar, Throughput
-from hoi_train.engine.randomness import seed_of
-from hoi_train.engine.ranks import distributed, mean_over_ranks
 from hoi_train.engine.run import Run
 from hoi_train.methods.fit import Features, Step
-from hoi_train.records import EpochStats, Split
-from hoi_train.reports.tables import epoch_table
+from hoi_train.optim import set_learning_rate
 
 Targets = Mapping[str, Tensor]
 

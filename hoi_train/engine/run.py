@@ -31,11 +31,11 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from hoi_train.config import ConfigError, RunConfig, differences, parse_config
+from hoi_train.core.records import ClassList, Task
 from hoi_train.engine import checkpoint
 from hoi_train.engine.checkpoint import Checkpoint
 from hoi_train.engine.lock import RunLock
 from hoi_train.engine.signals import Signals
-from hoi_train.records import ClassList, Task
 from hoi_train.tracking import Tracker
 from hoi_train.tracking.events import EventLog, read_events
 from hoi_train.tracking.wandb_tracker import WandbTracker

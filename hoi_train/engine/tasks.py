@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from hoi_train.config import ConfigError, RunConfig
+from hoi_train.core.records import SPLITS, ClassCounts, Split, Task, nearest, unknown_task
+from hoi_train.core.schema import build
 from hoi_train.data.manifest import Manifest
-from hoi_train.data.manifest_tasks import DATASET_FILE
+from hoi_train.data.manifest.tasks import DATASET_FILE
 from hoi_train.losses import LOSSES
 from hoi_train.losses.base import Loss
 from hoi_train.metrics import scalar_names
 from hoi_train.metrics.groups import GROUP_RULES, Groups
 from hoi_train.metrics.pairs import oracle_scalar_names
-from hoi_train.records import SPLITS, ClassCounts, Split, Task, nearest, unknown_task
-from hoi_train.schema import build
 
 
 def check_tasks(config: RunConfig, manifest: Manifest) -> None:

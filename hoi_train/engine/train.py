@@ -13,8 +13,10 @@ from rich.console import Console
 from torch import nn
 
 from hoi_train.config import RunConfig, Training
+from hoi_train.core.records import EpochStats, Split
 from hoi_train.data.dataset import ClipDataset
 from hoi_train.engine import checkpoint
+from hoi_train.engine.epoch_table import epoch_table
 from hoi_train.engine.evaluation import Judged, evaluate
 from hoi_train.engine.experiment import Experiment, assemble
 from hoi_train.engine.loop import Loop, Stopped
@@ -31,8 +33,6 @@ from hoi_train.engine.run import (
     versions,
 )
 from hoi_train.models.weights import LoadReport, load_weights
-from hoi_train.records import EpochStats, Split
-from hoi_train.reports.tables import epoch_table
 
 
 def launch(config: Training) -> Fabric:

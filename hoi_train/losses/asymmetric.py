@@ -9,10 +9,10 @@ from annotated_types import Ge, Lt
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from hoi_train.engine.ranks import num_ranks
+from hoi_train.core.ranks import num_ranks
+from hoi_train.core.records import ClassCounts
 from hoi_train.losses.base import Loss
 from hoi_train.losses.weights import ClassWeighting
-from hoi_train.records import ClassCounts
 
 
 class ASL(Loss):

@@ -9,9 +9,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from hoi_train.engine.ranks import mean_over_ranks
+from hoi_train.core.ranks import mean_over_ranks
+from hoi_train.core.records import ClassCounts, LabelKind, TaskStats
 from hoi_train.losses.weights import ClassWeighting, Place
-from hoi_train.records import ClassCounts, LabelKind, TaskStats
 
 
 class Loss(nn.Module, ABC):

@@ -5,9 +5,9 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
+from hoi_train.core.records import ClassCounts
 from hoi_train.losses.base import Loss
 from hoi_train.losses.weights import ClassWeighting
-from hoi_train.records import ClassCounts
 
 
 class BCE(Loss):

@@ -7,12 +7,12 @@ from typing import Annotated
 from annotated_types import Ge, Lt
 from torch import Tensor
 
+from hoi_train.core.records import ClassCounts
 from hoi_train.losses.base import Loss
 from hoi_train.losses.cross_entropy import CrossEntropy
 from hoi_train.losses.focal import sigmoid_focal
 from hoi_train.losses.sigmoid import multi_hot, over_classes
 from hoi_train.losses.weights import ClassWeighting, Epoch
-from hoi_train.records import ClassCounts
 
 Beta = Annotated[float, Ge(0), Lt(1)]
 CountFloor = Annotated[int, Ge(1)] | None

@@ -9,11 +9,11 @@ import torch
 from annotated_types import Ge, Lt
 from torch import Tensor
 
+from hoi_train.core.records import ClassCounts, TaskStats
 from hoi_train.losses.base import Loss
 from hoi_train.losses.cross_entropy import CrossEntropy, Reduction
 from hoi_train.losses.focal import Focal
 from hoi_train.losses.weights import Epoch, Normalisation, difficulty_weights
-from hoi_train.records import ClassCounts, TaskStats
 
 Tau = Annotated[float, Ge(0)] | Literal["dynamic"]
 TauFormula = Literal["paper", "released_cifar", "released_imagenet"]

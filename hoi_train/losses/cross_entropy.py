@@ -6,9 +6,9 @@ from typing import Literal
 
 from torch import Tensor
 
+from hoi_train.core.records import ClassCounts
 from hoi_train.losses.base import Loss
 from hoi_train.losses.weights import ClassWeighting
-from hoi_train.records import ClassCounts
 
 Reduction = Literal["mean", "weighted_mean"]
 

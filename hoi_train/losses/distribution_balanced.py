@@ -7,12 +7,12 @@ from typing import Annotated
 from annotated_types import Ge, Gt
 from torch import Tensor
 
+from hoi_train.core.records import ClassCounts
 from hoi_train.losses.base import Loss
 from hoi_train.losses.float32_pairs import as_float32_pair, from_float32_pair
 from hoi_train.losses.focal import focal_term
 from hoi_train.losses.logit_adjustment import logit_shift
 from hoi_train.losses.weights import ClassWeighting
-from hoi_train.records import ClassCounts
 
 
 class DistributionBalanced(Loss):

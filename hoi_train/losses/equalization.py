@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from hoi_train.engine.ranks import of_first_rank, rand_over_ranks
+from hoi_train.core.ranks import of_first_rank, rand_over_ranks
+from hoi_train.core.records import ClassCounts
 from hoi_train.losses.base import Loss
 from hoi_train.losses.cross_entropy import CrossEntropy
 from hoi_train.losses.focal import UnitInterval
 from hoi_train.losses.sigmoid import multi_hot, over_classes
 from hoi_train.losses.weights import ClassWeighting
-from hoi_train.records import ClassCounts
 
 Draw = Literal["none", "batch", "element"]
 

@@ -8,12 +8,12 @@ from annotated_types import Ge, Gt, Le
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
+from hoi_train.core.records import ClassCounts
 from hoi_train.losses.base import Loss
 from hoi_train.losses.equalization_v2 import GradientBalance
 from hoi_train.losses.focal import focal_term
 from hoi_train.losses.sigmoid import multi_hot, over_classes
 from hoi_train.losses.weights import ClassWeighting
-from hoi_train.records import ClassCounts
 
 
 class EqualizedFocal(Loss):

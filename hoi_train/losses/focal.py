@@ -9,9 +9,9 @@ from annotated_types import Ge, Le
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
+from hoi_train.core.records import ClassCounts
 from hoi_train.losses.base import Loss
 from hoi_train.losses.weights import ClassWeighting
-from hoi_train.records import ClassCounts
 
 UnitInterval = Annotated[float, Ge(0), Le(1)]
 

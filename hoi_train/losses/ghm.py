@@ -9,11 +9,11 @@ from annotated_types import Ge, Gt, Lt
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from hoi_train.engine.ranks import sum_over_ranks
+from hoi_train.core.ranks import sum_over_ranks
+from hoi_train.core.records import ClassCounts
 from hoi_train.losses.base import Loss
 from hoi_train.losses.sigmoid import multi_hot
 from hoi_train.losses.weights import ClassWeighting
-from hoi_train.records import ClassCounts
 
 Formula = Literal["paper", "released"]
 Bins = Annotated[int, Ge(1)]

@@ -8,10 +8,10 @@ import torch
 from annotated_types import Ge, Gt
 from torch import Tensor
 
+from hoi_train.core.records import ClassCounts
 from hoi_train.losses.cross_entropy import CrossEntropy, Reduction
 from hoi_train.losses.float32_pairs import as_float32_pair, from_float32_pair
 from hoi_train.losses.weights import ClassWeighting
-from hoi_train.records import ClassCounts
 
 
 class LDAM(CrossEntropy):

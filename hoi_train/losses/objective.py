@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from hoi_train.core.records import EpochStats
 from hoi_train.losses.base import Loss
-from hoi_train.records import EpochStats
 
 
 class Objective(nn.Module):

@@ -9,10 +9,10 @@ import torch
 from annotated_types import Ge, Gt, Le
 from torch import Tensor
 
-from hoi_train.engine.ranks import sum_over_ranks
+from hoi_train.core.ranks import sum_over_ranks
+from hoi_train.core.records import ClassCounts
 from hoi_train.losses.cross_entropy import CrossEntropy
 from hoi_train.losses.weights import ClassWeighting
-from hoi_train.records import ClassCounts
 
 
 class Seesaw(CrossEntropy):

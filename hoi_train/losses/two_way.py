@@ -9,10 +9,10 @@ from annotated_types import Gt
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from hoi_train.engine.ranks import stacked_over_ranks, sum_over_ranks
+from hoi_train.core.ranks import stacked_over_ranks, sum_over_ranks
+from hoi_train.core.records import ClassCounts
 from hoi_train.losses.base import Loss
 from hoi_train.losses.zlpr import log_sum_exp
-from hoi_train.records import ClassCounts
 
 
 class TwoWay(Loss):

@@ -13,7 +13,7 @@ from annotated_types import Ge, Lt
 from pydantic import Strict
 from torch import Tensor
 
-from hoi_train.records import ClassCounts
+from hoi_train.core.records import ClassCounts
 
 Scheme = Literal["inverse", "sqrt_inverse", "effective", "neg_pos", "given"]
 Normalisation = Literal["sum_to_classes", "none"]

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
+from hoi_train.core.records import ClassCounts
 from hoi_train.losses.base import Loss
-from hoi_train.records import ClassCounts
 
 
 class ZLPR(Loss):

@@ -13,13 +13,13 @@ import torch
 from annotated_types import Ge
 from torch import Tensor, nn
 
+from hoi_train.core.records import Split, Task
 from hoi_train.losses.logit_adjustment import logit_shift
 from hoi_train.methods.fit import Context, Features, Fit
 from hoi_train.metrics import task_stats
 from hoi_train.models.heads import LinearHead
 from hoi_train.models.nearest_mean import Distance, FeatureKind, NearestMean
 from hoi_train.models.recognizer import Recognizer
-from hoi_train.records import Split, Task
 
 SWEEP = tuple(step / 10 for step in range(21))
 """The values of tau that the authors try."""

@@ -14,10 +14,10 @@ import torch
 from annotated_types import Ge
 from torch import Tensor, nn
 
+from hoi_train.core.records import Split, unknown_task
 from hoi_train.data.class_sampling import SAMPLING, Instance
 from hoi_train.methods.fit import Context, Features, Fit
 from hoi_train.models.recognizer import Recognizer
-from hoi_train.records import Split, unknown_task
 
 Rule = Literal["class_balanced", "square_root", "instance"]
 

@@ -9,11 +9,11 @@ from typing import Any, ClassVar, Protocol
 
 from torch import Tensor, nn
 
-from hoi_train.batches import ClipBatch
+from hoi_train.core.batches import ClipBatch
+from hoi_train.core.records import ClassCounts, EpochStats, Split, Task
 from hoi_train.data.class_sampling import ClassBalanced
 from hoi_train.data.loader import ClipLoader
 from hoi_train.models.recognizer import Recognizer
-from hoi_train.records import ClassCounts, EpochStats, Split, Task
 
 
 class ObjectiveFunction(Protocol):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from hoi_train.batches import ClipBatch
-from hoi_train.engine.ranks import sum_over_ranks
+from hoi_train.core.batches import ClipBatch
+from hoi_train.core.ranks import sum_over_ranks
 from hoi_train.methods.fit import Step
 from hoi_train.methods.lookahead import LossesAt, inner_products, mean_gradient, trained
 from hoi_train.methods.meta_set import MetaWeighted

@@ -25,8 +25,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, jvp
 
-from hoi_train.batches import ClipBatch
-from hoi_train.engine.ranks import of_all_ranks, sum_over_ranks
+from hoi_train.core.batches import ClipBatch
+from hoi_train.core.ranks import of_all_ranks, sum_over_ranks
 from hoi_train.methods.fit import Step
 
 Parameters = dict[str, Tensor]

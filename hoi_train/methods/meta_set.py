@@ -11,11 +11,11 @@ from annotated_types import Ge
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
-from hoi_train.batches import ClipBatch
+from hoi_train.core.batches import ClipBatch
+from hoi_train.core.randomness import generator, seed_of
+from hoi_train.core.records import unknown_task
 from hoi_train.data.class_sampling import draw_by_class
-from hoi_train.engine.randomness import generator, seed_of
 from hoi_train.methods.fit import Context, Fit, Step
-from hoi_train.records import unknown_task
 
 MetaSplit = Literal["val", "train"]
 Clips = Annotated[int, Ge(1)]

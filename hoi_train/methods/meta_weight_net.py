@@ -10,9 +10,9 @@ from annotated_types import Ge, Gt
 from torch import Tensor, nn, optim
 from torch.nn.functional import logsigmoid
 
-from hoi_train.batches import ClipBatch
-from hoi_train.engine.randomness import seed_of
-from hoi_train.engine.ranks import of_all_ranks, of_this_rank
+from hoi_train.core.batches import ClipBatch
+from hoi_train.core.randomness import seed_of
+from hoi_train.core.ranks import of_all_ranks, of_this_rank
 from hoi_train.methods.fit import Context, Step
 from hoi_train.methods.lookahead import LossesAt, inner_products, mean_gradient, pull_back, trained
 from hoi_train.methods.meta_set import Clips, MetaSplit, MetaWeighted

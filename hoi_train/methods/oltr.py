@@ -10,15 +10,15 @@ from annotated_types import Ge
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
-from hoi_train.batches import ClipBatch
-from hoi_train.engine.ranks import sum_over_ranks
+from hoi_train.core.batches import ClipBatch
+from hoi_train.core.ranks import sum_over_ranks
+from hoi_train.core.records import Split
 from hoi_train.methods.adjusted import single_label_tasks
 from hoi_train.methods.decoupled import Rule, TwoStages
 from hoi_train.methods.fit import Context, Features, Step
 from hoi_train.models.meta_embedding import MetaEmbedding
 from hoi_train.models.nearest_mean import class_means, squared_distances
 from hoi_train.models.recognizer import Recognizer
-from hoi_train.records import Split
 
 CentroidGradient = Literal["exact", "released"]
 

@@ -14,10 +14,10 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor
 
+from hoi_train.core.records import Task, TaskStats
 from hoi_train.metrics import multi_label, single_label
 from hoi_train.metrics.per_class import PerClass, counted, counted_mean
 from hoi_train.metrics.thresholds import DEFAULT
-from hoi_train.records import Task, TaskStats
 
 __all__ = ["scalar_names", "task_stats"]
 
@@ -51,7 +51,7 @@ def task_stats(
         ValueError: shapes or class ids do not fit the task, a logit is not finite, or the threshold is out of range.
 
     >>> import torch
-    >>> from hoi_train.records import ClassList
+    >>> from hoi_train.core.records import ClassList
     >>> task = Task("verb", ClassList(("take", "put", "pour")), "single")
     >>> logits = torch.tensor([[2.0, 0.0, 0.0], [0.0, 1.0, 0.0], [3.0, 1.0, 0.0]])
     >>> groups = {"majority": (0,), "minority": (1, 2)}
@@ -72,7 +72,7 @@ def task_stats(
 def scalar_names(task: Task, groups: Iterable[str]) -> tuple[str, ...]:
     """Return the names of the averages that :func:`task_stats` gives for a task, without measuring anything.
 
-    >>> from hoi_train.records import ClassList
+    >>> from hoi_train.core.records import ClassList
     >>> scalar_names(Task("noun", ClassList(("cup",)), "multi"), ("minority",))[-3:]
     ('precision_minority', 'map_minority', 'classes_counted_minority')
     """

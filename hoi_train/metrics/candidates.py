@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from hoi_train.metrics.detections import Bools, EvaluatedFrames, Floats, Ints, PredictedPairs
+from hoi_train.core.pairs import Bools, EvaluatedFrames, Floats, Ints, PredictedPairs
 
 Score = Callable[[PredictedPairs, Ints], Floats]
 

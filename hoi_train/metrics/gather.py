@@ -6,7 +6,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from hoi_train.engine.ranks import distributed
+from hoi_train.core.ranks import distributed
 
 
 def gather(indices: Tensor, *columns: Tensor) -> tuple[Tensor, ...]:

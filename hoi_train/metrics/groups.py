@@ -13,7 +13,7 @@ from typing import Annotated, ClassVar, Protocol
 
 from annotated_types import Ge
 
-from hoi_train.records import SPLITS, ClassCounts, ClassList, Split
+from hoi_train.core.records import SPLITS, ClassCounts, ClassList, Split
 
 Groups = Mapping[str, tuple[int, ...]]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from torch import Tensor
 
-from hoi_train.metrics.detections import Detections, EvaluatedFrames, TruePairs
+from hoi_train.core.pairs import Detections, EvaluatedFrames, TruePairs
 from hoi_train.metrics.person_top_k import MEASURES, person_top_k
 from hoi_train.metrics.triplet_map import TripletClasses, triplet_map
 

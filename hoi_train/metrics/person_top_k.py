@@ -15,8 +15,8 @@ from typing import ClassVar
 
 import numpy as np
 
+from hoi_train.core.pairs import Bools, EvaluatedFrames, Floats, Ints
 from hoi_train.metrics.candidates import best_match, check_iou_threshold, first_claims, overlaps, product
-from hoi_train.metrics.detections import Bools, EvaluatedFrames, Floats, Ints
 
 MEASURES = ("recall", "precision", "accuracy", "f1")
 

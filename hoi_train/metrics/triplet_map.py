@@ -26,6 +26,8 @@ from typing import Literal, get_args
 
 import numpy as np
 
+from hoi_train.core.pairs import Bools, EvaluatedFrames, Floats, Ints, TruePairs
+from hoi_train.core.records import nearest
 from hoi_train.metrics.candidates import (
     Candidates,
     best_candidates,
@@ -34,8 +36,6 @@ from hoi_train.metrics.candidates import (
     log_sum,
     product,
 )
-from hoi_train.metrics.detections import Bools, EvaluatedFrames, Floats, Ints, TruePairs
-from hoi_train.records import nearest
 
 Protocol = Literal["vidhoi", "per_triplet"]
 
@@ -140,7 +140,7 @@ def triplet_map(
     Raises:
         ValueError: an option is out of range, or there is no such protocol.
 
-    >>> from hoi_train.metrics.detections import PredictedPairs, TruePairs
+    >>> from hoi_train.core.pairs import PredictedPairs, TruePairs
     >>> box, index = np.array([[0.0, 0.0, 9.0, 9.0]]), np.array([0])
     >>> pair = {"frame_ids": np.array(["a"]), "person_index": index, "object_index": index + 1}
     >>> pair |= {"person_boxes": box, "object_boxes": box + 5, "object_class": index + 7}

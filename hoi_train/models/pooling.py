@@ -14,7 +14,7 @@ from annotated_types import Ge, Lt
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
-from hoi_train.batches import PairBatch
+from hoi_train.core.batches import PairBatch
 from hoi_train.models.pair_geometry import NUM_GEOMETRY, describe
 from hoi_train.models.regions import region_means
 

@@ -7,10 +7,10 @@ from typing import cast
 
 from torch import Tensor, nn
 
-from hoi_train.batches import PairBatch
+from hoi_train.core.batches import PairBatch
+from hoi_train.core.records import Task, nearest
 from hoi_train.models.pooling import POOLING, MeanPool, Pooling
 from hoi_train.models.preprocessing import PREPROCESSING, Normalize, Preprocessing
-from hoi_train.records import Task, nearest
 
 
 class Recognizer(nn.Module):

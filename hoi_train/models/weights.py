@@ -20,9 +20,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from hoi_train.core.records import UserError
 from hoi_train.models.backbones import BACKBONES
 from hoi_train.models.recognizer import Recognizer
-from hoi_train.records import UserError
 
 
 class WeightsError(UserError):

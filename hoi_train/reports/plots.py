@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from hoi_train.core.records import Split
 from hoi_train.metrics.pairs import triplet_names
-from hoi_train.records import Split
 from hoi_train.reports.runs import Evaluation, ReportError, Run, check_label_kinds, read_runs, shared_tasks
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart (https://jfly.uni-koeln.de/color/); the markers

@@ -9,9 +9,9 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from hoi_train.engine.epoch_table import percent
 from hoi_train.metrics.pairs import GROUPS, PROTOCOLS, TOP_K, triplet_names
 from hoi_train.metrics.person_top_k import MEASURES
-from hoi_train.reports.tables import percent
 
 
 def protocol_table(task: str, split: str, boxes: str, scalars: Mapping[str, float]) -> Group:

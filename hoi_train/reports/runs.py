@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hoi_train.records import UserError, nearest
+from hoi_train.core.records import UserError, nearest
 from hoi_train.tracking.events import read_events
 
 

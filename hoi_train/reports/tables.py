@@ -1,4 +1,4 @@
-"""Tables for the terminal and the README: runs side by side, one epoch, one task's classes.
+"""Tables for the terminal and the README: runs side by side, one task's classes.
 
 Values are in percent, epochs are counted from 1, as the progress bar counts them.
 """
@@ -15,10 +15,10 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from hoi_train.records import EpochStats, Split, TaskStats
+from hoi_train.core.records import Split, TaskStats
+from hoi_train.engine.epoch_table import NOT_AVAILABLE, PAIR_COLUMNS, of_pairs, percent
 from hoi_train.reports.runs import Evaluation, Run, check_label_kinds, read_runs, shared_tasks
 
-NOT_AVAILABLE = "n/a"
 SINGLE_LABEL_COLUMNS = {
     "top-1": "top1",
     "macro recall": "recall_macro",
@@ -34,12 +34,6 @@ MULTI_LABEL_COLUMNS = {
     "minority mAP": "map_minority",
     "macro recall": "recall_macro",
     "macro precision": "precision_macro",
-}
-# Of pairs, beside the former: the data set's own protocol with the boxes of the ground truth.
-PAIR_COLUMNS = {
-    "VidHOI mAP": "vidhoi_map",
-    "VidHOI rare": "vidhoi_map_rare",
-    "VidHOI non-rare": "vidhoi_map_non_rare",
 }
 
 
@@ -107,26 +101,6 @@ def markdown(found: Sequence[Row]) -> str:
     return "\n\n".join(_markdown_table(task, of_task) for task, of_task in _by_task(found).items())
 
 
-def epoch_table(stats: EpochStats, *, heading: bool = True) -> Table:
-    """Return what one evaluation found, one line a task; without its heading the lines of epochs make one table."""
-    title = f"{stats.split}, in %" if heading else None
-    table = Table(title=title, box=None, title_justify="left", padding=(0, 1, 0, 0), show_header=heading)
-    groups = list(dict.fromkeys(group for task in stats.tasks.values() for group in task.groups))
-    ranked = any("top1" in task.scalars for task in stats.tasks.values())
-    table.add_column("epoch", justify="right", min_width=5)
-    table.add_column("task", overflow="fold")
-    for column in ("loss", *(("top-1", "top-5") if ranked else ()), "mAP"):
-        table.add_column(column, justify="right", no_wrap=True, min_width=5)
-    if any(_of_pairs(task.scalars) for task in stats.tasks.values()):  # a run labels clips or pairs, not both
-        table.add_column("VidHOI\nmAP", justify="right", no_wrap=True)
-    for group in ("macro", *groups):
-        table.add_column(f"{group}\nrec/prec", justify="right", no_wrap=True, min_width=9)
-    table.add_column("classes\ncounted", justify="right", no_wrap=True, min_width=7)
-    for name, task in stats.tasks.items():
-        table.add_row(str(stats.epoch + 1), Text(name), *_epoch_cells(task, ranked, groups))
-    return table
-
-
 def class_table(stats: TaskStats) -> Table:
     """Return one line a class, the one with most samples in the evaluated split first."""
     table = Table(title=Text(f"{stats.task.name}, per class, in %"), box=box.SIMPLE_HEAD, title_justify="left")
@@ -173,15 +147,11 @@ def _markdown_table(task: str, found: Sequence[Row]) -> str:
 
 def _row(run: Run, task: str, evaluation: Evaluation) -> Row:
     columns = SINGLE_LABEL_COLUMNS if evaluation.single_label else MULTI_LABEL_COLUMNS
-    if _of_pairs(evaluation.scalars):
+    if of_pairs(evaluation.scalars):
         columns = {**columns, **PAIR_COLUMNS}
     values = {heading: evaluation.scalars.get(scalar, math.nan) for heading, scalar in columns.items()}
     classes = f"{evaluation.scalars['classes_counted']:.0f}/{len(evaluation.classes)}"
     return Row(run.name, task, evaluation.epoch, classes, values)
-
-
-def _of_pairs(scalars: Mapping[str, float]) -> bool:
-    return all(name in scalars for name in PAIR_COLUMNS.values())
 
 
 def _heading(task: str, found: Sequence[Row]) -> str:
@@ -206,21 +176,3 @@ def _best(found: Sequence[Row]) -> list[set[str]]:
                 if share != NOT_AVAILABLE and float(share) == max(defined):
                     mark.add(heading)
     return marks
-
-
-def _epoch_cells(task: TaskStats, ranked: bool, groups: Sequence[str]) -> list[str]:
-    scalars = task.scalars
-    cells = [f"{scalars['loss']:.3f}" if math.isfinite(scalars["loss"]) else NOT_AVAILABLE]
-    cells += [percent(scalars.get(name, math.nan), 1) for name in (("top1", "top5") if ranked else ())]
-    cells.append(percent(scalars["map"], 1))
-    if _of_pairs(scalars):
-        cells.append(percent(scalars["vidhoi_map"], 1))
-    for group in ("macro", *groups):
-        pair = (scalars.get(f"{name}_{group}", math.nan) for name in ("recall", "precision"))
-        cells.append("/".join(percent(value, 1) for value in pair))
-    return [*cells, f"{scalars['classes_counted']:.0f}/{task.task.num_classes}"]
-
-
-def percent(share: float, digits: int) -> str:
-    """Return a share as per cent, nan as ``n/a``."""
-    return NOT_AVAILABLE if math.isnan(share) else f"{100 * share:.{digits}f}"

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from hoi_train.records import UserError
+from hoi_train.core.records import UserError
 
 DURABLE = frozenset({"evaluation", "checkpoint", "end"})
 """Events that are forced to disk before ``write`` returns; the others may lose their last rows to a power cut."""

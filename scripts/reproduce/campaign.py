@@ -17,6 +17,8 @@ import torch
 from torch import nn
 
 from hoi_train.config import Mixing, RunConfig, Sampling
+from hoi_train.core.records import ClassCounts, Split, Task, UserError, nearest
+from hoi_train.core.schema import Component, Strict, build, component
 from hoi_train.engine.experiment import Experiment, Material, compose
 from hoi_train.engine.run import Run
 from hoi_train.engine.train import train
@@ -24,8 +26,6 @@ from hoi_train.methods import METHODS
 from hoi_train.models.heads import HEADS
 from hoi_train.models.preprocessing import Preprocessing
 from hoi_train.models.recognizer import Recognizer
-from hoi_train.records import ClassCounts, Split, Task, UserError, nearest
-from hoi_train.schema import Component, Strict, build, component
 from scripts.reproduce.images import ImageLoader, Images
 from scripts.reproduce.networks import NETWORKS
 from scripts.reproduce.results import Cell, Result, cell

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from hoi_train.batches import ClipBatch
+from hoi_train.core.batches import ClipBatch
+from hoi_train.core.randomness import generator
 from hoi_train.data.loader import ClipLoader
 from hoi_train.data.samplers import Item
-from hoi_train.engine.randomness import generator
 
 PADDING = 4
 

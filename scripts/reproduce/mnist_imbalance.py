@@ -44,8 +44,8 @@ import torch
 from torch import Tensor
 
 from data_tools.options import at_least, check_out
-from hoi_train.engine.randomness import generator
-from hoi_train.records import ClassList, Split, Task, UserError
+from hoi_train.core.randomness import generator
+from hoi_train.core.records import ClassList, Split, Task, UserError
 from scripts.reproduce.campaign import (
     Campaign,
     ImageConfig,

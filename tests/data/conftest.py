@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import pytest
 import torch
 
+from hoi_train.core.records import ClassList, Task
 from hoi_train.data.manifest import Manifest, read_manifest, write_manifest
-from hoi_train.records import ClassList, Task
 from tests.videos import encode
 
 VERB = Task("verb", ClassList(("take", "put", "open")), "single")

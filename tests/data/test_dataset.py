@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 import torch
 
+from hoi_train.core.records import ClassList, ClipError, Task, UserError
 from hoi_train.data.dataset import ClipDataset, collate, mirrored
 from hoi_train.data.manifest import Manifest
 from hoi_train.data.samplers import Item
 from hoi_train.data.sampling import segment_frames
 from hoi_train.data.transforms import Augment, CenterCrop
-from hoi_train.records import ClassList, ClipError, Task, UserError
 from tests.videos import number_of
 
 

@@ -16,12 +16,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from hoi_train.batches import ClipBatch
+from hoi_train.core.batches import ClipBatch
+from hoi_train.core.records import ClipError
 from hoi_train.data.dataset import ClipDataset, Sample
 from hoi_train.data.loader import ClipLoader
 from hoi_train.data.manifest import Manifest
 from hoi_train.data.samplers import Item
-from hoi_train.records import ClipError
 from tests.data.test_dataset import make_dataset
 
 ROOT = Path(__file__).resolve().parents[2]

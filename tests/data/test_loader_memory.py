@@ -17,11 +17,11 @@ import pyarrow as pa
 import pytest
 import torch
 
+from hoi_train.core.records import ClassList, Task
 from hoi_train.data.dataset import ClipDataset
 from hoi_train.data.loader import ClipLoader
 from hoi_train.data.manifest import Manifest, write_manifest
 from hoi_train.data.transforms import Augment, CenterCrop
-from hoi_train.records import ClassList, Task
 from tests.conftest import ROOT
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
@@ -69,7 +69,7 @@ from hoi_train.data.dataset import ClipDataset
 from hoi_train.data.loader import ClipLoader
 from hoi_train.data.manifest import read_manifest
 from hoi_train.data.transforms import CenterCrop
-from hoi_train.batches import ClipBatch
+from hoi_train.core.batches import ClipBatch
 
 class Rows(ClipDataset):
     def batch(self, items):

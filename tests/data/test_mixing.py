@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, one_hot
 
-from hoi_train.batches import ClipBatch, Mixture
+from hoi_train.core.batches import ClipBatch, Mixture
 from hoi_train.data.mixing import MIXING, CutMix, Mixup
 
 

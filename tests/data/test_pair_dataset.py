@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 
+from hoi_train.core.records import ClipError, Split
 from hoi_train.data.manifest import ManifestError, read_manifest, write_manifest
 from hoi_train.data.pair_dataset import PairDataset
 from hoi_train.data.samplers import Item
 from hoi_train.data.sampling import AroundKey, Plan, Segments
 from hoi_train.data.transforms import Augment, CenterCrop
-from hoi_train.records import ClipError, Split
 from tests.pairs import FRAMES, KEY_FRAMES, OBJECTS, PREDICATE, make_pair_data, middle_of
 from tests.videos import encode, turn
 

@@ -18,9 +18,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_tools.encoding import write_mp4
+from hoi_train.core.records import Clip, ClipError, UserError
 from hoi_train.data.readers import READERS, check_reader, choose_reader, count_readers, open_clip, pyav_reader
 from hoi_train.data.readers.base import Reader
-from hoi_train.records import Clip, ClipError, UserError
 from tests.data.reader_cases import SEEKING, UNEVEN
 from tests.data.test_readers_matrix import need
 from tests.videos import clip_of, encode, number_of, numbered, packet_places, sequential, turn, write_image

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from hoi_train.core.records import ClipError, UserError
 from hoi_train.data.readers import check_reader, open_clip
 from hoi_train.data.readers import pyav_reader as pyav
 from hoi_train.data.readers.base import Reader
-from hoi_train.records import ClipError, UserError
 from tests.data.reader_cases import CASES, SEEKING, Case, made
 from tests.videos import clip_of, number_of, sequential
 

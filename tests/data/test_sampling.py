@@ -8,8 +8,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hoi_train.core.randomness import generator
 from hoi_train.data.sampling import segment_frames
-from hoi_train.engine.randomness import generator
 
 sizes = st.tuples(st.integers(1, 5000), st.integers(1, 64))
 

@@ -12,9 +12,9 @@ import pyarrow as pa
 import pytest
 import torch
 
+from hoi_train.core.records import ClassList, Task, Track
 from hoi_train.data.manifest import ManifestError, read_manifest, write_manifest
-from hoi_train.data.manifest_columns import TRACKS
-from hoi_train.records import ClassList, Task, Track
+from hoi_train.data.manifest.columns import TRACKS
 
 PREDICATE = Task("predicate", ClassList(("hold",)), "multi", of="pair")
 BOXES = [[0.0, 0.0, 5.0, 9.5], [1.0, 0.0, 5.0, 9.0]]

@@ -12,10 +12,10 @@ from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 from torchvision.transforms.v2 import functional
 
+from hoi_train.core.randomness import generator
+from hoi_train.core.schema import component
 from hoi_train.data.affine import Region, fill, move_boxes, resample, rotate, shift, stretch
 from hoi_train.data.transforms import TRANSFORMS, Augment, CenterCrop, View
-from hoi_train.engine.randomness import generator
-from hoi_train.schema import component
 
 PLAIN: dict[str, Any] = {"rotation": 0.0, "flip": 0.0}
 COLOURS = {"brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.2}

@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from hoi_train.core.records import Clip, ClipError
 from hoi_train.data.opencv import decode_jpeg
 from hoi_train.data.readers import open_clip
 from hoi_train.data.readers.zip_reader import frame_name
 from hoi_train.data.workers import worker_context
-from hoi_train.records import Clip, ClipError
 from tests.videos import clip_of, number_of, numbered
 
 COUNT = 20

@@ -20,12 +20,12 @@ import pytest
 import torch
 from rich.console import Console
 
-from data_tools.cache.clips import Settings
-from data_tools.cache.command import Report, make_cache, plan_cache
 from data_tools.cli import main
+from data_tools.derive.cache.clips import Settings
+from data_tools.derive.cache.command import Report, make_cache, plan_cache
+from hoi_train.core.records import ClassList, Task, UserError
 from hoi_train.data.manifest import Manifest, read_manifest, write_manifest
 from hoi_train.data.readers import open_clip
-from hoi_train.records import ClassList, Task, UserError
 from tests.conftest import ROOT
 from tests.videos import encode, number_of, numbered, write_image
 

@@ -20,9 +20,9 @@ from data_tools.demo.objects import KINDS, NOUNS, PALETTE, Place
 from data_tools.demo.pairs import EVERY, PREDICATES, annotate
 from data_tools.demo.scene import REVERSED, VERBS, Actor, acted_on, play
 from data_tools.demo.shapes import Canvas, Part, solid_box
+from hoi_train.core.records import UserError
 from hoi_train.data.detections_file import read_detections
 from hoi_train.data.manifest import Manifest, read_manifest
-from hoi_train.records import UserError
 
 FEW = {"clips": 176, "imbalance": 2.0, "size": 64}
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from data_tools.egtea import import_egtea
+from data_tools.importers.egtea import import_egtea
+from hoi_train.core.records import UserError
 from hoi_train.data.manifest import Manifest, ManifestError, read_manifest
-from hoi_train.records import UserError
 
 VERB_COUNTS = {
     "train": (429, 779, 1421, 822, 129, 1335, 130, 308, 223, 249, 54, 54, 139, 42, 78, 117, 26, 15, 22),

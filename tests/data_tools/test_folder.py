@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from data_tools.cli import main
-from data_tools.folder import import_folder
+from data_tools.importers.folder import import_folder
+from hoi_train.core.records import Split, UserError
 from hoi_train.data.manifest import Manifest, ManifestError, read_manifest
-from hoi_train.records import Split, UserError
 
 
 def touch(root: Path, *names: str) -> Path:

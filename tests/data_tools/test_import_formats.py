@@ -14,7 +14,7 @@ from pyarrow import parquet
 
 from data_tools.cli import main
 from data_tools.commands.imports import add_import
-from data_tools.formats import FORMATS
+from data_tools.importers import FORMATS
 from hoi_train.data.manifest import Manifest, read_manifest
 from hoi_train.data.readers import open_clip
 from tests.videos import encode, number_of

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from data_tools.cli import COMMANDS
-from hoi_train.records import UserError
+from hoi_train.core.records import UserError
 from tests.data_tools.test_import_formats import ACTIONS, CHARADES_HEADER, EPIC_HEADER, SOURCES, source, touch
 
 LIMIT = 1.0  # seconds of processor time: what R15 grants a line, and here a file of up to 300 of them

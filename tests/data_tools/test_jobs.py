@@ -15,8 +15,8 @@ import pytest
 from rich.console import Console
 
 from data_tools.console import progress
-from data_tools.jobs import SETTINGS, Store, claim, key_of, run_jobs, safe_stem, state_of
-from hoi_train.records import UserError
+from data_tools.jobs.local import SETTINGS, Store, claim, key_of, run_jobs, safe_stem, state_of
+from hoi_train.core.records import UserError
 from tests.conftest import ROOT
 
 
@@ -77,7 +77,7 @@ def test_sweeping_removes_what_nobody_writes(store: Store) -> None:
         assert alive.exists()
         assert not dead.exists()
     code = (
-        "import sys, time; from pathlib import Path; from data_tools.jobs import Store\n"
+        "import sys, time; from pathlib import Path; from data_tools.jobs.local import Store\n"
         "with Store(Path(sys.argv[1]), '.bin').unfinished() as file: print(file, flush=True); time.sleep(600)"
     )
     other = subprocess.Popen([sys.executable, "-c", code, store.folder], cwd=ROOT, stdout=subprocess.PIPE, text=True)

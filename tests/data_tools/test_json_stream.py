@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from data_tools import json_stream
-from data_tools.json_stream import JsonStream, JsonStreamError
+from data_tools.importers import json_stream
+from data_tools.importers.json_stream import JsonStream, JsonStreamError
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from math import factorial
 
 import pytest
 
-from data_tools.killable import Lost, run_killable
+from data_tools.jobs.killable import Lost, run_killable
 
 
 def test_every_item_comes_back_once() -> None:

@@ -8,7 +8,7 @@ from multiprocessing.connection import wait
 import pytest
 
 from data_tools.options import MAX_TIMEOUT, check_work
-from hoi_train.records import UserError
+from hoi_train.core.records import UserError
 
 
 @pytest.mark.parametrize("timeout", [0.0, -1.0, float("nan")])

@@ -11,8 +11,8 @@ import pytest
 from rich.console import Console
 
 from data_tools.stats.command import show_stats
+from hoi_train.core.records import ClassList, Task
 from hoi_train.data.manifest import write_manifest
-from hoi_train.records import ClassList, Task
 
 EVIL = ("<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "$title", "a & b", "żółw 🐢")
 VOID = {"meta", "img", "br", "hr", "link"}

@@ -10,13 +10,13 @@ import av
 import numpy as np
 import pytest
 
-from data_tools.derived import InexactError, Made
-from data_tools.rates import frames_at, rate_of
-from data_tools.reencode.source import Settings, even_size
+from data_tools.derive.derived import InexactError, Made
+from data_tools.derive.rates import frames_at, rate_of
+from data_tools.derive.reencode.source import Settings, even_size
+from hoi_train.core.records import ClassList, Task
 from hoi_train.data.manifest import Manifest, read_manifest, write_manifest
 from hoi_train.data.readers import open_clip
 from hoi_train.data.readers.pyav_reader import PyAVReader
-from hoi_train.records import ClassList, Task
 from tests.pairs import COLOURS, FRAMES, KEY_FRAMES, OBJECTS, PREDICATE, make_pair_data
 from tests.reencoding import frames_of, manifest_of, numbers_of, run
 from tests.videos import cut, encode, number_of, numbered, sequential, turn, write_image
@@ -312,9 +312,9 @@ def test_a_made_clip_whose_labels_cannot_be_kept_is_named(tmp_path: Path) -> Non
 def test_tracks_beyond_the_trim_keep_a_box_for_their_pairs() -> None:
     import torch
 
-    from data_tools.derived import move_pairs, move_tracks
-    from hoi_train.data.manifest import tracks_of
-    from hoi_train.records import Track
+    from data_tools.derive.derived import move_pairs, move_tracks
+    from hoi_train.core.records import Track
+    from hoi_train.data.manifest.manifest import tracks_of
 
     boxes = torch.arange(40, dtype=torch.float32).view(10, 4) + torch.tensor([0.0, 0, 50, 50])
     made = Made(Fraction(30), (50, 50), (100, 100), 5, 3, np.array([5, 5, 6, 7]))

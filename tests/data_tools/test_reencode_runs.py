@@ -17,10 +17,10 @@ import numpy as np
 import pytest
 
 from data_tools.cli import main
-from data_tools.reencode.command import plan_reencode, reencode
-from data_tools.reencode.source import Settings
+from data_tools.derive.reencode.command import plan_reencode, reencode
+from data_tools.derive.reencode.source import Settings
+from hoi_train.core.records import ClassList, Task, UserError
 from hoi_train.data.manifest import ManifestError, read_manifest, write_manifest
-from hoi_train.records import ClassList, Task, UserError
 from tests.conftest import ROOT
 from tests.reencoding import SMALL, digests, in_this_process, manifest_of, numbers_of, run
 from tests.videos import encode, numbered, write_image

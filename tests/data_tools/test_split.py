@@ -14,14 +14,14 @@ import pytest
 from rich.console import Console
 
 from data_tools.cli import main
-from data_tools.egtea import import_egtea
+from data_tools.importers.egtea import import_egtea
 from data_tools.split.command import split_manifest
 from data_tools.split.report import SplitReport, mean_deviation
 from data_tools.split.search import Wanted, _Search
 from data_tools.split.units import columns_of, units_of
+from hoi_train.core.records import ClassList, Task, UserError
 from hoi_train.data.manifest import Manifest, read_manifest, write_manifest
-from hoi_train.data.quarantine import quarantine_json
-from hoi_train.records import ClassList, Task, UserError
+from hoi_train.data.manifest.quarantine import quarantine_json
 
 VERB = Task("verb", ClassList(("put", "take", "lick", "never")), "single")
 NOUN = Task("noun", ClassList(("cup", "plate")), "multi")

@@ -16,8 +16,8 @@ from data_tools.cli import main
 from data_tools.stats.command import show_stats
 from data_tools.stats.labels import labels_of, together
 from data_tools.stats.tasks import task_facts
+from hoi_train.core.records import ClassList, Task
 from hoi_train.data.manifest import read_manifest, write_manifest
-from hoi_train.records import ClassList, Task
 
 VERB = Task("verb", ClassList(("put", "take", "[red]odd[/red]", "$never$")), "single")
 NOUN = Task("noun", ClassList(("cup", "plate")), "multi")

@@ -9,12 +9,12 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from data_tools.cache.clips import Settings
-from data_tools.cache.command import make_cache
+from data_tools.derive.cache.clips import Settings
+from data_tools.derive.cache.command import make_cache
 from data_tools.stats.clips import clip_facts
 from data_tools.stats.probe import Header, probe_files, read_header
+from hoi_train.core.records import ClassList, Task
 from hoi_train.data.manifest import read_manifest, write_manifest
-from hoi_train.records import ClassList, Task
 from tests.videos import encode
 
 

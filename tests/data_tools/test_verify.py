@@ -14,12 +14,12 @@ from rich.console import Console
 from data_tools.verify.clip import check_clip
 from data_tools.verify.command import verify_manifest
 from data_tools.verify.report import Report
+from hoi_train.core.records import ClassList, Clip, ClipError, Task, UserError
 from hoi_train.data.manifest import ManifestError, read_manifest, write_manifest
+from hoi_train.data.manifest.quarantine import read_quarantine
 from hoi_train.data.pair_dataset import PairDataset
-from hoi_train.data.quarantine import read_quarantine
 from hoi_train.data.samplers import Item
 from hoi_train.data.transforms import CenterCrop
-from hoi_train.records import ClassList, Clip, ClipError, Task, UserError
 from tests.videos import encode, numbered, write_image
 
 TASK = Task("label", ClassList(("x",)), "single")

@@ -19,10 +19,10 @@ from data_tools.verify.command import verify_manifest
 from data_tools.verify.journal import JOURNAL, Journal
 from data_tools.verify.records import Checked, Fault
 from data_tools.verify.report import Report
+from hoi_train.core.records import ClassList, Clip, Task
 from hoi_train.data.manifest import read_manifest, write_manifest
-from hoi_train.data.quarantine import read_quarantine
+from hoi_train.data.manifest.quarantine import read_quarantine
 from hoi_train.data.readers import open_clip
-from hoi_train.records import ClassList, Clip, Task
 from tests.conftest import ROOT
 from tests.videos import clip_of, cut, encode
 

@@ -15,8 +15,8 @@ from data_tools.verify.clip import check_clip
 from data_tools.verify.records import Checked, Suspect
 from data_tools.verify.report import Report
 from data_tools.verify.set import notes, suspects
+from hoi_train.core.records import ClassList, Task
 from hoi_train.data.manifest import Manifest, read_manifest, write_manifest
-from hoi_train.records import ClassList, Task
 from tests.videos import clip_of, cut, encode, numbered, write_image
 
 NOISE = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)

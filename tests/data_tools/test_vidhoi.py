@@ -15,13 +15,13 @@ from typing import Any
 import pytest
 import torch
 
-from data_tools.vidhoi.classes import OBJECTS, PREDICATES
-from data_tools.vidhoi.command import import_vidhoi
-from data_tools.vidhoi.videos import Options
+from data_tools.importers.vidhoi.classes import OBJECTS, PREDICATES
+from data_tools.importers.vidhoi.command import import_vidhoi
+from data_tools.importers.vidhoi.videos import Options
+from hoi_train.core.records import UserError
 from hoi_train.data.detections_file import read_detections
 from hoi_train.data.manifest import Manifest, ManifestError, read_manifest
-from hoi_train.data.problems import LISTED
-from hoi_train.records import UserError
+from hoi_train.data.manifest.problems import LISTED
 from tests.conftest import ROOT
 from tests.videos import encode
 

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from data_tools.json_stream import CHUNK
-from data_tools.vidhoi.detections import read_boxes
-from data_tools.vidhoi.records import Video
+from data_tools.importers.json_stream import CHUNK
+from data_tools.importers.vidhoi.detections import read_boxes
+from data_tools.importers.vidhoi.records import Video
 from hoi_train.data.detections_file import read_detections
-from hoi_train.data.problems import Problems
+from hoi_train.data.manifest.problems import Problems
 from tests.data_tools.test_vidhoi import annotations, imported, problems_of, real, record
 
 UNDETECTED = [

@@ -11,15 +11,15 @@ from typing import Any
 import pytest
 
 from data_tools.cli import main
-from data_tools.vidhoi.classes import PREDICATES, Classes, read_groups
-from data_tools.vidhoi.statistics import (
+from data_tools.importers.vidhoi.classes import PREDICATES, Classes, read_groups
+from data_tools.importers.vidhoi.statistics import (
     count_predicates,
     make_report,
     rare_triplets,
     show_statistics,
     unseen_triplets,
 )
-from hoi_train.data.problems import ManifestError, Problems
+from hoi_train.data.manifest.problems import ManifestError, Problems
 
 
 @pytest.fixture(scope="module")

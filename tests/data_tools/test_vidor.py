@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from data_tools.vidhoi.classes import OBJECTS, PREDICATES
-from data_tools.vidhoi.command import import_vidhoi
-from data_tools.vidhoi.videos import Options
-from data_tools.vidor import import_vidor, key_frame_rate, key_frames
+from data_tools.importers.vidhoi.classes import OBJECTS, PREDICATES
+from data_tools.importers.vidhoi.command import import_vidhoi
+from data_tools.importers.vidhoi.videos import Options
+from data_tools.importers.vidor import import_vidor, key_frame_rate, key_frames
 from hoi_train.data.manifest import Manifest, ManifestError, read_manifest
 
 ALL = Options(val_fraction=0.0, keep_missing=True)

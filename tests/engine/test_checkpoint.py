@@ -18,10 +18,10 @@ from typing import Any
 import pytest
 import torch
 
+from hoi_train.core.disk import HashedFile
 from hoi_train.engine import checkpoint
 from hoi_train.engine.checkpoint import Checkpoint, CheckpointError
 from hoi_train.engine.checkpoint_manifest import write_manifest
-from hoi_train.engine.disk import HashedFile
 
 PAYLOADS = {
     "model": {"weight": torch.arange(6.0).reshape(2, 3), "bias": torch.tensor([1.0, math.nan], dtype=torch.bfloat16)},

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.multiprocessing import spawn
 from torch.nn.parallel import DistributedDataParallel
 
-from hoi_train.batches import ClipBatch
+from hoi_train.core.batches import ClipBatch
+from hoi_train.core.records import ClassCounts
 from hoi_train.data.loader import ClipLoader
 from hoi_train.data.manifest import read_manifest
 from hoi_train.data.pair_dataset import PairDataset
@@ -22,7 +23,6 @@ from hoi_train.losses.objective import Objective
 from hoi_train.models.pooling import PairPool
 from hoi_train.models.preprocessing import PREPROCESSING
 from hoi_train.models.recognizer import Recognizer
-from hoi_train.records import ClassCounts
 from tests.pairs import OBJECTS, PREDICATE, make_pair_data
 
 NAMES = ("bce", "asl", "cb_focal", "distribution_balanced", "cdb_bce", "eql_v2", "two_way")

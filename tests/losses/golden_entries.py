@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hoi_train.core.records import ClassCounts
 from hoi_train.losses import Loss
-from hoi_train.records import ClassCounts
 from tests.losses.loss_cases import gradient
 
 Entry = dict[str, Any]

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hoi_train.core.records import ClassCounts
 from hoi_train.losses import Loss
 from hoi_train.losses.asymmetric import ASL
 from hoi_train.losses.cross_entropy import CrossEntropy
@@ -16,7 +17,6 @@ from hoi_train.losses.ldam import LDAM, class_margins
 from hoi_train.losses.logit_adjustment import BalancedSoftmax, LogitAdjustment, from_float32_pair, logit_shift
 from hoi_train.losses.vs import VS
 from hoi_train.losses.weights import ClassWeighting
-from hoi_train.records import ClassCounts
 from tests.losses.golden_entries import Entry, Family, check, counts, data, numbers, run
 
 

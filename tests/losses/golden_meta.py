@@ -7,13 +7,13 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from hoi_train.core.records import ClassCounts
 from hoi_train.losses import LOSSES
 from hoi_train.losses.objective import Objective
 from hoi_train.methods.learning_to_reweight import LearningToReweight
 from hoi_train.methods.lookahead import LossesAt, Parameters, inner_products, mean_gradient, pull_back, trained
 from hoi_train.methods.meta_set import MetaWeighted
 from hoi_train.methods.meta_weight_net import MetaWeightNet
-from hoi_train.records import ClassCounts
 from tests.losses.golden_entries import Entry, Family, check, numbers
 from tests.methods.meta_cases import Linear, Rows, context, step
 

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, one_hot
 
+from hoi_train.core.records import ClassCounts
 from hoi_train.losses import Loss
 from hoi_train.losses.equalization import EQL, EQLSoftmax
 from hoi_train.losses.equalization_v2 import EQLv2
 from hoi_train.losses.ghm import GHM, GradientDensity, ghm_r
-from hoi_train.records import ClassCounts
 from tests.losses.golden_entries import Entry, Family, check, numbers
 
 # The official classes ran in float64, state and all; ours keep their state in float32, so they are made double here.

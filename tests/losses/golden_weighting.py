@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hoi_train.core.records import ClassCounts
 from hoi_train.losses import Loss
 from hoi_train.losses.bce import BCE
 from hoi_train.losses.class_balanced import CBCrossEntropy, CBFocal
@@ -14,7 +15,6 @@ from hoi_train.losses.class_difficulty import CDBCrossEntropy
 from hoi_train.losses.cross_entropy import CrossEntropy
 from hoi_train.losses.focal import Focal
 from hoi_train.losses.weights import ClassWeighting
-from hoi_train.records import ClassCounts
 from tests.losses.golden_entries import Entry, Family, check, counts, element_losses, numbers, run
 from tests.losses.loss_cases import gradient, validation
 

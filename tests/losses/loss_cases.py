@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from hoi_train.core.records import ClassCounts, ClassList, LabelKind, Task, TaskStats
 from hoi_train.losses import LOSSES, Loss
-from hoi_train.records import ClassCounts, ClassList, LabelKind, Task, TaskStats
 
 SINGLE = ClassCounts.single([900, 60, 7, 0])
 MULTI = ClassCounts.multi([900, 60, 7, 0], num_samples=1000)

@@ -10,13 +10,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from hoi_train.core.records import TaskStats
 from hoi_train.losses.bce import BCE
 from hoi_train.losses.class_balanced import CBFocal
 from hoi_train.losses.class_difficulty import CDBBCE, CDBCrossEntropy, DifficultyBalanced, TauFormula, dynamic_tau
 from hoi_train.losses.cross_entropy import CrossEntropy
 from hoi_train.losses.focal import Focal
 from hoi_train.losses.weights import ClassWeighting
-from hoi_train.records import TaskStats
 from tests.losses.loss_cases import COUNTS, MULTI, SINGLE, batch, validation
 from tests.losses.test_identities import assert_same
 

@@ -11,13 +11,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hoi_train.core.records import ClassCounts, LabelKind
 from hoi_train.losses import LOSSES, Loss
 from hoi_train.losses.bce import BCE
 from hoi_train.losses.cross_entropy import CrossEntropy
 from hoi_train.losses.focal import Focal
 from hoi_train.losses.ldam import LDAM
 from hoi_train.losses.weights import ClassWeighting, Place, Scheme, difficulty_weights, sum_to_classes
-from hoi_train.records import ClassCounts, LabelKind
 from tests.losses.loss_cases import COUNTS, KINDS, batch, gradient
 
 COUNT_SCHEMES: list[Scheme] = ["inverse", "sqrt_inverse", "effective", "neg_pos"]

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, one_hot
 
+from hoi_train.core.records import LabelKind
 from hoi_train.losses import Loss
 from hoi_train.losses.bce import BCE
 from hoi_train.losses.cross_entropy import CrossEntropy
@@ -17,7 +18,6 @@ from hoi_train.losses.equalization import EQL, Draw, EQLSoftmax
 from hoi_train.losses.equalization_v2 import EQLv2, GradientBalance
 from hoi_train.losses.equalized_focal import EqualizedFocal
 from hoi_train.losses.focal import Focal
-from hoi_train.records import LabelKind
 from tests.losses.loss_cases import COUNTS, MULTI, SINGLE, batch, gradient, training
 
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, one_hot
 
+from hoi_train.core.records import ClassCounts, LabelKind
 from hoi_train.losses import LOSSES, Loss
 from hoi_train.losses.bce import BCE
 from hoi_train.losses.class_balanced import CBCrossEntropy, CBFocal
@@ -13,7 +14,6 @@ from hoi_train.losses.class_difficulty import CDBCrossEntropy
 from hoi_train.losses.cross_entropy import CrossEntropy
 from hoi_train.losses.focal import Focal, focal_term, true_class_margin
 from hoi_train.losses.weights import ClassWeighting, Scheme
-from hoi_train.records import ClassCounts, LabelKind
 from tests.losses.loss_cases import COUNTS, MULTI, SINGLE, batch, gradient, validation
 
 IFW = ClassWeighting("inverse")

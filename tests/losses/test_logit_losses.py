@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy, softplus
 
+from hoi_train.core.records import ClassCounts
 from hoi_train.losses import Loss
 from hoi_train.losses.asymmetric import ASL
 from hoi_train.losses.bce import BCE
@@ -26,7 +27,6 @@ from hoi_train.losses.two_way import TwoWay
 from hoi_train.losses.vs import VS
 from hoi_train.losses.weights import ClassWeighting
 from hoi_train.losses.zlpr import ZLPR, log_sum_exp
-from hoi_train.records import ClassCounts
 from tests.losses.loss_cases import MULTI, SINGLE, batch, gradient
 from tests.losses.test_identities import assert_same
 

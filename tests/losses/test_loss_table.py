@@ -11,13 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
+from hoi_train.core.records import ClassCounts, LabelKind
+from hoi_train.core.schema import build, component
 from hoi_train.losses import LOSSES, Loss
 from hoi_train.losses.cross_entropy import CrossEntropy
 from hoi_train.losses.equalization import EQL, EQLSoftmax
 from hoi_train.losses.seesaw import Seesaw
 from hoi_train.losses.weights import ClassWeighting
-from hoi_train.records import ClassCounts, LabelKind
-from hoi_train.schema import build, component
 from tests.losses.loss_cases import ACROSS_SAMPLES, COUNTS, KINDS, batch, gradient, make, validation
 
 every_loss = pytest.mark.parametrize(("name", "kind"), KINDS)

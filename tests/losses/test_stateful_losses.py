@@ -13,10 +13,10 @@ from torch import Tensor
 from torch.multiprocessing.spawn import spawn
 from torch.nn.functional import one_hot
 
+from hoi_train.core.records import ClassCounts, LabelKind
 from hoi_train.losses import LOSSES, Loss
 from hoi_train.losses.objective import Objective
 from hoi_train.losses.weights import ClassWeighting
-from hoi_train.records import ClassCounts, LabelKind
 from tests.losses.loss_cases import COUNTS, KINDS, SINGLE, batch, gradient, training, validation
 
 ON_RANKS: dict[str, dict[str, Any]] = {

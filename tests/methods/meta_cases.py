@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.functional import one_hot
 
-from hoi_train.batches import ClipBatch
+from hoi_train.core.batches import ClipBatch
+from hoi_train.core.records import ClassCounts, ClassList, LabelKind, Split, Task
 from hoi_train.data.class_sampling import Instance
 from hoi_train.data.samplers import EpochSampler
 from hoi_train.losses import LOSSES
@@ -19,7 +20,6 @@ from hoi_train.losses.objective import Objective
 from hoi_train.methods.fit import Context, Step
 from hoi_train.models.preprocessing import PREPROCESSING
 from hoi_train.models.recognizer import Recognizer
-from hoi_train.records import ClassCounts, ClassList, LabelKind, Split, Task
 
 NUM_CLASSES = 3
 LABELS: dict[Split, list[int]] = {"train": [0] * 9 + [1] * 4 + [2] * 3, "val": [0, 1, 2, 0, 1, 2, 0, 1]}

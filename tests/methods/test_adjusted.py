@@ -10,12 +10,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from hoi_train.core.records import ClassCounts, ClassList, Task
 from hoi_train.losses.logit_adjustment import logit_shift
 from hoi_train.methods.adjusted import NCM, SWEEP, PostHocLogitAdjustment, TauNorm, best_tau, normalised
 from hoi_train.methods.fit import Context, Features
 from hoi_train.models.heads import LinearHead
 from hoi_train.models.nearest_mean import NearestMean, class_means
-from hoi_train.records import ClassCounts, ClassList, Task
 from hoi_train.tracking.events import read_events
 from tests.engine.processes import run
 from tests.methods.staged_runs import (

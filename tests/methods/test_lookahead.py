@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from hoi_train.core.records import ClassCounts, LabelKind
 from hoi_train.data.mixing import Mixup
 from hoi_train.losses import LOSSES
 from hoi_train.losses.objective import Objective
@@ -23,7 +24,6 @@ from hoi_train.models.backbones import BACKBONES
 from hoi_train.models.heads import CosineHead
 from hoi_train.models.preprocessing import PREPROCESSING
 from hoi_train.models.recognizer import Recognizer
-from hoi_train.records import ClassCounts, LabelKind
 from tests.losses import loss_cases
 from tests.methods.meta_cases import Linear, Rows, by_double_backward, clips, context, network, objective, step
 

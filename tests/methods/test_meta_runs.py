@@ -14,10 +14,10 @@ from torch.multiprocessing.spawn import spawn
 from torch.nn.parallel import DistributedDataParallel
 
 from hoi_train.config import ConfigError, load_config
+from hoi_train.core.records import LabelKind
 from hoi_train.engine.experiment import assemble
 from hoi_train.methods import METHODS
 from hoi_train.methods.meta_set import MetaWeighted
-from hoi_train.records import LabelKind
 from hoi_train.tracking.events import read_events
 from tests.engine.processes import run, start
 from tests.engine.test_resume import assert_identical, final_state, kill, last_step, undisturbed_rows

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from hoi_train.core.records import LabelKind
 from hoi_train.methods.meta_set import MetaSet, balanced_rows
-from hoi_train.records import LabelKind
 from tests.methods.meta_cases import context, labels
 
 

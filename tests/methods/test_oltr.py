@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from hoi_train.batches import ClipBatch, Mixture
+from hoi_train.core.batches import ClipBatch, Mixture
 from hoi_train.methods import oltr
 from hoi_train.methods.fit import Features, Step
 from hoi_train.methods.oltr import OLTR, centroid_loss

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from hoi_train.metrics.detections import EvaluatedFrames, PredictedPairs, TruePairs
+from hoi_train.core.pairs import EvaluatedFrames, PredictedPairs, TruePairs
 
 Row = dict[str, Any]
 Case = Mapping[str, Any]

@@ -10,9 +10,9 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.multiprocessing.spawn import spawn
 
+from hoi_train.core.records import ClassList, Task
 from hoi_train.metrics import task_stats
 from hoi_train.metrics.gather import gather
-from hoi_train.records import ClassList, Task
 
 NUM_ROWS, NUM_CLASSES = 23, 5
 # Rows of each of two ranks. The ranges overlap where a sampler repeats clips to fill the last batch.

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hoi_train.core.records import ClassCounts, ClassList
 from hoi_train.metrics.groups import GROUP_RULES, Names, Threshold, TopK
-from hoi_train.records import ClassCounts, ClassList
 
 # Verbs of EGTEA Gaze+ in their official order, counts of the full training split 1 (8299 clips) and of the 6372
 # clips that remain without the paper's validation subjects.

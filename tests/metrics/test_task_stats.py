@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, confusion_matrix, precision_recall_fscore_support
 from torch import Tensor
 
+from hoi_train.core.records import ClassList, EpochStats, LabelKind, Task, TaskStats
 from hoi_train.metrics import task_stats
-from hoi_train.records import ClassList, EpochStats, LabelKind, Task, TaskStats
 
 EXACT = {"rtol": 0, "atol": 1e-12, "equal_nan": True}
 CASES = settings(max_examples=350, deadline=None, derandomize=True)

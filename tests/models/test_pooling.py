@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from hoi_train.batches import PairBatch
+from hoi_train.core.batches import PairBatch
 from hoi_train.models.pair_geometry import NUM_GEOMETRY, describe
 from hoi_train.models.pooling import POOLING, MeanPool, PairPool
 from hoi_train.models.regions import region_means

@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from hoi_train.batches import PairBatch
+from hoi_train.core.batches import PairBatch
+from hoi_train.core.records import ClassList, Task
 from hoi_train.models.backbones import tiny_resnext3d
 from hoi_train.models.heads import HEADS
 from hoi_train.models.pooling import POOLING
 from hoi_train.models.recognizer import Recognizer, build_recognizer
-from hoi_train.records import ClassList, Task
 
 TASKS = {
     "verb": Task("verb", ClassList(("take", "put", "open")), "single"),

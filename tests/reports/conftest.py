@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from hoi_train.core.records import ClassCounts, ClassList, EpochStats, LabelKind, Split, Task, TaskStats
 from hoi_train.metrics import task_stats
 from hoi_train.metrics.groups import TopK
-from hoi_train.records import ClassCounts, ClassList, EpochStats, LabelKind, Split, Task, TaskStats
 from hoi_train.tracking.events import EventLog
 
 VERBS = ("take", "put", "open", "close", "cut", "pour", "stir", "wipe")

@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 from rich.console import Console, RenderableType
 
-from hoi_train.records import ClassList, EpochStats, Task
+from hoi_train.core.records import ClassList, EpochStats, Task
+from hoi_train.engine.epoch_table import epoch_table
 from hoi_train.reports.runs import ReportError, read_runs
-from hoi_train.reports.tables import Row, class_table, compare, epoch_table, markdown, rows
+from hoi_train.reports.tables import Row, class_table, compare, markdown, rows
 
 MakeRun = Callable[..., Path]
 

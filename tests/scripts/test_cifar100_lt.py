@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from hoi_train.records import UserError
+from hoi_train.core.records import UserError
 from hoi_train.tracking.events import read_events
 from scripts.reproduce import cifar100_lt
 from scripts.reproduce.cifar100_lt import IMBALANCES, PRESETS, TABLES, long_tail, main, make_config, read_objects

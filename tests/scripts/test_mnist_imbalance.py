@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from hoi_train.records import UserError
+from hoi_train.core.records import UserError
 from hoi_train.tracking.events import read_events
 from scripts.reproduce import mnist_imbalance
 from scripts.reproduce.images import ImageLoader

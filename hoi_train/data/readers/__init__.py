@@ -21,8 +21,8 @@ from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path
 
+from hoi_train.core.records import Clip, UserError, nearest
 from hoi_train.data.readers.base import Reader, clip_error
-from hoi_train.records import Clip, UserError, nearest
 
 __all__ = ["READERS", "Reader", "check_reader", "choose_reader", "count_readers", "open_clip"]
 

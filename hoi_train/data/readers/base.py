@@ -9,7 +9,7 @@ from types import TracebackType
 import numpy as np
 import numpy.typing as npt
 
-from hoi_train.records import Clip, ClipError
+from hoi_train.core.records import Clip, ClipError
 
 Image = npt.NDArray[np.uint8]
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from hoi_train.core.records import Clip
 from hoi_train.data.readers.base import Image, Reader, clip_error
 from hoi_train.data.readers.pyav_reader import decode_image
-from hoi_train.records import Clip
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
 NUMBER = re.compile(r"(\d+)$")

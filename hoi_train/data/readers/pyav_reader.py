@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 from av.container import InputContainer
 
+from hoi_train.core.records import Clip, ClipError
 from hoi_train.data.readers.base import Image, Reader, clip_error
 from hoi_train.data.readers.packet_index import (
     FrameIndex,
@@ -32,7 +33,6 @@ from hoi_train.data.readers.packet_index import (
     is_spare,
     undecodable_packets,
 )
-from hoi_train.records import Clip, ClipError
 
 # Containers that hold their video themselves: a playlist or a concat script would open other files.
 CONTAINERS = ("mov", "matroska", "avi", "mpegts", "mpeg", "asf", "flv", "ogg")

@@ -7,9 +7,9 @@ from contextlib import closing
 
 import numpy as np
 
+from hoi_train.core.records import Clip, ClipError
 from hoi_train.data.readers.base import Image, Reader, clip_error
 from hoi_train.data.readers.pyav_reader import PyAVReader
-from hoi_train.records import Clip, ClipError
 
 # The libraries carry different versions of FFmpeg's colour conversion.
 COLOUR_ROUNDING = 2

@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from hoi_train.core.records import Clip
 from hoi_train.data.opencv import decode_jpeg
 from hoi_train.data.readers.base import Image, Reader, clip_error
-from hoi_train.records import Clip
 
 FAULTS = (zipfile.BadZipFile, OSError, EOFError, ValueError, RuntimeError, struct.error)
 

@@ -1,0 +1,1 @@
+"""Clips and frames made from a manifest's, which training reads faster."""

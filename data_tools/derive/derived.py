@@ -1,0 +1,230 @@
+"""From the clips of a manifest to those made of them: which have one source, and what their rows become.
+
+Labels of a frame that is left out of the result cannot be kept exactly and are refused. So are, here, those of a frame
+that the clip never had: the tools leave such clips out before.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from data_tools.derive.rates import Indices
+from hoi_train.core.records import Clip, Track, UserError
+from hoi_train.data.manifest.columns import PAIRS, TRACKS
+from hoi_train.data.readers.base import clip_error
+
+if TYPE_CHECKING:  # it imports torch, which takes the processes that make clips seconds
+    from hoi_train.data.manifest import Manifest
+
+
+class InexactError(UserError):
+    """Labels of a frame that the result does not have."""
+
+
+@dataclass(frozen=True)
+class Made:
+    """How a clip was made; what its record keeps.
+
+    Args:
+        rate: frames a second of the result.
+        size, source_size: width and height of the result and of its source.
+        first, count: frames of the source that the clip shows: the first one, and how many.
+        frames: which of the source's frames each of the result shows, ascending; ``None`` for each of them once.
+    """
+
+    rate: Fraction
+    size: tuple[int, int]
+    source_size: tuple[int, int]
+    first: int
+    count: int
+    frames: Indices | None
+
+    @property
+    def num_frames(self) -> int:
+        """Number of frames of the result, K."""
+        return self.count if self.frames is None else len(self.frames)
+
+    @property
+    def sources(self) -> Indices:
+        """The source's frame that each frame of the result shows, int64 ``[K]``."""
+        return np.arange(self.first, self.first + self.count) if self.frames is None else self.frames
+
+    def facts(self) -> dict[str, Any]:
+        """Return it as plain JSON."""
+        frames = None if self.frames is None else self.frames.tolist()
+        return {**self.__dict__, "rate": str(self.rate), "frames": frames}
+
+    @classmethod
+    def of(cls, facts: Mapping[str, Any]) -> Made:
+        """Return what ``facts`` was made from."""
+        frames = None if facts["frames"] is None else np.array(facts["frames"], np.int64)
+        size, source_size = tuple(facts["size"]), tuple(facts["source_size"])
+        return cls(Fraction(facts["rate"]), size, source_size, facts["first"], facts["count"], frames)
+
+    def places(self, frames: Sequence[int]) -> Indices:
+        """Return where frames of the clip, counted from its first, are in the result.
+
+        Raises:
+            InexactError: one is left out of the result, or beyond the clip's end.
+        """
+        wanted = self.first + np.asarray(frames, np.int64)
+        places = np.searchsorted(self.sources, wanted)
+        shown = self.sources[np.minimum(places, len(self.sources) - 1)] == wanted
+        if not shown.all():
+            lost = int(wanted[~shown][0]) - self.first
+            if lost >= self.count:
+                raise InexactError(
+                    f"labels are of frame {lost}, beyond the clip's end: it has frames 0 to {self.count - 1}; "
+                    "correct the manifest, or leave the clip out"
+                )
+            raise InexactError(
+                f"labels are of frame {lost}, which is left out at {float(self.rate):g} frames a second; "
+                "give a higher --fps, one at which every labelled frame stays"
+            )
+        return places
+
+
+def rows_by_source(table: Any, rows: Indices) -> Iterator[list[int]]:
+    """Yield rows of a manifest, ascending, by their file and rate.
+
+    The sources come in random order: runs at the same time then seldom work on the same one.
+    """
+    chosen = table.select(["path", "fps"]).take(pa.array(rows))
+    rate = np.asarray(pc.fill_null(chosen.column("fps"), 0.0))
+    path = np.asarray(chosen.column("path").combine_chunks().dictionary_encode().indices)
+    order = np.lexsort((rate, path))
+    new = (np.diff(path[order]) != 0) | (np.diff(rate[order]) != 0)
+    groups = np.split(rows[order], np.flatnonzero(new) + 1) if len(rows) else []
+    random.shuffle(groups)  # unseeded: each run has its own
+    yield from (group.tolist() for group in groups)
+
+
+def last_labelled(table: Any, rows: Indices) -> list[int]:
+    """Return the last frame that pairs of each of some rows are of, 0 where there are none."""
+    pairs = table.column("pairs").take(pa.array(rows)).combine_chunks()
+    last = np.zeros(len(pairs), np.int64)
+    frames = np.asarray(pc.struct_field(pc.list_flatten(pairs), "frame"), np.int64)
+    np.maximum.at(last, np.asarray(pc.list_parent_indices(pairs)), frames)
+    found: list[int] = last.tolist()
+    return found
+
+
+def notes_of(manifest: Path) -> Iterator[str]:
+    """Say what lies beside a manifest and does not go along."""
+    if (manifest.parent / "detections.parquet").exists():
+        yield "note: detections.parquet is of the sources; make it anew for the clips made here"
+
+
+def groups_of(table: Any) -> Any:
+    """Return the groups of a manifest's rows; clips of one source that have none get their source as one."""
+    path, group = (table.column(name).cast(pa.string()).combine_chunks() for name in ("path", "group"))
+    counts = path.value_counts()
+    shared = counts.field("values").filter(pc.greater(counts.field("counts"), 1))
+    return pc.if_else(pc.and_(group.is_null(), pc.is_in(path, shared)), path, group)
+
+
+def derived_rows(
+    kept: Manifest, made: Sequence[Made], *, paths: Sequence[str], fps: Sequence[float | None], groups: Any
+) -> Any:
+    """Return rows of a manifest as those of what was made of their clips: whole files in place of times.
+
+    Args:
+        kept: N clips.
+        made: how each was made.
+        paths: of the results, in the new manifest.
+        fps: of the results; ``None`` where they have no times.
+        groups: of the results, an Arrow array.
+
+    Raises:
+        InexactError: a pair's frame is not in the result; says of which clip.
+    """
+    table, moved = kept.table, list[list[dict[str, Any]] | None]()
+    for row, (pairs, each) in enumerate(zip(table.column("pairs").to_pylist(), made, strict=True)):
+        try:
+            moved.append(None if pairs is None else move_pairs(pairs, each))
+        except InexactError as error:
+            raise inexact(kept.clip(row), error) from None
+    tracked = table.column("tracks").is_valid().to_pylist()
+    columns = {
+        "path": pa.array(paths, pa.string()),
+        "group": groups,
+        "start": pa.nulls(len(kept), pa.float64()),
+        "end": pa.nulls(len(kept), pa.float64()),
+        "num_frames": pa.array([each.num_frames for each in made], pa.int64()),
+        "width": pa.array([each.size[0] for each in made], pa.int64()),
+        "height": pa.array([each.size[1] for each in made], pa.int64()),
+        "fps": pa.array(fps, pa.float64()),
+        "pairs": pa.array(moved, PAIRS),
+        "tracks": move_tracks([(kept.tracks(row), made[row]) if known else None for row, known in enumerate(tracked)]),
+    }
+    for name, column in columns.items():
+        table = table.set_column(table.column_names.index(name), name, column)
+    return table
+
+
+def inexact(clip: Clip, error: InexactError) -> InexactError:
+    """Return the error with the clip whose labels cannot be kept."""
+    return InexactError(str(clip_error(clip, str(error))))
+
+
+def move_pairs(pairs: Sequence[Mapping[str, Any]], made: Made) -> list[dict[str, Any]]:
+    """Return human-object pairs with the frames and boxes of the result; raises ``InexactError``."""
+    places = made.places([pair["frame"] for pair in pairs])
+    moved = []
+    for pair, place in zip(pairs, places.tolist(), strict=True):
+        boxes = _scaled(np.array([pair["person_box"], pair["object_box"]]), made).tolist()
+        moved.append({**pair, "frame": place, "person_box": boxes[0], "object_box": boxes[1]})
+    return moved
+
+
+def move_tracks(rows: Sequence[tuple[Sequence[Track], Made] | None]) -> Any:
+    """Return the tracks of rows as an Arrow array, their frames and boxes those of the results; ``None`` for none.
+
+    A track has a box in every frame of the result that shows a frame in which it had one. One that has none is kept
+    with the box that is nearest, as pairs may name it.
+    """
+    counts = [None if row is None else len(row[0]) for row in rows]
+    moved = [_moved(track, made) for tracks, made in filter(None, rows) for track in tracks]
+    corners = np.concatenate([np.empty((0, 4), np.float32), *(boxes for _, _, boxes in moved)])
+    each = pa.ListArray.from_arrays(pa.array(np.arange(len(corners) + 1) * 4, pa.int32()), pa.array(corners.ravel()))
+    lengths = np.array([len(boxes) for _, _, boxes in moved], np.int64)
+    boxes = pa.ListArray.from_arrays(pa.array(np.concatenate([[0], lengths.cumsum()]), pa.int32()), each)
+    ids, starts = (pa.array([track[k] for track in moved], pa.int64()) for k in (0, 1))
+    structs = pa.StructArray.from_arrays([ids, starts, boxes], names=[field.name for field in TRACKS.value_type])
+    return pa.ListArray.from_arrays(pa.array(_offsets(counts), pa.int32()), structs)
+
+
+def _offsets(counts: Sequence[int | None]) -> Iterator[int | None]:
+    total = 0
+    for count in counts:
+        yield None if count is None else total
+        total += count or 0
+    yield total
+
+
+def _moved(track: Track, made: Made) -> tuple[int, int, npt.NDArray[np.float32]]:
+    relative = made.sources - track.start_frame
+    start, stop = np.searchsorted(relative, [0, len(track.boxes)])
+    if start == stop:
+        start = min(int(start), len(relative) - 1)
+        stop = start + 1
+    boxes = track.boxes.numpy()[relative[start:stop].clip(0, len(track.boxes) - 1)]
+    return track.track_id, int(start), _scaled(boxes, made)
+
+
+def _scaled(boxes: npt.NDArray[Any], made: Made) -> npt.NDArray[Any]:
+    """Return boxes ``[…, 4]`` in pixels of the result; none loses its area to rounding."""
+    scale = np.array(made.size, np.float64) / made.source_size
+    moved = (boxes * np.tile(scale, 2)).astype(boxes.dtype)
+    moved[..., 2:] = np.maximum(moved[..., 2:], np.nextafter(moved[..., :2], np.inf, dtype=boxes.dtype))
+    return moved

@@ -1,0 +1,103 @@
+"""Do work on a Ray cluster: the one that RAY_ADDRESS names, or one on this machine for the time of the work."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from math import inf
+from typing import Any, NamedTuple, TypeVar
+
+from data_tools.jobs.killable import Lost, timed_out
+from hoi_train.core.records import UserError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def run_on_ray(
+    work: Callable[[Item], Result], items: Iterable[Item], *, workers: int | None, timeout: float
+) -> Iterator[tuple[Item, Result | Lost]]:
+    """Apply a function to items; yield each item once with its result, in the order of finishing.
+
+    Args:
+        work: a function that can be imported on every node, or a partial of one.
+        items: what to work on, taken when a core is free.
+        workers: processes, a core each; ``None`` for as many as the cluster has cores.
+        timeout: seconds that one item may take; then its process is killed and replaced. Starting does not count.
+    """
+    try:
+        import ray
+    except ImportError:
+        raise UserError("--engine ray: Ray is not installed; install hoi_train[ray], or use --engine local") from None
+    address = os.environ.get("RAY_ADDRESS", "local")
+    cores = {"num_cpus": workers} if address == "local" else {}
+    ray.init(address=address, log_to_driver=False, logging_level="error", **cores)
+    try:
+        at_once = workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
+        yield from _in_flight(ray, work, iter(items), at_once, timeout)
+    finally:
+        ray.shutdown()
+
+
+class _Worker:
+    """A process on the cluster, given one item at a time."""
+
+    def __init__(self, work: Callable[[Any], Any]) -> None:
+        self.work = work
+
+    def start(self) -> None:
+        """Do nothing; who waits for this knows that the process is ready."""
+
+    def do(self, item: Any) -> Any:
+        return self.work(item)
+
+
+class _Running(NamedTuple):
+    worker: Any
+    item: Any
+    deadline: float  # infinite while the process starts
+
+
+def _in_flight(
+    ray: Any, work: Callable[[Item], Result], waiting: Iterator[Item], at_once: int, timeout: float
+) -> Iterator[tuple[Item, Any]]:
+    """Keep as many workers busy as there may be; one that is late or died is replaced."""
+    kind = ray.remote(num_cpus=1)(_Worker)
+    running: dict[Any, _Running] = {}
+
+    def begin(item: Item) -> None:
+        worker = kind.remote(work)
+        running[worker.start.remote()] = _Running(worker, item, inf)
+
+    for item in islice(waiting, at_once):
+        begin(item)
+    while running:
+        due = min(each.deadline for each in running.values())
+        ready, _ = ray.wait(
+            list(running), num_returns=1, timeout=None if due == inf else max(due - time.monotonic(), 0)
+        )
+        late = [task for task, each in running.items() if each.deadline <= time.monotonic() and task not in ready]
+        for task in (*ready, *late):
+            worker, item, deadline = running.pop(task)
+            if deadline == inf:
+                ray.get(task)
+                running[worker.do.remote(item)] = _Running(worker, item, time.monotonic() + timeout)
+                continue
+            result = _result(ray, task) if task in ready else timed_out(timeout)
+            yield item, result
+            if isinstance(result, Lost):
+                ray.kill(worker)
+            for following in islice(waiting, 1):
+                if isinstance(result, Lost):
+                    begin(following)
+                else:
+                    running[worker.do.remote(following)] = _Running(worker, following, time.monotonic() + timeout)
+
+
+def _result(ray: Any, task: Any) -> Any:
+    try:
+        return ray.get(task)
+    except ray.exceptions.RayError as error:
+        return Lost("crashed", f"its process on the cluster ended: {type(error).__name__}")

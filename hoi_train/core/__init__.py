@@ -1,0 +1,1 @@
+"""The foundation: records and what every package builds on. It imports nothing above it."""

@@ -1,0 +1,1 @@
+"""What a trained run says: of a split, and of a video."""

@@ -1,0 +1,181 @@
+"""The network of a run, made from the run directory alone, and what it says of frames: scores by class name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor
+
+from hoi_train.config import ConfigError, RunConfig
+from hoi_train.core.randomness import generator
+from hoi_train.core.records import ClassList, Task, UserError
+from hoi_train.core.schema import build
+from hoi_train.data.dataset import Sample, collate
+from hoi_train.data.pair_dataset import PairSample, collate_pairs
+from hoi_train.data.sampling import PLANS, Plan
+from hoi_train.data.transforms import TRANSFORMS, Transform
+from hoi_train.engine import checkpoint
+from hoi_train.engine.experiment import rebuild
+from hoi_train.engine.run import chosen_checkpoint, read_run, read_tasks, read_thresholds
+from hoi_train.engine.train import launch, load_network
+from hoi_train.metrics.thresholds import DEFAULT
+from hoi_train.models.pooling import POOLING
+from hoi_train.models.recognizer import Recognizer
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What the network says of one clip or pair, for one task.
+
+    Args:
+        ranked: score of every class, 0..1, the highest first: softmax (single-label) or sigmoid (multi-label).
+        predicted: the best class (single-label), or those whose score is above their threshold, as ranked.
+    """
+
+    ranked: Mapping[str, float]
+    predicted: tuple[str, ...]
+
+    @classmethod
+    def of(cls, logits: Tensor, task: Task, threshold: Tensor | float = DEFAULT) -> Scores:
+        """Make the scores of logits ``[C]``; the threshold may be one for each class, float64 ``[C]``."""
+        precise = logits.double().cpu()
+        values = precise.softmax(0) if task.labels == "single" else precise.sigmoid()
+        order = values.argsort(descending=True, stable=True).tolist()
+        above = (values > threshold).tolist()
+        chosen = order[:1] if task.labels == "single" else [k for k in order if above[k]]
+        names = task.classes.names
+        return cls({names[k]: values[k].item() for k in order}, tuple(names[k] for k in chosen))
+
+    def to_json(self, top: int) -> dict[str, Any]:
+        """Return what is predicted, and the scores of that and of the ``top`` best classes, highest first."""
+        best = dict.fromkeys([*islice(self.ranked, top), *self.predicted])
+        kept = {name: round(score, 6) for name, score in self.ranked.items() if name in best}
+        return {"predicted": list(self.predicted), "scores": kept}
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """A trained network with what it needs to be asked as in evaluation.
+
+    Args:
+        config: of the run.
+        tasks: by name.
+        object_classes: classes of the objects of pairs, if the run has them.
+        thresholds: of some multi-label tasks, float64 ``[C]``.
+        model: in evaluation mode, on its device.
+        fabric: places inputs and carries the precision.
+        plan: which frames it sees.
+        transform: that of evaluation.
+    """
+
+    config: RunConfig
+    tasks: Mapping[str, Task]
+    object_classes: ClassList | None
+    thresholds: Mapping[str, Tensor]
+    model: Recognizer
+    fabric: Fabric
+    plan: Plan
+    transform: Transform
+
+    @property
+    def objects(self) -> ClassList:
+        """The classes of the objects of pairs, of a network that labels pairs."""
+        assert self.object_classes is not None  # such a run is not made without them
+        return self.object_classes
+
+    @property
+    def of_pairs(self) -> bool:
+        """Whether it labels human-object pairs, and not whole clips."""
+        return POOLING[self.config.model.pooling.name].of == "pair"
+
+    def clip(self, name: str, frames: Tensor) -> Sample:
+        """Return a clip as the network sees it.
+
+        Args:
+            name: of the clip, for messages.
+            frames: uint8 ``[T, H, W, 3]``, those of the plan.
+        """
+        video, _ = self.transform(frames, self._draws(name), None)
+        return Sample(video, {}, 0, name)
+
+    def key_frame(self, name: str, frames: Tensor, boxes: Tensor, objects: Tensor, key: int) -> PairSample:
+        """Return a key frame with its M pairs as the network sees it.
+
+        Args:
+            name: of the key frame, for messages.
+            frames: uint8 ``[T, H, W, 3]``, those of the plan.
+            boxes: float32 ``[M, 2, T, 4]``, of person and object, in pixels of the frames.
+            objects: int64 ``[M]``, class of the object.
+            key: which of the T frames is the key frame.
+        """
+        video, moved = self.transform(frames, self._draws(name), boxes.reshape(-1, 4))
+        assert moved is not None
+        return PairSample(video, {}, 0, name, moved.view(boxes.shape), key, objects, torch.arange(len(boxes)))
+
+    def scores(self, samples: Iterable[Sample]) -> Iterator[list[dict[str, Scores]]]:
+        """Yield for each clip or key frame the scores of the clip or of each of its pairs, by task.
+
+        As many are asked at a time as a batch of the run's training had, for which there was memory.
+        """
+        samples = iter(samples)
+        while batch := list(islice(samples, self.config.training.batch_size)):
+            yield from self._scores(batch)
+
+    @torch.no_grad()
+    def _scores(self, samples: Sequence[Sample]) -> Iterator[list[dict[str, Scores]]]:
+        pairs = [sample for sample in samples if isinstance(sample, PairSample)]
+        batch = (collate_pairs(pairs) if pairs else collate(samples)).map(self.fabric.to_device)
+        with self.fabric.autocast():
+            logits = self.model(**batch.inputs)
+        for task, values in logits.items():
+            bad = (~values.isfinite().all(1)).nonzero()
+            if len(bad):
+                name = batch.row_ids[int(bad[0])]
+                raise UserError(f"{name}: logits of task {task!r} are nan or infinite: the run's weights have diverged")
+        rows = zip(*logits.values(), strict=True)
+        for count in [len(sample.pairs) for sample in pairs] or [1] * len(samples):
+            yield [
+                {
+                    task: Scores.of(row, self.tasks[task], self.thresholds.get(task, DEFAULT))
+                    for task, row in zip(logits, each, strict=True)
+                }
+                for each in islice(rows, count)
+            ]
+
+    def _draws(self, name: str) -> torch.Generator:
+        return generator(self.config.seed, "augment", -1, name)  # as evaluation draws, if its transform does
+
+
+def load_predictor(folder: Path, which: str) -> Predictor:
+    """Make the network of a run's ``best`` or ``last`` checkpoint; the run's data need not be there.
+
+    Raises:
+        ConfigError: no run directory, or one whose record or checkpoint does not fit its configuration.
+        CheckpointError: it has no valid checkpoint.
+    """
+    config = read_run(folder)
+    chosen = chosen_checkpoint(folder, config, which)
+    tasks, object_classes = read_tasks(folder)
+    fabric = launch(config.training)
+    model = rebuild(config, tasks, object_classes).eval()
+    try:
+        load_network(model, checkpoint.load(chosen, fabric.device))
+    except RuntimeError as error:
+        raise ConfigError(f"{chosen.path}: not a checkpoint of the run's network: {error}") from None
+    fabric.to_device(model)
+    return Predictor(
+        config=config,
+        tasks=tasks,
+        object_classes=object_classes,
+        thresholds=read_thresholds(folder, chosen, tasks),
+        model=model,
+        fabric=fabric,
+        plan=build(config.data.plan, PLANS),
+        transform=build(config.data.evaluation, TRANSFORMS),
+    )

@@ -1,0 +1,163 @@
+"""From a run that was trained to its results on a split: with the annotated boxes, or with those of a detector."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from copy import copy
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from lightning_fabric import Fabric
+from rich.console import Console
+from torch import Tensor
+
+from hoi_train.config import ConfigError
+from hoi_train.core.records import Split, UserError
+from hoi_train.data.detections_file import read_detections
+from hoi_train.data.pair_dataset import PairDataset
+from hoi_train.engine.checkpoint import Checkpoint
+from hoi_train.engine.epoch_table import epoch_table
+from hoi_train.engine.evaluation import network_rows
+from hoi_train.engine.experiment import Experiment, assemble
+from hoi_train.engine.run import (
+    THRESHOLDS_FILE,
+    check_same_data,
+    chosen_checkpoint,
+    read_run,
+    read_thresholds,
+    write_thresholds,
+    write_whole,
+)
+from hoi_train.engine.train import evaluate_checkpoint, launch, load_checkpoint
+from hoi_train.metrics.pairs import detected_scalars
+from hoi_train.metrics.thresholds import fit_thresholds
+from hoi_train.reports.protocols import protocol_table
+from hoi_train.reports.tables import class_table
+
+ORACLE, DETECTED = "oracle", "detected"
+
+
+@dataclass(frozen=True)
+class _Trained:
+    """A run that was trained, its parts built again, and the checkpoint to evaluate."""
+
+    folder: Path
+    experiment: Experiment
+    fabric: Fabric
+    chosen: Checkpoint
+
+    @classmethod
+    def read(cls, folder: Path, split: Split, which: str) -> _Trained:
+        config = read_run(folder).model_copy(update={"runs": folder.parent})
+        fabric = launch(config.training)
+        experiment = assemble(config, rank=fabric.global_rank, world_size=fabric.world_size)
+        if split not in experiment.loaders:
+            raise ConfigError(f"{config.data.manifest} has no clips in the split {split!r}")
+        # Other counts in training, or other bad clips left out, do not change what the classes mean.
+        facts = experiment.data_facts()
+        kept = ("classes", "labels", "of", "object_classes", "groups")
+        check_same_data(folder, config, {key: facts[key] for key in kept})
+        return cls(folder, experiment, fabric, chosen_checkpoint(folder, config, which))
+
+    def write(self, name: str, result: Mapping[str, Any]) -> None:
+        content = {"checkpoint": self.chosen.path.name, **result}
+        write_whole(self.folder / f"evaluation_{name}.json", json.dumps(content, indent=1))
+
+
+def evaluate_run(folder: Path, split: Split, which: str, console: Console, *, fit: bool = False) -> int:
+    """Evaluate a checkpoint (``best`` or ``last``) of a run on a split, show and write ``evaluation_<split>.json``.
+
+    With ``fit`` the thresholds of multi-label tasks are chosen on the validation split first and kept in the run, in
+    ``thresholds.json``; a later evaluation of the same checkpoint uses them.
+    """
+    run = _Trained.read(folder, split, which)
+    experiment, fabric, chosen = run.experiment, run.fabric, run.chosen
+    thresholds = _fit(experiment, fabric, chosen) if fit else read_thresholds(folder, chosen, experiment.tasks)
+    judged = experiment.judged(split)
+    judged |= {name: replace(judged[name], threshold=threshold) for name, threshold in thresholds.items()}
+    stats = evaluate_checkpoint(experiment, fabric, chosen, split, judged)
+    if fabric.global_rank == 0:
+        if fit:
+            write_thresholds(folder, chosen, experiment.tasks, thresholds)
+        if thresholds:
+            console.print(f"thresholds: {folder / THRESHOLDS_FILE}, fitted on val", soft_wrap=True)
+        of_pairs = isinstance(experiment.loaders[split].dataset, PairDataset)
+        run.write(split, ({"boxes": ORACLE} if of_pairs else {}) | stats.to_json())
+        for task in stats.tasks.values():
+            console.print(class_table(task))
+        for name in experiment.measures.get(split, {}):
+            console.print(protocol_table(name, split, ORACLE, stats.tasks[name].scalars))
+        console.print(epoch_table(stats))
+    return 0
+
+
+def evaluate_detected(folder: Path, split: Split, which: str, console: Console, boxes: Path) -> int:
+    """Evaluate a checkpoint of a run of pair tasks with the boxes of a detector, by the published protocols.
+
+    The network sees the pairs that were detected in the annotated key frames of the split, and what it says of them is
+    compared with the annotation. Shows the result and writes ``evaluation_<split>_detected.json``.
+
+    Args:
+        folder: the run directory.
+        split: name of the split.
+        which: ``best`` or ``last`` checkpoint.
+        console: where to show it.
+        boxes: a file of detections, see ``detections_file``.
+
+    Raises:
+        UserError: the run labels clips, or nothing was detected in any key frame of the split.
+        ManifestError: the file is not sound.
+    """
+    run = _Trained.read(folder, split, which)
+    annotated, config = run.experiment.loaders[split].dataset, run.experiment.config
+    if not isinstance(annotated, PairDataset):
+        raise UserError(f"--boxes: {folder} labels whole clips; leave it out")
+    dataset = annotated.on_detections(read_detections(boxes, annotated.objects))
+    key_frames, lacking = len(annotated), len(annotated) - len(dataset)
+    if not len(dataset):
+        where = f"the {key_frames} key frames that {config.data.manifest} has in the split {split!r}"
+        raise UserError(f"{boxes}: no pair was detected in {where}; it must have their clip_id and frame")
+    fabric, loader = run.fabric, copy(run.experiment.loaders[split])
+    loader.dataset = dataset
+    epoch, detections = load_checkpoint(run.experiment, fabric, run.chosen), dataset.detections()
+    rows = network_rows(fabric, run.experiment.model, loader.evaluation(), run.experiment.tasks, split)
+    scalars = {task: detected_scalars(annotated.truth(task), detections, logits) for task, (logits, _) in rows.items()}
+    if fabric.global_rank == 0:
+        flat = {f"{task}/{name}": value for task, found in scalars.items() for name, value in found.items()}
+        result: dict[str, Any] = {
+            "epoch": epoch,
+            "split": split,
+            "boxes": DETECTED,
+            "boxes_file": str(boxes),
+            "pairs": len(detections),
+        }
+        result |= {"key_frames": key_frames, "key_frames_without_detections": lacking}
+        result |= {"scalars": {name: value if math.isfinite(value) else None for name, value in flat.items()}}
+        run.write(f"{split}_{DETECTED}", result)
+        for task, found in scalars.items():
+            console.print(protocol_table(task, split, DETECTED, found))
+        text = f"{boxes}: {len(detections)} pairs; in {lacking} of {key_frames} key frames none, which count as missed"
+        console.print(text, soft_wrap=True)
+    return 0
+
+
+def _fit(experiment: Experiment, fabric: Fabric, chosen: Checkpoint) -> dict[str, Tensor]:
+    """Return the best thresholds of the multi-label tasks on the validation split."""
+    found: dict[str, Tensor] = {}
+
+    def measure(name: str, logits: Tensor, target: Tensor) -> dict[str, float]:
+        found[name] = fit_thresholds(logits, target)
+        return {}
+
+    tasks = {name: task for name, task in experiment.tasks.items() if task.labels == "multi"}
+    if not tasks or "val" not in experiment.loaders:
+        lacking = "no clips in the split 'val'" if tasks else "no multi-label task"
+        raise ConfigError(f"--fit-thresholds: {experiment.config.data.manifest}: the run has {lacking}")
+    judged = experiment.judged("val")
+    judged |= {name: replace(judged[name], measure=partial(measure, name)) for name in tasks}
+    evaluate_checkpoint(experiment, fabric, chosen, "val", judged)
+    return {name: found[name] for name in tasks}
