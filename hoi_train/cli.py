@@ -125,17 +125,20 @@ def _train(arguments: argparse.Namespace) -> int:
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:
-    from rich.console import Console
-
     from hoi_train.core.records import UserError
     from hoi_train.inference.results import evaluate_detected, evaluate_run
+    from hoi_train.reports.evaluation import show_result
 
-    given = (arguments.run, arguments.split, arguments.checkpoint, Console())
-    if arguments.boxes is None:
-        return evaluate_run(*given, fit=arguments.fit_thresholds)
-    if arguments.fit_thresholds:
+    given = (arguments.run, arguments.split, arguments.checkpoint)
+    if arguments.boxes is not None and arguments.fit_thresholds:
         raise UserError("--fit-thresholds: thresholds are fitted with the annotated boxes; leave out --boxes")
-    return evaluate_detected(*given, arguments.boxes)
+    if arguments.boxes is None:
+        result = evaluate_run(*given, fit=arguments.fit_thresholds)
+    else:
+        result = evaluate_detected(*given, arguments.boxes)
+    if result.rank == 0:
+        show_result(result)
+    return 0
 
 
 def _predict(arguments: argparse.Namespace) -> int:

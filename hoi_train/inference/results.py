@@ -12,15 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from lightning_fabric import Fabric
-from rich.console import Console
 from torch import Tensor
 
 from hoi_train.config import ConfigError
-from hoi_train.core.records import Split, UserError
+from hoi_train.core.records import EpochStats, Split, UserError
 from hoi_train.data.detections_file import read_detections
 from hoi_train.data.pair_dataset import PairDataset
 from hoi_train.engine.checkpoint import Checkpoint
-from hoi_train.engine.epoch_table import epoch_table
 from hoi_train.engine.evaluation import network_rows
 from hoi_train.engine.experiment import Experiment, assemble
 from hoi_train.engine.run import (
@@ -35,8 +33,6 @@ from hoi_train.engine.run import (
 from hoi_train.engine.train import evaluate_checkpoint, launch, load_checkpoint
 from hoi_train.metrics.pairs import detected_scalars
 from hoi_train.metrics.thresholds import fit_thresholds
-from hoi_train.reports.protocols import protocol_table
-from hoi_train.reports.tables import class_table
 
 ORACLE, DETECTED = "oracle", "detected"
 
@@ -68,8 +64,29 @@ class _Trained:
         write_whole(self.folder / f"evaluation_{name}.json", json.dumps(content, indent=1))
 
 
-def evaluate_run(folder: Path, split: Split, which: str, console: Console, *, fit: bool = False) -> int:
-    """Evaluate a checkpoint (``best`` or ``last``) of a run on a split, show and write ``evaluation_<split>.json``.
+@dataclass(frozen=True)
+class SplitResult:
+    """What the evaluation of a run found on a split; equal on all ranks.
+
+    Args:
+        split: its name.
+        rank: of this process; rank 0 has written the result into the run directory.
+        stats: statistics of every task; ``None`` with the boxes of a detector.
+        boxes: ``oracle`` or ``detected``, the boxes of pairs that the network saw; ``None`` for a run of clips.
+        protocols: of pairs, by task, the averages of the published protocols.
+        notes: a sentence each, for the user.
+    """
+
+    split: Split
+    rank: int
+    stats: EpochStats | None
+    boxes: str | None
+    protocols: Mapping[str, Mapping[str, float]]
+    notes: tuple[str, ...]
+
+
+def evaluate_run(folder: Path, split: Split, which: str, *, fit: bool = False) -> SplitResult:
+    """Evaluate a checkpoint (``best`` or ``last``) of a run on a split and write ``evaluation_<split>.json``.
 
     With ``fit`` the thresholds of multi-label tasks are chosen on the validation split first and kept in the run, in
     ``thresholds.json``; a later evaluation of the same checkpoint uses them.
@@ -80,32 +97,26 @@ def evaluate_run(folder: Path, split: Split, which: str, console: Console, *, fi
     judged = experiment.judged(split)
     judged |= {name: replace(judged[name], threshold=threshold) for name, threshold in thresholds.items()}
     stats = evaluate_checkpoint(experiment, fabric, chosen, split, judged)
+    boxes = ORACLE if isinstance(experiment.loaders[split].dataset, PairDataset) else None
     if fabric.global_rank == 0:
         if fit:
             write_thresholds(folder, chosen, experiment.tasks, thresholds)
-        if thresholds:
-            console.print(f"thresholds: {folder / THRESHOLDS_FILE}, fitted on val", soft_wrap=True)
-        of_pairs = isinstance(experiment.loaders[split].dataset, PairDataset)
-        run.write(split, ({"boxes": ORACLE} if of_pairs else {}) | stats.to_json())
-        for task in stats.tasks.values():
-            console.print(class_table(task))
-        for name in experiment.measures.get(split, {}):
-            console.print(protocol_table(name, split, ORACLE, stats.tasks[name].scalars))
-        console.print(epoch_table(stats))
-    return 0
+        run.write(split, ({} if boxes is None else {"boxes": boxes}) | stats.to_json())
+    notes = (f"thresholds: {folder / THRESHOLDS_FILE}, fitted on val",) if thresholds else ()
+    protocols = {name: stats.tasks[name].scalars for name in experiment.measures.get(split, {})}
+    return SplitResult(split, fabric.global_rank, stats, boxes, protocols, notes)
 
 
-def evaluate_detected(folder: Path, split: Split, which: str, console: Console, boxes: Path) -> int:
+def evaluate_detected(folder: Path, split: Split, which: str, boxes: Path) -> SplitResult:
     """Evaluate a checkpoint of a run of pair tasks with the boxes of a detector, by the published protocols.
 
     The network sees the pairs that were detected in the annotated key frames of the split, and what it says of them is
-    compared with the annotation. Shows the result and writes ``evaluation_<split>_detected.json``.
+    compared with the annotation. Writes ``evaluation_<split>_detected.json``.
 
     Args:
         folder: the run directory.
         split: name of the split.
         which: ``best`` or ``last`` checkpoint.
-        console: where to show it.
         boxes: a file of detections, see ``detections_file``.
 
     Raises:
@@ -138,11 +149,8 @@ def evaluate_detected(folder: Path, split: Split, which: str, console: Console, 
         result |= {"key_frames": key_frames, "key_frames_without_detections": lacking}
         result |= {"scalars": {name: value if math.isfinite(value) else None for name, value in flat.items()}}
         run.write(f"{split}_{DETECTED}", result)
-        for task, found in scalars.items():
-            console.print(protocol_table(task, split, DETECTED, found))
-        text = f"{boxes}: {len(detections)} pairs; in {lacking} of {key_frames} key frames none, which count as missed"
-        console.print(text, soft_wrap=True)
-    return 0
+    text = f"{boxes}: {len(detections)} pairs; in {lacking} of {key_frames} key frames none, which count as missed"
+    return SplitResult(split, fabric.global_rank, None, DETECTED, scalars, (text,))
 
 
 def _fit(experiment: Experiment, fabric: Fabric, chosen: Checkpoint) -> dict[str, Tensor]:
