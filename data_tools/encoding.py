@@ -11,6 +11,8 @@ import av
 import numpy as np
 import numpy.typing as npt
 
+from hoi_train.core.disk import whole_file
+
 # One thread: x264's slices, and so its bytes, depend on the number of threads. No B-frames and a key frame every 12
 # frames: every reader finds every frame, and a seek decodes at most 12.
 # Without lookahead and weighted prediction: with them 4 of 1600 encodings of the same frames differed under load.
@@ -81,10 +83,9 @@ class Mp4Writer:
 
 def write_mp4(path: Path, frames: Iterable[npt.NDArray[np.uint8]], *, fps: int) -> None:
     """Encode RGB frames ``[H, W, 3]`` of even height and width; the file appears when it is complete."""
-    partial = path.with_suffix(".partial")
-    with Mp4Writer(partial, fps) as writer:
-        for image in frames:
-            writer.write(image)
-    if not writer.count:
-        raise ValueError(f"{path}: no frame to write")
-    partial.replace(path)
+    with whole_file(path) as partial:
+        with Mp4Writer(partial, fps) as writer:
+            for image in frames:
+                writer.write(image)
+        if not writer.count:
+            raise ValueError(f"{path}: no frame to write")

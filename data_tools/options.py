@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from data_tools.sources import is_plain
+from hoi_train.core.paths import is_plain
 from hoi_train.core.records import UserError
 
 MAX_WORKERS = 10_000

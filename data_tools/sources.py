@@ -6,11 +6,12 @@ import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import Field, dataclass, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeVar
 
 import pyarrow as pa
 
+from hoi_train.core.paths import is_plain
 from hoi_train.core.randomness import seed_of
 from hoi_train.core.records import SPLITS, ClassList, Split, Task
 from hoi_train.data.manifest import Manifest, written_manifest
@@ -147,18 +148,6 @@ def _walk(top: Path, passed_over: Counter[str]) -> Iterator[tuple[Path, list[str
                     tops.append(link)
 
 
-def inside(base: Path, path: str) -> str | None:
-    """Return a path relative to a folder, or ``None`` if it leads out of it."""
-    parts = PurePosixPath(path)
-    if ".." in parts.parts:
-        return None
-    if parts.is_absolute():
-        # spelt through a link, perhaps, while the base is not; a link for the file itself is the user's own affair
-        parts = PurePosixPath(os.path.realpath(parts.parent)) / parts.name if "\0" not in path else parts
-        return parts.relative_to(base).as_posix() if parts.is_relative_to(base) else None
-    return parts.as_posix()
-
-
 class Divided(Protocol):
     """A clip as annotated."""
 
@@ -203,11 +192,6 @@ def with_val(
     chosen = [clip.split == "train" and (clip.group or name_and_class(clip)[0]) in drawn for clip in clips]
     moved = [replace(clip, split="val") if is_val else clip for clip, is_val in zip(clips, chosen, strict=True)]
     return moved, sum(chosen)
-
-
-def is_plain(name: str) -> bool:
-    """Return whether a manifest can hold a name: UTF-8 without control characters."""
-    return not any(ord(letter) < 32 or ord(letter) == 127 or 0xD800 <= ord(letter) < 0xE000 for letter in name)
 
 
 def numbered_lines(file: Path, problems: Problems) -> Iterator[tuple[int, str]]:

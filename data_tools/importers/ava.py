@@ -25,7 +25,8 @@ from pathlib import Path
 
 from data_tools.importers.samples import Options, Sample, write_samples
 from data_tools.importers.tables import RowError, number, read_rows
-from data_tools.sources import Imported, is_plain, numbered_lines
+from data_tools.sources import Imported, numbered_lines
+from hoi_train.core.paths import is_plain
 from hoi_train.core.records import LabelKind, Split, UserError
 from hoi_train.data.manifest.problems import Problems
 

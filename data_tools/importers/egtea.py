@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data_tools.sources import VIDEO_SUFFIXES, ClipFolders, Imported, is_plain, numbered_lines, write_import
+from data_tools.sources import VIDEO_SUFFIXES, ClipFolders, Imported, numbered_lines, write_import
+from hoi_train.core.paths import is_plain
 from hoi_train.core.randomness import seed_of
 from hoi_train.core.records import ClassList, Split, Task, UserError
 from hoi_train.data.manifest.problems import Problems

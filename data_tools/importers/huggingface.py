@@ -14,7 +14,6 @@ src/datasets/packaged_modules/folder_based_builder of github.com/huggingface/dat
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -28,10 +27,11 @@ from data_tools.importers.folder import import_folder
 from data_tools.importers.lists import read_classes
 from data_tools.importers.samples import Options, Sample, write_samples
 from data_tools.importers.tables import RowError, class_names, read_rows
-from data_tools.sources import SPLIT_NAMES, Imported, inside, numbered_lines
+from data_tools.sources import SPLIT_NAMES, Imported, numbered_lines
+from hoi_train.core.paths import inside
 from hoi_train.core.records import LabelKind, Split, UserError
+from hoi_train.core.strict_json import JSONError, parse_json
 from hoi_train.data.manifest.problems import Problems
-from hoi_train.data.manifest.tasks import unique_keys
 
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 FILE_NAME = "file_name"
@@ -124,9 +124,9 @@ def read_metadata(file: Path, problems: Problems) -> list[Row]:
 def _json_lines(file: Path, problems: Problems) -> Iterator[tuple[int, Mapping[str, Any]]]:
     for number, line in numbered_lines(file, problems):
         try:
-            cells = json.loads(line, object_pairs_hook=unique_keys)
-        except (ValueError, RecursionError) as error:
-            problems.add(file, number, f"not JSON: {str(error) or 'nested too deeply'}")
+            cells = parse_json(line)
+        except JSONError as error:
+            problems.add(file, number, str(error))
             continue
         if isinstance(cells, dict):
             yield number, cells

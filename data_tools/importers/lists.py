@@ -17,7 +17,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
-from data_tools.sources import inside, is_clip, is_plain, is_video, numbered_lines
+from data_tools.sources import is_clip, is_video, numbered_lines
+from hoi_train.core.paths import inside, is_plain
 from hoi_train.core.records import nearest
 from hoi_train.data.manifest.problems import Problems
 

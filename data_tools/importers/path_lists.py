@@ -17,7 +17,8 @@ from typing import Literal
 from data_tools.importers.lists import Entry, Listing, label_names, read_classes
 from data_tools.importers.samples import Options, Sample, write_samples
 from data_tools.importers.tables import MOST_CLASSES, class_names
-from data_tools.sources import SPLIT_NAMES, Imported, inside, is_clip, is_video, numbered_lines
+from data_tools.sources import SPLIT_NAMES, Imported, is_clip, is_video, numbered_lines
+from hoi_train.core.paths import inside
 from hoi_train.core.records import LabelKind, Split, UserError
 from hoi_train.data.manifest.problems import Problems
 

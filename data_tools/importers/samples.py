@@ -14,13 +14,12 @@ from data_tools.sources import (
     Imported,
     count_images,
     find_clips,
-    inside,
     is_clip,
-    is_plain,
     is_video,
     with_val,
     write_import,
 )
+from hoi_train.core.paths import inside, is_plain
 from hoi_train.core.records import ClassList, LabelKind, Split, Task, UserError
 from hoi_train.data.manifest.problems import Problems
 from hoi_train.data.manifest.tasks import check_tasks

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from data_tools.sources import SPLIT_NAMES, is_plain, numbered_lines
+from data_tools.sources import SPLIT_NAMES, numbered_lines
+from hoi_train.core.paths import is_plain
 from hoi_train.core.records import Split, UserError, nearest
 from hoi_train.data.manifest.problems import Problems
 

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from data_tools.jobs.killable import Lost, run_killable
-from hoi_train.core.disk import sha256_of
+from hoi_train.core.disk import sha256_of, sync, write_whole
 from hoi_train.core.records import UserError
 
 Item = TypeVar("Item")
@@ -104,8 +104,7 @@ class Store:
         """Move a written file into place, then its record."""
         path = self.path(clip_id)
         path.parent.mkdir(parents=True, exist_ok=True)
-        with unfinished.open("rb") as file:
-            os.fsync(file)
+        sync(unfinished)
         found = unfinished.stat()
         record = Record(key, found.st_size, found.st_mtime_ns, sha256_of(unfinished), dict(facts))
         unfinished.replace(path)
@@ -180,21 +179,8 @@ def claim(folder: Path, settings: Mapping[str, Any], result: str, *, dry_run: bo
 
 
 def write_json(path: Path, content: Any, *, indent: int | None = 1) -> None:
-    """Write plain values as JSON, atomically; other objects by their text, such as paths."""
-    write_atomically(path, json.dumps(content, indent=indent, ensure_ascii=False, allow_nan=False, default=str) + "\n")
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write a text file that appears whole, whoever else writes it; what UTF-8 cannot hold is written as escapes."""
-    waiting = path.with_name(f".{secrets.token_hex(8)}-{path.name[-100:]}")
-    try:
-        waiting.write_text(text, encoding="utf-8", errors="backslashreplace")
-        waiting.replace(path)
-    except OSError as error:
-        error.filename = str(path)  # a full disk names none, and the temporary name says nothing
-        raise
-    finally:
-        waiting.unlink(missing_ok=True)
+    """Write plain values as JSON, whole; other objects by their text, such as paths."""
+    write_whole(path, json.dumps(content, indent=indent, ensure_ascii=False, allow_nan=False, default=str) + "\n")
 
 
 def run_jobs(

@@ -15,7 +15,7 @@ from typing import Any
 from rich.console import Console
 
 from data_tools.console import say
-from data_tools.jobs.local import write_atomically, write_json
+from data_tools.jobs.local import write_json
 from data_tools.options import MAX_WORKERS, check_out, check_range
 from data_tools.stats.clips import ClipFacts, clip_facts
 from data_tools.stats.probe import ProbeFacts, probe_files
@@ -33,7 +33,9 @@ from data_tools.stats.tables import (
     unreadable_lines,
 )
 from data_tools.stats.tasks import TaskFacts, Together, all_together, task_facts
+from hoi_train.core.disk import write_whole
 from hoi_train.core.records import Split
+from hoi_train.core.strict_json import finite
 from hoi_train.data.manifest import Manifest, read_manifest
 
 REPORT, PAGE = "stats.json", "stats.html"
@@ -117,22 +119,18 @@ def _task_json(facts: TaskFacts) -> dict[str, Any]:
         "counts": facts.counts,
         "samples": facts.samples,
         "tail_of": facts.tail_of,
-        "imbalance_factor": _or_null(facts.imbalance),
-        "gini": _or_null(facts.gini),
+        "imbalance_factor": finite(facts.imbalance),
+        "gini": finite(facts.gini),
         "shots": facts.shots,
         "samples_by_number_of_labels": facts.labels_each,
         "shift_from_train": {
             split: {
-                "jensen_shannon_bits": _or_null(shift.divergence),
-                "share_ratios": [_or_null(ratio) for ratio in shift.ratios.tolist()],
+                "jensen_shannon_bits": finite(shift.divergence),
+                "share_ratios": finite(shift.ratios.tolist()),
             }
             for split, shift in facts.shift.items()
         },
     }
-
-
-def _or_null(value: float) -> float | None:
-    return value if math.isfinite(value) else None
 
 
 def _show(found: Statistics, console: Console) -> None:
@@ -158,7 +156,7 @@ def _write(found: Statistics, out: Path) -> list[Path]:
     out.mkdir(parents=True, exist_ok=True)
     pictures = [Picture((out / f"{name}.png"), alt) for name, alt in _draw(found, out).items()]
     write_json(out / REPORT, as_json(found), indent=None)
-    write_atomically(out / PAGE, page(found, pictures))
+    write_whole(out / PAGE, page(found, pictures))
     return [*(picture.file for picture in pictures), out / REPORT, out / PAGE]
 
 

@@ -15,6 +15,7 @@ from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from data_tools.stats.numbers import FEW, MANY, Counts, Numbers, by_count, shares
 from data_tools.stats.tasks import TaskFacts, Together
+from hoi_train.core.disk import whole_file
 from hoi_train.core.records import Split, Task
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart (https://jfly.uni-koeln.de/color/)
@@ -229,8 +230,6 @@ def _short(name: str) -> str:
 
 def _save(figure: Figure, file: Path, **how: Any) -> None:
     """Write a PNG that appears whole; letters that the font lacks become boxes, without a word in the terminal."""
-    waiting = file.with_name(f".{file.name}")
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), whole_file(file) as waiting:
         warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
         figure.savefig(waiting, format="png", **how)
-    waiting.replace(file)

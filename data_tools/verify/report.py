@@ -12,8 +12,9 @@ import pyarrow as pa
 from rich.console import Console
 
 from data_tools.console import counted, first_of, say
-from data_tools.jobs.local import write_atomically, write_json
+from data_tools.jobs.local import write_json
 from data_tools.verify.records import BadClip, Measures, Suspect
+from hoi_train.core.disk import write_whole
 from hoi_train.core.records import SPLITS
 from hoi_train.data.manifest import Manifest, read_manifest, write_manifest
 from hoi_train.data.manifest.quarantine import QUARANTINE, quarantine_json
@@ -73,10 +74,10 @@ def write_report(report: Report, manifest: Manifest, out: Path) -> None:
         "counts": report.counts(),
         "warning_counts": report.warning_counts(),
     }
-    write_atomically(out / "verify.txt", "\n".join(lines) + "\n")
+    write_whole(out / "verify.txt", "\n".join(lines) + "\n")
     write_json(out / "verify.json", content)
     reasons = {clip.clip_id: f"{clip.fault}: {clip.text}" for clip in report.bad}
-    write_atomically(out / QUARANTINE, quarantine_json(manifest, reasons))
+    write_whole(out / QUARANTINE, quarantine_json(manifest, reasons))
 
 
 def show_report(report: Report, out: Path, console: Console) -> None:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import os
+import secrets
 import shutil
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
@@ -64,9 +67,45 @@ class HashedFile:
             os.fsync(self._file.fileno())
 
 
-def sync_folder(folder: Path) -> None:
-    """Put a folder's entries (new names, renamings) on disk."""
-    opened = os.open(folder, os.O_RDONLY)
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Yield a temporary path to write a file to, which takes the place of ``path`` when the block ends.
+
+    The file is then on disk. If the block raises, what was there before stays and the temporary file is removed. The
+    temporary name is new each time, so that two processes may write the same file.
+
+    Raises:
+        OSError: the file could not be written; its ``filename`` is ``path``.
+    """
+    waiting = path.with_name(f".unfinished-{secrets.token_hex(8)}{path.suffix}")
+    try:
+        yield waiting
+        sync(waiting)
+        waiting.replace(path)
+        sync(path.parent)
+    except OSError as error:
+        if error.filename is not None and waiting.name not in str(error.filename):
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error  # a full disk names no file
+    finally:
+        waiting.unlink(missing_ok=True)
+
+
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Write a file that a kill or power cut leaves either as it was or complete; see `whole_file`.
+
+    Args:
+        path: the file; its folder must exist.
+        content: bytes, or text for UTF-8; what UTF-8 cannot hold is written as escapes.
+    """
+    data = content if isinstance(content, bytes) else content.encode(errors="backslashreplace")
+    with whole_file(path) as waiting:
+        waiting.write_bytes(data)
+
+
+def sync(path: Path) -> None:
+    """Force a file's bytes, or a folder's entries (new names, renamings), to disk."""
+    opened = os.open(path, os.O_RDONLY)
     try:
         os.fsync(opened)
     finally:

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from hoi_train.core.strict_json import finite
+
 if TYPE_CHECKING:  # at run time torch takes seconds, which processes that only decode need not wait for
     from torch import Tensor
 
@@ -277,7 +279,7 @@ class TaskStats:
             "classes": list(self.task.classes),
             "num_samples": self.num_samples,
             "support": self.support.tolist(),
-            **{name: [_plain(v) for v in vector.tolist()] for name, vector in self.vectors.items()},
+            **{name: finite(vector.tolist()) for name, vector in self.vectors.items()},
             "groups": {name: list(ids) for name, ids in self.groups.items()},
             "confusion": None if self.confusion is None else self.confusion.tolist(),
         }
@@ -297,10 +299,5 @@ class EpochStats:
 
     def to_json(self) -> dict[str, Any]:
         """Return the record with plain values, as the event log keeps it."""
-        scalars = {name: _plain(value) for name, value in self.scalars().items()}
         tasks = {task: stats.to_json() for task, stats in self.tasks.items()}
-        return {"epoch": self.epoch, "split": self.split, "scalars": scalars, "tasks": tasks}
-
-
-def _plain(value: float) -> float | None:
-    return value if math.isfinite(value) else None
+        return {"epoch": self.epoch, "split": self.split, "scalars": finite(self.scalars()), "tasks": tasks}

@@ -23,7 +23,6 @@ A person is the object of another person where the run's data list its class amo
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,8 +35,8 @@ from torch import Tensor
 
 from hoi_train.core.records import ClassList, Track, UserError, nearest
 from hoi_train.core.schema import Strict, explain
+from hoi_train.core.strict_json import JSONError, parse_json
 from hoi_train.data.manifest.problems import Problems
-from hoi_train.data.manifest.tasks import unique_keys
 
 PERSON = "person"
 EXAMPLE = '{"tracks": [{"track_id": 0, "class": "person", "start_frame": 0, "boxes": [[20, 30, 90, 200]]}]}'
@@ -109,8 +108,8 @@ def read_boxes(path: Path, object_classes: ClassList, num_frames: int, size: tup
     problems = Problems()
     try:
         data = path.read_bytes()
+        parse_json(data)  # pydantic lets repeated keys and NaN pass
         content = _File.model_validate_json(data).model_dump()
-        json.loads(data, object_pairs_hook=unique_keys)  # which pydantic lets pass, the last one counting
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from None
     except ValidationError as error:
@@ -118,8 +117,9 @@ def read_boxes(path: Path, object_classes: ClassList, num_frames: int, size: tup
             problems.add(path, None, f"{line:.300}")
         problems.add(path, None, f"the file must look like {EXAMPLE}")
         problems.raise_if_any()
-    except ValueError as error:
-        raise UserError(f"{path}: {error} in one object; leave one of them") from None
+    except JSONError as error:
+        problems.add(path, error.line, f"{error}; the file must look like {EXAMPLE}")
+        problems.raise_if_any()
     tracks = content["tracks"]
     ids = [entry["track_id"] for entry in tracks]
     for track_id in sorted({track_id for track_id in ids if ids.count(track_id) > 1}):

@@ -18,7 +18,6 @@ Which pairs there are is the detector's choice; VidHOI's authors take every pers
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import parquet
 
+from hoi_train.core.disk import whole_file
 from hoi_train.core.records import ClassList, Task
 from hoi_train.data.manifest.checks import check
 from hoi_train.data.manifest.columns import (
@@ -67,12 +67,8 @@ def write_detections(path: Path, rows: Iterable[Mapping[str, Any]] | pa.Table, o
     _check(raw, object_classes, problems)
     problems.raise_if_any()
     path.parent.mkdir(parents=True, exist_ok=True)
-    waiting = path.with_name(f".{os.getpid()}-{path.name}")
-    try:
+    with whole_file(path) as waiting:
         parquet.write_table(pa.table(raw.columns), waiting, compression="zstd")
-        waiting.replace(path)
-    finally:
-        waiting.unlink(missing_ok=True)
     return path
 
 

@@ -28,7 +28,7 @@ from typing import IO, Any, Literal, cast
 
 import torch
 
-from hoi_train.core.disk import HashedFile, free_mib, sync_folder, unpacks_within
+from hoi_train.core.disk import HashedFile, free_mib, sync, unpacks_within
 from hoi_train.engine.checkpoint_manifest import (
     CURSOR,
     PAYLOAD,
@@ -79,7 +79,7 @@ def save(folder: Path, payloads: Mapping[str, Any], cursor: Mapping[str, int], e
                     torch.save(payload, cast(IO[bytes], files[name]))
                 _check_readable(files[name].path)
             write_manifest(unfinished, cursor, extra, files)
-            sync_folder(unfinished)
+            sync(unfinished)
             _put_in_place(unfinished, final)
     except OSError as error:
         raise _disk_error(error, final, sum(file.size for file in files.values())) from error
@@ -177,7 +177,7 @@ def _put_in_place(unfinished: Path, final: Path) -> None:
         _remove(old)
         final.rename(old)
     unfinished.rename(final)
-    sync_folder(final.parent)
+    sync(final.parent)
     _remove(old)
 
 

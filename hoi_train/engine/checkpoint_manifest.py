@@ -16,7 +16,7 @@ import torch
 
 from hoi_train.core.disk import HashedFile, sha256_of
 from hoi_train.core.records import UserError
-from hoi_train.tracking.events import finite
+from hoi_train.core.strict_json import finite, parse_json
 
 FORMAT = 1
 MANIFEST, SEAL = "manifest.json", "manifest.sha256"
@@ -75,8 +75,8 @@ def read_manifest(path: Path) -> Checkpoint:
     if _read(path / SEAL) != _seal(text):
         raise CheckpointError(f"{manifest}: its bytes are not those that were written ({SEAL} differs)")
     try:
-        return _parse(path, json.loads(text))
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        return _parse(path, parse_json(text))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{manifest}: not a manifest of format {FORMAT} ({error!r})") from None
 
 

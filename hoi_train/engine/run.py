@@ -31,7 +31,9 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from hoi_train.config import ConfigError, RunConfig, differences, parse_config
+from hoi_train.core.disk import write_whole
 from hoi_train.core.records import ClassList, Task
+from hoi_train.core.strict_json import read_json
 from hoi_train.engine import checkpoint
 from hoi_train.engine.checkpoint import Checkpoint
 from hoi_train.engine.lock import RunLock
@@ -201,7 +203,7 @@ def read_thresholds(folder: Path, chosen: Checkpoint, tasks: Mapping[str, Task])
     if not path.is_file():
         return {}
     try:
-        content = json.loads(path.read_text())
+        content = read_json(path)
         if content["checkpoint"] != chosen.path.name:
             return {}
         return {
@@ -252,13 +254,6 @@ def _wandb_id(folder: Path) -> str:
     if not path.is_file():
         write_whole(path, os.environ.get("WANDB_RUN_ID") or secrets.token_hex(4))
     return path.read_text().strip()
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file that a kill leaves either as it was or complete."""
-    unfinished = path.with_name(f".unfinished-{path.name}")
-    unfinished.write_text(text)
-    unfinished.replace(path)
 
 
 def _wandb(config: RunConfig, run_id: str) -> WandbTracker:

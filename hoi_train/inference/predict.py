@@ -20,6 +20,7 @@ from typing import Any, TextIO
 import numpy as np
 import torch
 
+from hoi_train.core.disk import whole_file
 from hoi_train.core.records import ClassList, Clip, UserError
 from hoi_train.data.boxes_file import EXAMPLE, Actor, read_boxes
 from hoi_train.data.pair_dataset import PairSample
@@ -246,13 +247,8 @@ def _output(path: Path | None) -> Iterator[TextIO]:
     if path is None:
         yield sys.stdout
         return
-    partial = path.with_name(f".unfinished-{path.name}")
-    try:
-        with partial.open("w", encoding="utf-8") as file:
-            yield file
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with whole_file(path) as partial, partial.open("w", encoding="utf-8") as file:
+        yield file
 
 
 def _check(video: Path, start: float | None, end: float | None, every: int | None, top: int) -> None:

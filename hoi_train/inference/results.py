@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from copy import copy
 from dataclasses import dataclass, replace
@@ -15,7 +14,9 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from hoi_train.config import ConfigError
+from hoi_train.core.disk import write_whole
 from hoi_train.core.records import EpochStats, Split, UserError
+from hoi_train.core.strict_json import finite
 from hoi_train.data.detections_file import read_detections
 from hoi_train.data.pair_dataset import PairDataset
 from hoi_train.engine.checkpoint import Checkpoint
@@ -28,7 +29,6 @@ from hoi_train.engine.run import (
     read_run,
     read_thresholds,
     write_thresholds,
-    write_whole,
 )
 from hoi_train.engine.train import evaluate_checkpoint, launch, load_checkpoint
 from hoi_train.metrics.pairs import detected_scalars
@@ -147,7 +147,7 @@ def evaluate_detected(folder: Path, split: Split, which: str, boxes: Path) -> Sp
             "pairs": len(detections),
         }
         result |= {"key_frames": key_frames, "key_frames_without_detections": lacking}
-        result |= {"scalars": {name: value if math.isfinite(value) else None for name, value in flat.items()}}
+        result |= {"scalars": finite(flat)}
         run.write(f"{split}_{DETECTED}", result)
     text = f"{boxes}: {len(detections)} pairs; in {lacking} of {key_frames} key frames none, which count as missed"
     return SplitResult(split, fabric.global_rank, None, DETECTED, scalars, (text,))

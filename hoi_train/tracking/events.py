@@ -7,7 +7,6 @@ the next writer cuts it off.
 from __future__ import annotations
 
 import json
-import math
 import os
 import shutil
 import time
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from hoi_train.core.records import UserError
+from hoi_train.core.strict_json import finite
 
 DURABLE = frozenset({"evaluation", "checkpoint", "end"})
 """Events that are forced to disk before ``write`` returns; the others may lose their last rows to a power cut."""
@@ -28,17 +28,6 @@ def to_line(record: Mapping[str, Any]) -> str:
     '{"event": "train", "loss": null, "lr": [0.1, null]}'
     """
     return json.dumps(finite(record), allow_nan=False)
-
-
-def finite(value: Any) -> Any:
-    """Return a JSON-able value with ``None`` in place of every nan and infinity, at any depth."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {key: finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [finite(item) for item in value]
-    return value
 
 
 class EventLogError(UserError, ValueError):

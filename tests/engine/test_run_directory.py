@@ -124,7 +124,7 @@ def test_other_classes_than_those_trained_are_refused(change: Any, words: str, c
         ("config.yaml", "a: [", "config.yaml: damaged, not readable as YAML"),
         ("config.yaml", "- a", "config.yaml: damaged, it must hold keys and values, got list"),
         ("events.jsonl", "{\n{}\n", "events.jsonl, line 1: not JSON"),
-        ("thresholds.json", "{", "thresholds.json: damaged (JSONDecodeError"),
+        ("thresholds.json", "{", "thresholds.json: damaged (JSONError: not JSON: Expecting"),
         ("thresholds.json", '{"checkpoint": "CHOSEN", "thresholds": {"noun": {"cup": 0.5}}}', "(KeyError: 'plate')"),
         ("thresholds.json", "[]", "fit the thresholds again (--fit-thresholds), or remove the file"),
     ],

@@ -255,11 +255,11 @@ TRACK: dict[str, Any] = {"track_id": 0, "class": "person", "start_frame": 0, "bo
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("{", "{file}: Invalid JSON"),
+        ("{", "{file}, line 1: not JSON: Expecting property name"),
         ({"track": []}, "{file}: tracks: missing, it must be given"),
         (
             '{"tracks": [{"track_id": 0, "class": "person", "start_frame": 0, "boxes": [], "boxes": [[1, 2, 3, 4]]}]}',
-            "{file}: key 'boxes' occurs twice in one object; leave one of them",
+            "{file}: not JSON: key 'boxes' occurs twice in an object; the file must look like {",
         ),
         ({"tracks": [{**TRACK, "clas": 1}]}, "{file}: tracks.0.clas: unknown key; allowed here: track_id, class, "),
         ({"tracks": [{**TRACK, "boxes": [[1, 2, 3]]}]}, "{file}: tracks.0.boxes.0.3: missing"),

@@ -36,9 +36,10 @@ from data_tools.derive.rates import MAX_RATE
 from data_tools.derive.reencode.source import MAX_SIDE, Settings, Source, bytes_of, done_of, reencode_source
 from data_tools.faults import Outcome, lines_of
 from data_tools.jobs.killable import Lost, run_killable
-from data_tools.jobs.local import Engine, Store, claim, run_jobs, write_atomically, write_json
+from data_tools.jobs.local import Engine, Store, claim, run_jobs, write_json
 from data_tools.options import check_out, check_range, check_work
 from data_tools.sources import MANIFEST
+from hoi_train.core.disk import write_whole
 from hoi_train.core.records import UserError
 from hoi_train.data.manifest import Manifest, read_manifest, write_manifest
 from hoi_train.data.manifest.manifest import check_place
@@ -216,5 +217,5 @@ def _write_manifest(manifest: Manifest, store: Store, bad: set[str], out: Path) 
     if parts:
         tasks = list(manifest.tasks.values())
         write_manifest(out / MANIFEST, pa.concat_tables(parts), tasks, out, manifest.object_classes)
-        write_atomically(out / CHECKSUMS, "".join(sums))
+        write_whole(out / CHECKSUMS, "".join(sums))
     return size

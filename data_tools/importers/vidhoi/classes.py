@@ -6,16 +6,16 @@ VidHOI takes the 80 object and 50 predicate categories of VidOR; ``adult``, ``ch
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hoi_train.core import strict_json
 from hoi_train.core.records import ClassList
 from hoi_train.data.manifest.problems import Problems
-from hoi_train.data.manifest.tasks import class_names_fault, unique_keys
+from hoi_train.data.manifest.tasks import class_names_fault
 
 OBJECT_FILE, PREDICATE_FILE, GROUP_FILE = "obj_categories.json", "pred_categories.json", "pred_split_categories.json"
 REMOVED_FILE = "168_frames_to_remove.json"
@@ -108,11 +108,9 @@ def read_json(file: Path, problems: Problems) -> Any:
         problems.add(file, None, "a folder, not a file" if file.is_dir() else "no such file")
         return None
     try:
-        return json.loads(file.read_text("utf-8-sig"), object_pairs_hook=unique_keys)
-    except json.JSONDecodeError as error:
-        problems.add(file, error.lineno, f"not JSON: {error.msg}, column {error.colno}")
-    except (ValueError, RecursionError) as error:
-        problems.add(file, None, f"not JSON: {error}")
+        return strict_json.read_json(file)
+    except strict_json.JSONError as error:
+        problems.add(file, error.line, str(error))
     return None
 
 

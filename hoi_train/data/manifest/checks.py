@@ -14,14 +14,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from hoi_train.core.paths import CONTROL, inside, is_plain, real_folder
 from hoi_train.core.records import SPLITS, ClassList, Task, nearest
 from hoi_train.data.manifest.columns import RawTable
 from hoi_train.data.manifest.problems import Problems
-from hoi_train.data.manifest.tasks import CONTROL
 
 Mask = NDArray[np.bool_]
 
-_CONTROL = "[\\x00-\\x1f\\x7f]"
 _UPWARDS = r"(^|/)\.\.(/|$)"
 _DETOUR = r"(^|/)\.?(/|$)"  # an absolute path, or one with parts that lead nowhere
 MOST = 2**31 - 1  # frames, or pixels
@@ -70,22 +69,10 @@ def _repeated(*keys: NDArray[np.int64]) -> Mask:
     return again
 
 
-def _real_folder(folder: Path) -> Path:
-    try:
-        return folder.resolve()
-    except (OSError, RuntimeError):  # a name too long, a loop of links
-        return folder
-
-
-def _below(root: Path, path: str, real_folder: Callable[[Path], Path]) -> str | None:
-    """Return a path relative to the root, spelt the shortest way, or ``None`` if it leads elsewhere."""
-    place = root / path
-    if not place.is_relative_to(root):
-        place = real_folder(place.parent) / place.name
-    if not place.is_relative_to(root):
-        return None
-    straight = place.relative_to(root).as_posix()
-    return path if CONTROL.search(straight) else straight  # a link may lead to what a manifest cannot name
+def _below(root: Path, path: str, resolve: Callable[[Path], Path]) -> str | None:
+    """Return what `inside` does, but the path as it is where a link leads to what a manifest cannot name."""
+    straight = inside(root, path, resolve)
+    return straight if straight is None or is_plain(straight) else path
 
 
 class _Checker:
@@ -142,7 +129,7 @@ class _Checker:
         self.note("clip_id", repeated, text)
 
     def control_characters(self, column: str) -> Mask:
-        bad = _mask(pc.match_substring_regex(self.raw.columns[column], _CONTROL))
+        bad = _mask(pc.match_substring_regex(self.raw.columns[column], CONTROL))
         self.note(column, bad, lambda row: f"{column} {self.value(column, row)!r:.80} contains control characters")
         return bad
 
@@ -154,8 +141,8 @@ class _Checker:
         is_below = pc.starts_with(values, os.fsencode(f"{root}/"))
         straight = pc.if_else(pc.and_(is_below, pc.invert(pc.match_substring_regex(below, _DETOUR))), below, values)
         detours = _mask(pc.match_substring_regex(straight, _DETOUR)) & _mask(pc.not_equal(values, "")) & ~outside & ~odd
-        real_folder = lru_cache(_real_folder)  # the root may be spelt through a link; few folders hold many clips
-        paths = [_below(root, path, real_folder) for path in values.filter(pa.array(detours)).to_pylist()]
+        resolve = lru_cache(real_folder)  # the root may be spelt through a link; few folders hold many clips
+        paths = [_below(root, path, resolve) for path in values.filter(pa.array(detours)).to_pylist()]
         outside[detours] = [path is None for path in paths]
         self.note("path", outside, lambda row: f"path {self.value('path', row)!r:.80} leaves the data root {root}")
         self.raw.columns["path"] = pc.replace_with_mask(straight, pa.array(detours), pa.array(paths, pa.string()))

@@ -8,7 +8,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,9 @@ from numpy.typing import NDArray
 from pyarrow import csv as arrow_csv
 from pyarrow import parquet
 
+from hoi_train.core.disk import sync, whole_file, write_whole
 from hoi_train.core.records import ClassList, Task
+from hoi_train.core.strict_json import JSONError, parse_json
 from hoi_train.data.manifest.columns import (
     BATCH,
     DESCRIBED,
@@ -34,13 +35,11 @@ from hoi_train.data.manifest.columns import (
     whole,
 )
 from hoi_train.data.manifest.problems import ManifestError, Problems
-from hoi_train.data.manifest.tasks import DATASET_FILE, read_dataset, unique_keys
+from hoi_train.data.manifest.tasks import DATASET_FILE, read_dataset
 
 FORMATS = (".parquet", ".csv", ".jsonl")
 SEPARATOR = "|"  # between the classes of a multi-label cell in csv
 ROW_GROUP = 1 << 25  # bytes of a Parquet file written, or read, at a time: what that takes beside the table itself
-
-_DECODER = json.JSONDecoder(object_pairs_hook=unique_keys)
 
 
 def read_raw(file: Path, tasks: Sequence[Task], problems: Problems, *, tracks: bool = True) -> RawTable:
@@ -59,8 +58,8 @@ def _column_names(file: Path) -> Sequence[str]:
             return list(parquet.read_schema(file).names)
         with file.open(encoding="utf-8-sig") as stream:
             head = next((line for line in stream if line.strip()), "")
-        return next(csv.reader([head]), []) if file.suffix == ".csv" else list(_DECODER.decode(head.strip()))
-    except (pa.ArrowException, csv.Error, OSError, ValueError, TypeError, RecursionError):
+        return next(csv.reader([head]), []) if file.suffix == ".csv" else list(parse_json(head))
+    except (pa.ArrowException, csv.Error, OSError, ValueError, TypeError):
         return []
 
 
@@ -119,8 +118,6 @@ def _read_parquet(file: Path, types: Mapping[str, Any], problems: Problems, trac
 def _json_rows(file: Path, problems: Problems) -> Iterator[tuple[int, dict[str, Any]]]:
     with file.open("rb") as stream:
         for number, line in enumerate(stream, 1):
-            if number == 1:
-                line = line.removeprefix(b"\xef\xbb\xbf")
             line = line.strip()
             row = _json_row(line) if line else ""
             if isinstance(row, dict):
@@ -132,13 +129,9 @@ def _json_rows(file: Path, problems: Problems) -> Iterator[tuple[int, dict[str, 
 def _json_row(line: bytes) -> dict[str, Any] | str:
     """Return the object on a line, or what is wrong with the line."""
     try:
-        row = _DECODER.decode(line.decode())
-    except json.JSONDecodeError as error:
-        return f"not a JSON object: {error.msg}, column {error.pos + 1}"
-    except ValueError as error:
-        return f"not a JSON object: {error}"
-    except RecursionError:
-        return "not a JSON object: nested too deeply"
+        row = parse_json(line)
+    except JSONError as error:
+        return str(error)
     return row if isinstance(row, dict) else f'must be a JSON object such as {{"clip_id": …}}, got {row!r:.80}'
 
 
@@ -265,20 +258,11 @@ def _parsed(raw: RawTable, name: str, text: Any, wanted: Any, problems: Problems
 
 
 def replace_both(path: Path, raw: RawTable, description: str) -> None:
-    """Write both files under temporary names, then move them into place."""
-    targets = (path.parent / DATASET_FILE, path)
-    waiting = [target.with_name(f".{os.getpid()}-{target.name}") for target in targets]
-    try:
-        waiting[0].write_text(description, encoding="utf-8", errors="backslashreplace")  # of JSON: a valid escape
-        write_raw(waiting[1], raw)
-        for temporary, target in zip(waiting, targets, strict=True):
-            temporary.replace(target)
-    except OSError as error:
-        error.filename = str(path)  # a full disk names none, and the temporary name says nothing
-        raise
-    finally:
-        for temporary in waiting:
-            temporary.unlink(missing_ok=True)
+    """Write a manifest and its ``dataset.json``, neither of which is replaced before both are on disk."""
+    with whole_file(path) as waiting:
+        write_raw(waiting, raw)
+        sync(waiting)
+        write_whole(path.parent / DATASET_FILE, description)
 
 
 def check_neighbours(

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from hoi_train.core.records import SPLITS, Split
+from hoi_train.core.strict_json import JSONError, read_json
 from hoi_train.data.manifest import Manifest
 from hoi_train.data.manifest.problems import LISTED, ManifestError, Problem, Problems
 
@@ -134,10 +135,10 @@ def _content(path: Path) -> dict[str, Any]:
         return ManifestError((Problem(path, None, f"{text}; write it with hoi-data verify"),), 1)
 
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
     except OSError as error:
         raise refuse(f"cannot be read: {error.strerror or error}") from None
-    except (ValueError, RecursionError) as error:
+    except JSONError as error:
         raise refuse(f"not a quarantine list in JSON: {error}") from None
     parts = content if isinstance(content, dict) else {}
     clips = parts.get("clips")

@@ -8,7 +8,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from hoi_train.core.paths import is_plain
 from hoi_train.core.records import ClassList, Task, nearest
+from hoi_train.core.strict_json import JSONError, read_json
 from hoi_train.data.manifest.problems import ManifestError, Problem, Problems
 
 DATASET_FILE = "dataset.json"
@@ -18,7 +20,6 @@ CLIP_COLUMNS = (
     *("width", "height", "pairs", "tracks"),
 )
 
-CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 _TASK_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 
 
@@ -36,11 +37,9 @@ def read_dataset(folder: Path) -> tuple[Path, dict[str, Task], ClassList | None]
         text = f"no such file; it says where the videos are and lists the classes, for example {EXAMPLE}"
         raise ManifestError((Problem(file, None, text),), 1)
     try:
-        content = json.loads(file.read_text("utf-8-sig"), object_pairs_hook=unique_keys)
-    except json.JSONDecodeError as error:
-        raise ManifestError((Problem(file, error.lineno, f"not JSON: {error.msg}, column {error.colno}"),), 1) from None
-    except (ValueError, RecursionError) as error:
-        raise ManifestError((Problem(file, None, f"not JSON: {error}"),), 1) from None
+        content = read_json(file)
+    except JSONError as error:
+        raise ManifestError((Problem(file, error.line, str(error)),), 1) from None
     problems = Problems()
     checker = _Checker(file, problems)
     root, tasks, object_classes = checker.dataset(content)
@@ -89,17 +88,8 @@ def task_name_fault(name: str) -> str | None:
 
 def class_names_fault(names: Iterable[str]) -> str | None:
     """Return what is wrong with class names beyond what a ``ClassList`` checks, or ``None``."""
-    odd = next((name for name in names if CONTROL.search(name)), None)
+    odd = next((name for name in names if not is_plain(name)), None)
     return None if odd is None else f"class name {odd!r:.80} contains control characters"
-
-
-def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Make a dict of a JSON object's pairs; raise ``ValueError`` on a repeated key, which JSON readers let pass."""
-    made = dict(pairs)
-    if len(made) != len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"key {next(name for name in names if names.count(name) > 1)!r} occurs twice")
-    return made
 
 
 _PAIR_MULTI = 'task {0!r}: a task of pairs is multi-label; write "labels": "multi"'

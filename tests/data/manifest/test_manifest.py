@@ -344,7 +344,7 @@ def test_jsonl_faults_are_all_said_with_their_lines(tmp_path: Path) -> None:
     ]
     text = "\n".join(line if isinstance(line, str) else json.dumps(line) for line in lines)
     assert problems_of(tmp_path / "m.jsonl", text) == [
-        "line 2: not a JSON object: Expecting ',' delimiter, column 17",
+        "line 2: not JSON: Expecting ',' delimiter, column 17",
         'line 3: must be a JSON object such as {"clip_id": …}, got [1, 2]',
         "line 4: clip_id must be text, got 5",
         "line 5: start must be a number, got '1'",
@@ -355,10 +355,10 @@ def test_jsonl_faults_are_all_said_with_their_lines(tmp_path: Path) -> None:
         "(known: clip_id, path, start, end, split, group, num_frames, fps, "
         "width, height, verb, noun, pairs, tracks)",
         "line 10: num_frames must be a whole number, got 2.5",
-        "line 11: not a JSON object: key 'clip_id' occurs twice",
+        "line 11: not JSON: key 'clip_id' occurs twice in an object",
         "line 12: path 'p\\x00q' contains control characters",
         "line 13: clip_id must be text, got '\\ud800'",
-        "line 14: not a JSON object: nested too deeply",
+        "line 14: not JSON: nested too deeply",
         f"line 15: end must be a number, got {'1' + 79 * '0'}",
     ]
 

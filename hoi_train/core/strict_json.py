@@ -1,0 +1,72 @@
+"""JSON read strictly and written so that every reader takes it."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+
+class JSONError(ValueError):
+    """Text that is not strict JSON.
+
+    Args:
+        text: what is wrong, with its column if known.
+        line: where, from 1; ``None`` if not known.
+    """
+
+    def __init__(self, text: str, line: int | None = None) -> None:
+        super().__init__(text)
+        self.line = line
+
+
+def parse_json(data: str | bytes) -> Any:
+    """Parse JSON in which no object has a key twice and no number is NaN or infinite.
+
+    Args:
+        data: the text; bytes are UTF-8, with or without a byte order mark.
+
+    Raises:
+        JSONError: what is wrong and where.
+    """
+    try:
+        return _DECODER.decode(data if isinstance(data, str) else data.decode("utf-8-sig"))
+    except json.JSONDecodeError as error:
+        raise JSONError(f"not JSON: {error.msg}, column {error.colno}", error.lineno) from None
+    except RecursionError:
+        raise JSONError("not JSON: nested too deeply") from None
+    except ValueError as error:
+        raise JSONError(f"not JSON: {error}") from None
+
+
+def read_json(path: Path) -> Any:
+    """Read a file with `parse_json`; raises ``OSError`` if that cannot be done."""
+    return parse_json(path.read_bytes())
+
+
+def finite(value: Any) -> Any:
+    """Return a value with ``None`` in place of every nan and infinity, at any depth, as JSON can hold it."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(item) for item in value]
+    return value
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    content = dict(pairs)
+    if len(content) != len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"key {next(name for name in names if names.count(name) > 1)!r:.80} occurs twice in an object")
+    return content
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not a JSON number; write null or leave it out")
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_refuse_constant)
