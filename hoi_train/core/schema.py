@@ -73,12 +73,13 @@ def _tuples(value: Any) -> Any:
 
 def section(constructor: Callable[..., Any]) -> Any:
     """Return the type of a configuration section that holds a constructor's hyper-parameters."""
-    return create_model(constructor.__name__, __base__=Strict, __doc__=_summary(constructor), **_fields(constructor))
+    name, text = constructor.__name__, inspect.getdoc(constructor)
+    return create_model(name, __base__=Strict, __doc__=text, **_fields(constructor))
 
 
 def _model(name: str, constructor: Callable[..., Any]) -> type[Component]:
     fields = {"name": (Literal[name], name), **_fields(constructor)}
-    return create_model(f"{name}_config", __base__=Component, __doc__=_summary(constructor), **fields)
+    return create_model(f"{name}_config", __base__=Component, __doc__=inspect.getdoc(constructor), **fields)
 
 
 def _fields(constructor: Callable[..., Any]) -> dict[str, Any]:
@@ -89,10 +90,6 @@ def _fields(constructor: Callable[..., Any]) -> dict[str, Any]:
         for key, parameter in inspect.signature(constructor).parameters.items()
         if parameter.kind is inspect.Parameter.KEYWORD_ONLY
     }
-
-
-def _summary(constructor: Callable[..., Any]) -> str:
-    return (inspect.getdoc(constructor) or "").partition("\n")[0]
 
 
 def _sentence(problems: Sequence[Any], schema: type[BaseModel]) -> str:

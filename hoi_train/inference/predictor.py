@@ -152,7 +152,7 @@ class Predictor:
         return generator(self.config.seed, "augment", -1, name)  # as evaluation draws, if its transform does
 
 
-def load_predictor(folder: Path, which: str) -> Predictor:
+def load_predictor(folder: Path, which: str = "best") -> Predictor:
     """Make the network of a run's ``best`` or ``last`` checkpoint; the run's data need not be there.
 
     Raises:

@@ -85,7 +85,7 @@ class SplitResult:
     notes: tuple[str, ...]
 
 
-def evaluate_run(folder: Path, split: Split, which: str, *, fit: bool = False) -> SplitResult:
+def evaluate_run(folder: Path, split: Split = "test", which: str = "best", *, fit: bool = False) -> SplitResult:
     """Evaluate a checkpoint (``best`` or ``last``) of a run on a split and write ``evaluation_<split>.json``.
 
     With ``fit`` the thresholds of multi-label tasks are chosen on the validation split first and kept in the run, in
