@@ -27,6 +27,7 @@ from data_tools.options import at_least
 from hoi_train.core.batches import ClipBatch
 from hoi_train.core.records import ClassCounts, ClassList, LabelKind, Split, Task
 from hoi_train.data.class_sampling import Instance
+from hoi_train.data.run_data import RunData
 from hoi_train.data.samplers import EpochSampler
 from hoi_train.losses import LOSSES, Loss
 from hoi_train.losses.objective import Objective
@@ -110,8 +111,11 @@ def _pairs(one: Callable[[], object], other: Callable[[], object], repeats: int)
 class _Clips:
     """Random clips in place of files, with the interface that methods use of a loader."""
 
-    def __init__(self, shape: tuple[int, ...], rows: Tensor, batch_size: int) -> None:
-        self.shape, self.sampler = shape, EpochSampler(len(rows), batch_size, 0)
+    def __init__(self, shape: tuple[int, ...], num_clips: int, batch_size: int) -> None:
+        self.shape, self.sampler = shape, EpochSampler(num_clips, batch_size, 0)
+
+    def select(self, rows: Tensor, batch_size: int) -> _Clips:
+        return _Clips(self.shape, len(rows), batch_size)
 
     def training(self, epoch: int, start_batch: int, drawn: Tensor | None) -> Iterator[ClipBatch]:
         for _ in self.sampler.batches(epoch, start_batch, drawn):
@@ -130,16 +134,19 @@ def _methods(backbone: str, shape: tuple[int, ...], repeats: int) -> tuple[float
     labels = torch.arange(19 * 20) % 19
     counts = ClassCounts.single([20] * 19)
     splits: tuple[Split, ...] = ("train", "val")
-    context = Context(
+    data = RunData(
         tasks={"verb": task},
-        counts={"verb": counts},
+        counts={"train": {"verb": counts}},
         labels={split: {"verb": labels} for split in splits},
+        loaders={split: _Clips(shape, len(labels), shape[0]) for split in splits},  # type: ignore[misc]
+    )
+    context = Context(
+        data=data,
         epochs=2,
         batch_size=shape[0],
         seed=0,
         world_size=1,
         sampling=Instance(),
-        make_loader=lambda split, rows, size: _Clips(shape, rows, size),  # type: ignore[arg-type,return-value]
         make_head=lambda task, width: LinearHead(width, 19),
     )
     tasks = {"verb": task}

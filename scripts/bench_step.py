@@ -47,9 +47,11 @@ from hoi_train.config import RunConfig
 from hoi_train.core.batches import ClipBatch
 from hoi_train.core.records import ClassCounts, ClassList, Task
 from hoi_train.data.loader import ClipLoader
-from hoi_train.engine.experiment import Material, compose
+from hoi_train.data.run_data import RunData
+from hoi_train.engine.experiment import compose
 from hoi_train.engine.loop import Loop
 from hoi_train.engine.run import open_run
+from hoi_train.engine.tasks import make_groups
 from hoi_train.engine.train import launch
 from hoi_train.models.backbones import BACKBONES
 from hoi_train.models.heads import LinearHead
@@ -257,14 +259,14 @@ def _train(
     config = RunConfig.model_validate_json(json.dumps(raw))
     counts = {TASK.name: ClassCounts.single([1] * TASK.num_classes)}
     loader = _Memory(batches, clips, work.clips)
-    material = Material(
+    data = RunData(
         tasks={TASK.name: TASK},
         counts={"train": counts, "val": counts, "test": counts},
         labels={"train": {TASK.name: torch.arange(len(clips)) % TASK.num_classes}},
         loaders={"train": loader},
-        make_loader=lambda split, rows, size: loader,
+        groups={TASK.name: make_groups(config, TASK, {"train": counts[TASK.name]})},
     )
-    experiment = compose(config, material, lambda: network)
+    experiment = compose(config, data, lambda: network)
     if config.training.channels_last:
         network.to(memory_format=torch.channels_last_3d)
     fabric = launch(config.training)

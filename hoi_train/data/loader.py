@@ -59,6 +59,22 @@ class ClipLoader:
         """Return the number of clips in the split."""
         return len(self.dataset)
 
+    def of(self, dataset: ClipDataset, batch_size: int) -> ClipLoader:
+        """Return a loader of another data set for the same rank, with the same workers."""
+        return ClipLoader(
+            dataset,
+            batch_size,
+            rank=self.rank,
+            world_size=self.world_size,
+            workers=self.workers,
+            prefetch=self.prefetch,
+            timeout=self.timeout,
+        )
+
+    def select(self, rows: Tensor, batch_size: int) -> ClipLoader:
+        """Return a loader of some of the samples, by their positions, int64."""
+        return self.of(self.dataset.select(rows), batch_size)
+
     def num_batches(self, epoch: int, drawn: Tensor | None = None) -> int:
         """Return the batches of a training epoch on each rank."""
         return self.sampler.num_batches(epoch, drawn)
@@ -80,8 +96,8 @@ class ClipLoader:
         """Yield this rank's share of the split: over all ranks each clip once; raises ``ClipError`` as ``training``."""
         return self._batches(evaluation_batches(len(self), self.batch_size, self.rank, self.world_size))
 
-    def take_wait(self) -> float:
-        """Return the seconds spent waiting for batches since the last call."""
+    def pop_wait(self) -> float:
+        """Return the seconds spent waiting for batches since the last call, and reset them."""
         waited, self._waited = self._waited, 0.0
         return waited
 

@@ -31,14 +31,14 @@ class NonFiniteError(UserError):
 
 
 @dataclass(frozen=True)
-class Judged:
-    """A task, and by what it is judged.
+class TaskEvaluation:
+    """A task with its class groups, extra metrics and threshold.
 
     Args:
         task: what is recognised.
-        groups: its groups of classes.
-        measure: gives further averages from logits and target of all rows.
-        threshold: multi-label only: the score from which on a class is predicted, or one for each, float64 ``[C]``.
+        groups: class ids of each group.
+        measure: returns further averages, given the logits and targets of all rows.
+        threshold: multi-label only: a class is predicted above this score in 0..1; one, or float64 ``[C]``.
     """
 
     task: Task
@@ -53,7 +53,7 @@ def evaluate(
     model: nn.Module,
     objective: Objective,
     batches: Iterable[ClipBatch],
-    tasks: Mapping[str, Judged],
+    tasks: Mapping[str, TaskEvaluation],
     epoch: int,
     split: Split,
 ) -> EpochStats:
@@ -77,7 +77,7 @@ def evaluate(
     stats = EpochStats(
         epoch=epoch,
         split=split,
-        tasks={name: _statistics(judged, objective.loss(name), *rows[name]) for name, judged in tasks.items()},
+        tasks={name: _statistics(of, objective.loss(name), *rows[name]) for name, of in tasks.items()},
     )
     objective.train(was_training)
     return stats
@@ -122,16 +122,12 @@ def network_rows(
     return {task: (rows[f"logits {task}"], rows[f"target {task}"]) for task in tasks}
 
 
-def _statistics(judged: Judged, loss: Loss, logits: Tensor, target: Tensor) -> TaskStats:
+def _statistics(of: TaskEvaluation, loss: Loss, logits: Tensor, target: Tensor) -> TaskStats:
     device = next((buffer.device for buffer in loss.buffers()), logits.device)
     logits_there, target_there = logits.to(device), target.to(device)
     value = float(loss.reduce(loss(logits_there, target_there), target_there))
-    stats = task_stats(judged.task, logits, target, groups=judged.groups, loss=value, threshold=judged.threshold)
-    return (
-        stats
-        if judged.measure is None
-        else replace(stats, scalars=dict(stats.scalars) | judged.measure(logits, target))
-    )
+    stats = task_stats(of.task, logits, target, groups=of.groups, loss=value, threshold=of.threshold)
+    return stats if of.measure is None else replace(stats, scalars={**stats.scalars, **of.measure(logits, target)})
 
 
 def _check_finite(logits: Mapping[str, Tensor], indices: Tensor, split: Split) -> None:

@@ -4,33 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn, optim
+from torch import nn, optim
 
 from hoi_train.config import ConfigError, RunConfig
 from hoi_train.core.randomness import seed_of
-from hoi_train.core.records import SPLITS, ClassCounts, ClassList, Split, Task
+from hoi_train.core.records import SPLITS, ClassList, Split, Task
 from hoi_train.core.schema import build
 from hoi_train.data.class_sampling import SAMPLING
-from hoi_train.data.dataset import ClipDataset
-from hoi_train.data.loader import ClipLoader
-from hoi_train.data.manifest import Manifest, read_manifest
-from hoi_train.data.manifest.quarantine import LeftOut, leave_out, read_quarantine, refusal
 from hoi_train.data.mixing import MIXING, Mixing
-from hoi_train.data.pair_dataset import PairDataset
-from hoi_train.data.sampling import PLANS
-from hoi_train.data.transforms import TRANSFORMS
-from hoi_train.engine.evaluation import Judged, Measure
-from hoi_train.engine.tasks import check_tasks, make_groups, make_loss
+from hoi_train.data.run_data import RunData
+from hoi_train.engine.evaluation import TaskEvaluation
+from hoi_train.engine.read_data import read_data
+from hoi_train.engine.tasks import make_loss
 from hoi_train.losses.objective import Objective
 from hoi_train.methods import METHODS
 from hoi_train.methods.fit import Context, Fit
-from hoi_train.metrics.groups import Groups
 from hoi_train.metrics.pairs import oracle_scalars
 from hoi_train.models.backbones import BACKBONES
 from hoi_train.models.heads import HEADS
@@ -41,13 +35,23 @@ from hoi_train.optim import OPTIMIZERS, SCHEDULES, Schedule
 
 @dataclass(frozen=True)
 class Experiment:
-    """The parts of a run, ready to be trained or evaluated."""
+    """The parts of a run, ready to be trained or evaluated.
+
+    Args:
+        config: of the run.
+        data: tasks, class counts, labels and loaders.
+        model: with random weights, or those of a checkpoint once loaded.
+        objective: the losses of all tasks.
+        method: the hooks of the loop.
+        mixing: mixes the clips of a training batch.
+        make_optimizer: returns a new optimizer for what trains in a module.
+        schedule: of the learning rate.
+        monitor: name of the average that decides which checkpoint is the best.
+        weights: file of pretrained weights that a new run begins with.
+    """
 
     config: RunConfig
-    tasks: Mapping[str, Task]
-    counts: Mapping[str, ClassCounts]
-    groups: Mapping[str, Groups]
-    loaders: Mapping[Split, ClipLoader]
+    data: RunData
     model: Recognizer
     objective: Objective
     method: Fit
@@ -55,52 +59,17 @@ class Experiment:
     make_optimizer: Callable[[nn.Module], optim.Optimizer]
     schedule: Schedule
     monitor: str
-    measures: Mapping[Split, Mapping[str, Measure]]
-    object_classes: ClassList | None = None
-    left_out: LeftOut | None = None
-    weights: Path | None = None  # that a new run begins with
+    weights: Path | None = None
 
-    def data_facts(self) -> dict[str, Any]:
-        """Return what of the data decides the run's numbers, as plain values for its record."""
-        return {
-            "class_counts": {task: list(counts.positives) for task, counts in self.counts.items()},
-            "classes": {task: list(found.classes) for task, found in self.tasks.items()},
-            "labels": {task: found.labels for task, found in self.tasks.items()},
-            "of": {task: found.of for task, found in self.tasks.items()},
-            "object_classes": list(self.object_classes or ()),
-            "groups": {task: {name: list(ids) for name, ids in groups.items()} for task, groups in self.groups.items()},
-            "left_out": None if self.left_out is None else self.left_out.to_json(),
-        }
+    def evaluations(self, split: Split) -> dict[str, TaskEvaluation]:
+        """Return how each task is evaluated on a split."""
 
-    def judged(self, split: Split) -> dict[str, Judged]:
-        """Return the tasks, and by what they are judged on a split."""
-        measures = self.measures.get(split, {})
-        return {name: Judged(task, self.groups[name], measures.get(name)) for name, task in self.tasks.items()}
+        def of(name: str, task: Task) -> TaskEvaluation:
+            truth = self.data.truth(split, name)
+            measure = None if truth is None else partial(oracle_scalars, truth)
+            return TaskEvaluation(task, self.data.groups[name], measure)
 
-
-@dataclass(frozen=True)
-class Material:
-    """The clips of a run, as its other parts need them.
-
-    Args:
-        tasks: by name.
-        counts: of each split, by task.
-        labels: of each split that has clips, by task: int64 ``[N]`` class ids or bool ``[N, C]``.
-        loaders: of each split that has clips.
-        make_loader: as in ``Context``.
-        measures: of each split, by task, what is measured beyond the classes.
-        object_classes: classes of the objects of pairs; ``None`` if the data list none.
-        left_out: the clips in quarantine; ``None`` without one.
-    """
-
-    tasks: Mapping[str, Task]
-    counts: Mapping[Split, Mapping[str, ClassCounts]]
-    labels: Mapping[Split, Mapping[str, Tensor]]
-    loaders: Mapping[Split, ClipLoader]
-    make_loader: Callable[[Split, Tensor, int], ClipLoader]
-    measures: Mapping[Split, Mapping[str, Measure]] = field(default_factory=dict)
-    object_classes: ClassList | None = None
-    left_out: LeftOut | None = None
+        return {name: of(name, task) for name, task in self.data.tasks.items()}
 
 
 def assemble(config: RunConfig, *, rank: int = 0, world_size: int = 1) -> Experiment:
@@ -110,12 +79,12 @@ def assemble(config: RunConfig, *, rank: int = 0, world_size: int = 1) -> Experi
         ConfigError: configuration and data do not fit.
         ManifestError: the manifest has bad rows.
     """
-    material = _material(config, rank, world_size)
+    data = read_data(config, rank=rank, world_size=world_size)
 
     def make_model() -> Recognizer:
-        return _network(config, material.tasks, material.object_classes, _backbone(config))
+        return _network(config, data.tasks, data.object_classes, _backbone(config))
 
-    experiment = compose(config, material, make_model, world_size=world_size)
+    experiment = compose(config, data, make_model, world_size=world_size)
     return replace(experiment, weights=config.model.weights)
 
 
@@ -123,10 +92,10 @@ def check(config: RunConfig) -> None:
     """Find what a new run would refuse, without building the backbone or reading its weights; raises as it does."""
     if config.model.weights is not None and not config.model.weights.is_file():
         raise ConfigError(f"model.weights: {config.model.weights} is not there, or not a file")
-    material = _material(config, 0, 1)
+    data = read_data(config)
     stand_in = nn.Identity()
     stand_in.num_features = 1  # type: ignore[assignment]
-    compose(config, material, lambda: _network(config, material.tasks, material.object_classes, stand_in))
+    compose(config, data, lambda: _network(config, data.tasks, data.object_classes, stand_in))
 
 
 def rebuild(config: RunConfig, tasks: Mapping[str, Task], object_classes: ClassList | None) -> Recognizer:
@@ -143,15 +112,12 @@ def rebuild(config: RunConfig, tasks: Mapping[str, Task], object_classes: ClassL
     model = _network(config, tasks, object_classes, _backbone(config))
     if METHODS[config.method.name].adapt is not Fit.adapt:  # the others may want labels, which are not at hand
         context = Context(
-            tasks=tasks,
-            counts={},
-            labels={split: {} for split in SPLITS},
+            data=RunData(tasks, counts={}, labels={split: {} for split in SPLITS}, loaders={}),
             epochs=config.training.epochs,
             batch_size=config.training.batch_size,
             seed=config.seed,
             world_size=1,
             sampling=build(config.data.sampling, SAMPLING),
-            make_loader=_untrained,
             make_head=_untrained,
         )
         with _refusals_of(f"method.{config.method.name}"):
@@ -160,29 +126,25 @@ def rebuild(config: RunConfig, tasks: Mapping[str, Task], object_classes: ClassL
 
 
 def compose(
-    config: RunConfig, material: Material, make_model: Callable[[], Recognizer], *, world_size: int = 1
+    config: RunConfig, data: RunData, make_model: Callable[[], Recognizer], *, world_size: int = 1
 ) -> Experiment:
     """Build the parts of a run from its clips and what makes its network.
 
     Raises:
         ConfigError: loss, method, groups and clips do not fit one another.
     """
-    tasks, counts = material.tasks, {name: material.counts["train"][name] for name in material.tasks}
-    by_split = {name: {split: of[name] for split, of in material.counts.items()} for name in tasks}
+    tasks = data.tasks
 
     def make_head(task: str, num_features: int) -> nn.Module:
         return _head(config, task, num_features, tasks[task].num_classes)
 
     context = Context(
-        tasks=tasks,
-        counts=counts,
-        labels=material.labels,
+        data=data,
         epochs=config.training.epochs,
         batch_size=config.training.batch_size,
         seed=config.seed,
         world_size=world_size,
         sampling=build(config.data.sampling, SAMPLING),
-        make_loader=material.make_loader,
         make_head=make_head,
     )
     with _refusals_of(f"method.{config.method.name}"):
@@ -195,15 +157,11 @@ def compose(
         with _refusals_of(f"method.{config.method.name}" if stage else "data.sampling"):
             method.sampler(epoch)
     with _refusals_of("tasks"):
-        losses = {name: make_loss(config, name, by_split[name]) for name in tasks}
-        groups = {name: make_groups(config, task, by_split[name]) for name, task in tasks.items()}
+        losses = {name: make_loss(config, name, data.counts["train"][name]) for name in tasks}
     first = next(iter(tasks.values()))
     experiment = Experiment(
         config=config,
-        tasks=tasks,
-        counts=counts,
-        groups=groups,
-        loaders=material.loaders,
+        data=data,
         model=_laid_out(config, model),
         objective=Objective(losses, {name: task.weight for name, task in config.tasks.items()}),
         method=method,
@@ -211,9 +169,6 @@ def compose(
         make_optimizer=partial(build, config.optimizer, OPTIMIZERS),
         schedule=build(config.schedule, SCHEDULES),
         monitor=config.checkpoints.monitor or f"{first.name}/{'recall_macro' if first.labels == 'single' else 'map'}",
-        measures=material.measures,
-        object_classes=material.object_classes,
-        left_out=material.left_out,
     )
     _check_losses(experiment)
     _check_validation(experiment)
@@ -263,59 +218,6 @@ def _refusals_of(part: str) -> Iterator[None]:
         raise ConfigError(f"{part}: {error}") from None
 
 
-def _material(config: RunConfig, rank: int, world_size: int) -> Material:
-    """Read the manifest; raises ``ConfigError`` or ``ManifestError`` if it is not sound or does not fit."""
-    manifest, left_out = _sound_clips(config)
-    check_tasks(config, manifest)
-    tasks, data = {name: manifest.tasks[name] for name in config.tasks}, config.data
-    transforms = build(data.train, TRANSFORMS), build(data.evaluation, TRANSFORMS)
-    views = {split: manifest.split(split) for split in SPLITS}
-    options: dict[str, Any] = {
-        "num_frames": data.num_frames,
-        "plan": build(data.plan, PLANS),
-        "seed": config.seed,
-        "reader": data.reader,
-    }
-    make: Callable[..., ClipDataset] = ClipDataset
-    if any(task.of == "pair" for task in tasks.values()):
-        assert manifest.object_classes is not None  # check_tasks has refused it
-        make = partial(PairDataset, objects=manifest.object_classes)
-    made = {split: make(clips, tasks, transforms, **options) for split, clips in views.items() if len(clips)}
-    datasets = {split: dataset for split, dataset in made.items() if len(dataset)}
-    loader = partial(ClipLoader, rank=rank, world_size=world_size, workers=data.workers, timeout=data.timeout)
-    return Material(
-        tasks=tasks,
-        counts={split: {name: clips.counts(name) for name in tasks} for split, clips in views.items()},
-        labels={split: {name: clips.labels(name) for name in tasks} for split, clips in datasets.items()},
-        loaders={split: loader(clips, config.training.batch_size) for split, clips in datasets.items()},
-        make_loader=lambda split, rows, size: loader(datasets[split].select(rows), size),
-        measures={
-            split: {name: partial(oracle_scalars, dataset.truth(name)) for name in tasks}
-            for split, dataset in datasets.items()
-            if isinstance(dataset, PairDataset) and split != "train"
-        },
-        object_classes=manifest.object_classes,
-        left_out=left_out,
-    )
-
-
-def _sound_clips(config: RunConfig) -> tuple[Manifest, LeftOut | None]:
-    """Read the manifest, without what is in quarantine; raises ``ConfigError`` if bad clips are to stop the run."""
-    data = config.data
-    if data.bad_clips == "quarantine" and data.quarantine is None:
-        text = "missing; bad_clips: quarantine needs the quarantine.json of hoi-data verify"
-        raise ConfigError(f"data.quarantine: {text}")
-    manifest = read_manifest(data.manifest, data.root)
-    if data.quarantine is None:
-        return manifest, None
-    bad = read_quarantine(data.quarantine, manifest)
-    if data.bad_clips == "quarantine":
-        return leave_out(manifest, bad, data.quarantine)
-    if bad:
-        raise ConfigError(refusal(data.quarantine, bad))
-    return manifest, None
-
-
 def _check_training(experiment: Experiment) -> None:
     """Refuse an optimizer that torch would, and patience that cannot wait for a method's stages."""
     config = experiment.config
@@ -329,7 +231,7 @@ def _check_losses(experiment: Experiment) -> None:
     """Refuse heads and methods whose logits a loss is not made for, and weights that would never be used."""
     config, problems = experiment.config, []
     patience = config.training.patience
-    for task in experiment.tasks:
+    for task in experiment.data.tasks:
         loss = experiment.objective.loss(task)
         name, head = config.loss_of(task).name, config.tasks[task].head
         for key, wanted in loss.head.items():
@@ -366,11 +268,11 @@ def _last_trained(experiment: Experiment) -> int:
 
 def _check_validation(experiment: Experiment) -> None:
     """Refuse what needs validation results where there is no validation split."""
-    if "val" in experiment.loaders:
+    if "val" in experiment.data.loaders:
         return
     learners = [
         f"tasks.{task}.loss: {experiment.config.loss_of(task).name} learns from validation results"
-        for task in experiment.tasks
+        for task in experiment.data.tasks
         if experiment.objective.loss(task).learns_from_validation()
     ]
     if experiment.config.training.patience is not None:

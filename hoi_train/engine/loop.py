@@ -128,11 +128,11 @@ class Loop:
 
     def evaluate(self, split: Split, epoch: int) -> EpochStats | None:
         """Evaluate the reported network on a split; ``None`` if the split has no clips."""
-        loader = self.experiment.loaders.get(split)
+        loader = self.experiment.data.loaders.get(split)
         if loader is None:
             return None
-        model, judged = self.evaluated_model, self.experiment.judged(split)
-        return evaluate(self.fabric, model, self.objective, loader.evaluation(), judged, epoch, split)
+        tasks, batches = self.experiment.evaluations(split), loader.evaluation()
+        return evaluate(self.fabric, self.evaluated_model, self.objective, batches, tasks, epoch, split)
 
     def _stage(self, epoch: int) -> int:
         return bisect_right(self.stages, epoch) - 1
@@ -171,23 +171,23 @@ class Loop:
             self.run.record({"event": "stage", **about, **method.describe()})
 
     def _features(self, split: Split) -> Features:
-        return extract(self.fabric, self.network, self.experiment.loaders[split].evaluation())
+        return extract(self.fabric, self.network, self.experiment.data.loaders[split].evaluation())
 
     def _train_epoch(self, epoch: int) -> None:
-        loader, method = self.experiment.loaders["train"], self.experiment.method
+        loader, method = self.experiment.data.loaders["train"], self.experiment.method
         drawn = method.sampler(epoch)
         total = loader.num_batches(epoch, drawn)
         batches = loader.training(epoch, self.cursor.batch, drawn)
         method.begin_epoch(epoch, self.cursor.batch, total)
         title = f"epoch {epoch + 1}/{self.config.epochs}"
         self._throughput.reset()
-        loader.take_wait()  # a stage's beginning may have read all clips
+        loader.pop_wait()  # a stage's beginning may have read all clips
         with EpochBar(self.console, title, total, self.cursor.batch) as bar:
             while self.cursor.batch < total:
                 size = min(self.config.accumulate, total - self.cursor.batch)
                 loss = self._update(islice(batches, size), size, epoch + self.cursor.batch / total)
                 self.cursor = replace(self.cursor, batch=self.cursor.batch + size, step=self.cursor.step + 1)
-                self._after_update(epoch, loss, loader.take_wait(), bar, size)
+                self._after_update(epoch, loss, loader.pop_wait(), bar, size)
 
     def _update(self, batches: Iterator[ClipBatch], size: int, moment: float) -> dict[str, float]:
         """Make one step of the optimizer from ``size`` batches and return what is worth recording."""

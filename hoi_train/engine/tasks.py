@@ -1,11 +1,11 @@
-"""What a run makes of a manifest's tasks: a loss and class groups each, checked against the data."""
+"""The loss and the class groups of each task, checked against the data."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from hoi_train.config import ConfigError, RunConfig
-from hoi_train.core.records import SPLITS, ClassCounts, Split, Task, nearest, unknown_task
+from hoi_train.core.records import ClassCounts, Split, Task, nearest, unknown_task
 from hoi_train.core.schema import build
 from hoi_train.data.manifest import Manifest
 from hoi_train.data.manifest.tasks import DATASET_FILE
@@ -16,13 +16,23 @@ from hoi_train.metrics.groups import GROUP_RULES, Groups
 from hoi_train.metrics.pairs import oracle_scalar_names
 
 
-def check_tasks(config: RunConfig, manifest: Manifest) -> None:
+def check_tasks(
+    config: RunConfig, manifest: Manifest, counts: Mapping[Split, Mapping[str, ClassCounts]]
+) -> dict[str, Groups]:
     """Check that the configured tasks are in the manifest and that each loss and group rule fits.
+
+    Args:
+        config: of the run.
+        manifest: all splits.
+        counts: class counts of every split, by task.
+
+    Returns:
+        The class groups of each task.
 
     Raises:
         ConfigError: with one line for each problem.
     """
-    problems = []
+    problems, groups = [], {}
     for name in config.tasks:
         if name not in manifest.tasks:
             known = list(manifest.tasks)
@@ -30,8 +40,8 @@ def check_tasks(config: RunConfig, manifest: Manifest) -> None:
                 f"tasks.{name}: {manifest.path} has no such task; it has {', '.join(known)}{nearest(name, known)}"
             )
             continue
-        counts = counts_by_split(manifest, name)
-        train = counts["train"]
+        by_split = {split: of[name] for split, of in counts.items()}
+        train = by_split["train"]
         if manifest.tasks[name].of == "pair" and not train.num_samples:
             problems.append(f"tasks.{name}: {manifest.path} has no pairs in the split 'train'")
             continue
@@ -39,11 +49,11 @@ def check_tasks(config: RunConfig, manifest: Manifest) -> None:
             problems.append(f"tasks.{name}: {manifest.path} has no label of it in the split 'train': nothing to learn")
             continue
         try:
-            make_loss(config, name, counts)
+            make_loss(config, name, train)
         except ValueError as error:
             problems.append(f"tasks.{name}.loss: {error}")
         try:
-            make_groups(config, manifest.tasks[name], counts)
+            groups[name] = make_groups(config, manifest.tasks[name], by_split)
         except ValueError as error:
             problems.append(f"tasks.{name}.groups: {error}")
     known_tasks = [manifest.tasks[name] for name in config.tasks if name in manifest.tasks]
@@ -60,7 +70,7 @@ def check_tasks(config: RunConfig, manifest: Manifest) -> None:
     if counted is not None and counted not in config.tasks:
         problems.append(f"data.sampling.{unknown_task(counted, config.tasks)}")
     monitor = config.checkpoints.monitor
-    if not problems and monitor is not None and monitor not in (measured := measured_names(config, manifest)):
+    if not problems and monitor is not None and monitor not in (measured := measured_names(known_tasks, groups)):
         problems.append(f"checkpoints.monitor: {monitor!r} is not measured; measured are {', '.join(measured)}")
     if monitor is not None and monitor.endswith("/loss") and config.checkpoints.mode == "max":
         problems.append(f"checkpoints.mode: 'max' keeps the largest {monitor}, which is the worst; use 'min'")
@@ -68,32 +78,26 @@ def check_tasks(config: RunConfig, manifest: Manifest) -> None:
         problems.append(f"data.manifest: {manifest.path} has no clips in the split 'train'")
     if problems:
         raise ConfigError("\n".join(problems))
+    return groups
 
 
-def measured_names(config: RunConfig, manifest: Manifest) -> list[str]:
+def measured_names(tasks: Iterable[Task], groups: Mapping[str, Groups]) -> list[str]:
     """Return the names of all averages that are measured after an epoch, such as ``verb/recall_macro``."""
-    tasks = [manifest.tasks[name] for name in config.tasks]
-    groups = [make_groups(config, task, counts_by_split(manifest, task.name)) for task in tasks]
     return [
         f"{task.name}/{scalar}"
-        for task, found in zip(tasks, groups, strict=True)
-        for scalar in (*scalar_names(task, found), *(oracle_scalar_names() if task.of == "pair" else ()))
+        for task in tasks
+        for scalar in (*scalar_names(task, groups[task.name]), *(oracle_scalar_names() if task.of == "pair" else ()))
     ]
 
 
-def counts_by_split(manifest: Manifest, task: str) -> dict[Split, ClassCounts]:
-    """Return the class counts of a task in every split."""
-    return {split: manifest.split(split).counts(task) for split in SPLITS}
-
-
-def make_loss(config: RunConfig, task: str, counts: Mapping[Split, ClassCounts]) -> Loss:
+def make_loss(config: RunConfig, task: str, counts: ClassCounts) -> Loss:
     """Build a task's loss from the class counts of the training split; raises ``ValueError`` if it does not fit."""
-    choice, labels = config.loss_of(task), counts["train"].labels
+    choice, labels = config.loss_of(task), counts.labels
     fitting = [name for name, loss in LOSSES.items() if labels in loss.labels]
     if choice.name not in fitting:
         text = f"loss {choice.name!r} does not fit the {labels}-label task {task!r}"
         raise ValueError(f"{text}; give it one of its own: {', '.join(sorted(fitting))}")
-    loss: Loss = build(choice, LOSSES, counts["train"])
+    loss: Loss = build(choice, LOSSES, counts)
     return loss
 
 

@@ -13,11 +13,10 @@ from rich.console import Console
 from torch import nn
 
 from hoi_train.config import RunConfig, Training
-from hoi_train.core.records import EpochStats, Split
 from hoi_train.data.dataset import ClipDataset
 from hoi_train.engine import checkpoint
 from hoi_train.engine.epoch_table import epoch_table
-from hoi_train.engine.evaluation import Judged, evaluate
+from hoi_train.engine.evaluation import evaluate
 from hoi_train.engine.experiment import Experiment, assemble
 from hoi_train.engine.loop import Loop, Stopped
 from hoi_train.engine.memory import keep_freed_memory
@@ -73,7 +72,7 @@ def train(
         return 0
     # Before the run directory: a configuration that is refused leaves nothing behind.
     experiment = assemble(config, rank=fabric.global_rank, world_size=fabric.world_size)
-    check_same_data(config.run_dir, config, experiment.data_facts())
+    check_same_data(config.run_dir, config, experiment.data.facts())
     report = None
     if experiment.weights is not None and checkpoint.latest(config.run_dir / CHECKPOINTS) is None:
         report = load_weights(experiment.model, experiment.weights)
@@ -110,18 +109,18 @@ def _begin(loop: Loop, run: Run, experiment: Experiment, console: Console, repor
         "versions": versions(),
         "readers": {
             split: loader.dataset.readers()
-            for split, loader in experiment.loaders.items()
+            for split, loader in experiment.data.loaders.items()
             if isinstance(loader.dataset, ClipDataset)
         },
         "parameters": parameters,
-        **experiment.data_facts(),
+        **experiment.data.facts(),
     }
     run.record(start)
-    sizes = ", ".join(f"{len(loader)} {split}" for split, loader in experiment.loaders.items())
-    samples = f"{sizes} {'key frames' if any(task.of == 'pair' for task in experiment.tasks.values()) else 'clips'}"
+    sizes = ", ".join(f"{len(loader)} {split}" for split, loader in experiment.data.loaders.items())
+    samples = f"{sizes} {'key frames' if experiment.data.of_pairs else 'clips'}"
     console.print(f"{run.folder}: {samples}, {parameters:,} parameters", soft_wrap=True)
-    if experiment.left_out is not None:
-        console.print(str(experiment.left_out), soft_wrap=True, markup=False, highlight=False)
+    if experiment.data.left_out is not None:
+        console.print(str(experiment.data.left_out), soft_wrap=True, markup=False, highlight=False)
     if report is not None:
         console.print(str(report), soft_wrap=True)
 
@@ -129,27 +128,16 @@ def _begin(loop: Loop, run: Run, experiment: Experiment, console: Console, repor
 def _finish(loop: Loop, run: Run, experiment: Experiment, fabric: Fabric, console: Console) -> None:
     fabric.barrier()  # rank 0 may still be writing the last checkpoint
     best = chosen_checkpoint(run.folder, experiment.config, "best")
-    stats = None
-    if "test" in experiment.loaders:
-        stats = evaluate_checkpoint(experiment, fabric, best, "test", experiment.judged("test"))
+    if "test" in experiment.data.loaders:
+        epoch, batches = load_checkpoint(experiment, fabric, best), experiment.data.loaders["test"].evaluation()
+        tasks = experiment.evaluations("test")
+        stats = evaluate(fabric, experiment.model, experiment.objective, batches, tasks, epoch, "test")
         console.print(epoch_table(stats))
         run.record({"event": "evaluation", "step": loop.cursor.step, "checkpoint": best.path.name, **stats.to_json()})
     end = {"event": "end", "step": loop.cursor.step, "best_epoch": loop.best.epoch, "best": loop.best.value}
     run.record({**end, "monitor": experiment.monitor})
     if not math.isnan(loop.best.value):
         console.print(f"best {experiment.monitor} {loop.best.value:.4f} at epoch {loop.best.epoch + 1}; {run.folder}")
-
-
-def evaluate_checkpoint(
-    experiment: Experiment,
-    fabric: Fabric,
-    chosen: checkpoint.Checkpoint,
-    split: Split,
-    judged: Mapping[str, Judged],
-) -> EpochStats:
-    """Evaluate a checkpoint of an experiment on a split, by what the tasks are to be judged by."""
-    epoch, batches = load_checkpoint(experiment, fabric, chosen), experiment.loaders[split].evaluation()
-    return evaluate(fabric, experiment.model, experiment.objective, batches, judged, epoch, split)
 
 
 def load_checkpoint(experiment: Experiment, fabric: Fabric, chosen: checkpoint.Checkpoint) -> int:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from copy import copy
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +18,7 @@ from hoi_train.core.strict_json import finite
 from hoi_train.data.detections_file import read_detections
 from hoi_train.data.pair_dataset import PairDataset
 from hoi_train.engine.checkpoint import Checkpoint
-from hoi_train.engine.evaluation import network_rows
+from hoi_train.engine.evaluation import evaluate, network_rows
 from hoi_train.engine.experiment import Experiment, assemble
 from hoi_train.engine.run import (
     THRESHOLDS_FILE,
@@ -30,7 +28,7 @@ from hoi_train.engine.run import (
     read_thresholds,
     write_thresholds,
 )
-from hoi_train.engine.train import evaluate_checkpoint, launch, load_checkpoint
+from hoi_train.engine.train import launch, load_checkpoint
 from hoi_train.metrics.pairs import detected_scalars
 from hoi_train.metrics.thresholds import fit_thresholds
 
@@ -51,10 +49,10 @@ class _Trained:
         config = read_run(folder).model_copy(update={"runs": folder.parent})
         fabric = launch(config.training)
         experiment = assemble(config, rank=fabric.global_rank, world_size=fabric.world_size)
-        if split not in experiment.loaders:
+        if split not in experiment.data.loaders:
             raise ConfigError(f"{config.data.manifest} has no clips in the split {split!r}")
         # Other counts in training, or other bad clips left out, do not change what the classes mean.
-        facts = experiment.data_facts()
+        facts = experiment.data.facts()
         kept = ("classes", "labels", "of", "object_classes", "groups")
         check_same_data(folder, config, {key: facts[key] for key in kept})
         return cls(folder, experiment, fabric, chosen_checkpoint(folder, config, which))
@@ -92,18 +90,19 @@ def evaluate_run(folder: Path, split: Split = "test", which: str = "best", *, fi
     ``thresholds.json``; a later evaluation of the same checkpoint uses them.
     """
     run = _Trained.read(folder, split, which)
-    experiment, fabric, chosen = run.experiment, run.fabric, run.chosen
-    thresholds = _fit(experiment, fabric, chosen) if fit else read_thresholds(folder, chosen, experiment.tasks)
-    judged = experiment.judged(split)
-    judged |= {name: replace(judged[name], threshold=threshold) for name, threshold in thresholds.items()}
-    stats = evaluate_checkpoint(experiment, fabric, chosen, split, judged)
-    boxes = ORACLE if isinstance(experiment.loaders[split].dataset, PairDataset) else None
+    experiment, fabric, chosen, data = run.experiment, run.fabric, run.chosen, run.experiment.data
+    epoch = load_checkpoint(experiment, fabric, chosen)
+    thresholds = _fit(experiment, fabric) if fit else read_thresholds(folder, chosen, data.tasks)
+    tasks, batches = experiment.evaluations(split), data.loaders[split].evaluation()
+    tasks |= {name: replace(tasks[name], threshold=threshold) for name, threshold in thresholds.items()}
+    stats = evaluate(fabric, experiment.model, experiment.objective, batches, tasks, epoch, split)
+    boxes = ORACLE if data.of_pairs else None
     if fabric.global_rank == 0:
         if fit:
-            write_thresholds(folder, chosen, experiment.tasks, thresholds)
+            write_thresholds(folder, chosen, data.tasks, thresholds)
         run.write(split, ({} if boxes is None else {"boxes": boxes}) | stats.to_json())
     notes = (f"thresholds: {folder / THRESHOLDS_FILE}, fitted on val",) if thresholds else ()
-    protocols = {name: stats.tasks[name].scalars for name in experiment.measures.get(split, {})}
+    protocols = {name: stats.tasks[name].scalars for name, task in tasks.items() if task.measure is not None}
     return SplitResult(split, fabric.global_rank, stats, boxes, protocols, notes)
 
 
@@ -124,7 +123,9 @@ def evaluate_detected(folder: Path, split: Split, which: str, boxes: Path) -> Sp
         ManifestError: the file is not sound.
     """
     run = _Trained.read(folder, split, which)
-    annotated, config = run.experiment.loaders[split].dataset, run.experiment.config
+    experiment, fabric, data = run.experiment, run.fabric, run.experiment.data
+    loader, config = data.loaders[split], experiment.config
+    annotated = loader.dataset
     if not isinstance(annotated, PairDataset):
         raise UserError(f"--boxes: {folder} labels whole clips; leave it out")
     dataset = annotated.on_detections(read_detections(boxes, annotated.objects))
@@ -132,10 +133,9 @@ def evaluate_detected(folder: Path, split: Split, which: str, boxes: Path) -> Sp
     if not len(dataset):
         where = f"the {key_frames} key frames that {config.data.manifest} has in the split {split!r}"
         raise UserError(f"{boxes}: no pair was detected in {where}; it must have their clip_id and frame")
-    fabric, loader = run.fabric, copy(run.experiment.loaders[split])
-    loader.dataset = dataset
-    epoch, detections = load_checkpoint(run.experiment, fabric, run.chosen), dataset.detections()
-    rows = network_rows(fabric, run.experiment.model, loader.evaluation(), run.experiment.tasks, split)
+    epoch, detections = load_checkpoint(experiment, fabric, run.chosen), dataset.detections()
+    batches = loader.of(dataset, loader.batch_size).evaluation()
+    rows = network_rows(fabric, experiment.model, batches, data.tasks, split)
     scalars = {task: detected_scalars(annotated.truth(task), detections, logits) for task, (logits, _) in rows.items()}
     if fabric.global_rank == 0:
         flat = {f"{task}/{name}": value for task, found in scalars.items() for name, value in found.items()}
@@ -153,19 +153,12 @@ def evaluate_detected(folder: Path, split: Split, which: str, boxes: Path) -> Sp
     return SplitResult(split, fabric.global_rank, None, DETECTED, scalars, (text,))
 
 
-def _fit(experiment: Experiment, fabric: Fabric, chosen: Checkpoint) -> dict[str, Tensor]:
-    """Return the best thresholds of the multi-label tasks on the validation split."""
-    found: dict[str, Tensor] = {}
-
-    def measure(name: str, logits: Tensor, target: Tensor) -> dict[str, float]:
-        found[name] = fit_thresholds(logits, target)
-        return {}
-
-    tasks = {name: task for name, task in experiment.tasks.items() if task.labels == "multi"}
-    if not tasks or "val" not in experiment.loaders:
+def _fit(experiment: Experiment, fabric: Fabric) -> dict[str, Tensor]:
+    """Return the thresholds of each multi-label task that fit the validation split best, float64 ``[C]``."""
+    data = experiment.data
+    tasks = {name: task for name, task in data.tasks.items() if task.labels == "multi"}
+    if not tasks or "val" not in data.loaders:
         lacking = "no clips in the split 'val'" if tasks else "no multi-label task"
         raise ConfigError(f"--fit-thresholds: {experiment.config.data.manifest}: the run has {lacking}")
-    judged = experiment.judged("val")
-    judged |= {name: replace(judged[name], measure=partial(measure, name)) for name in tasks}
-    evaluate_checkpoint(experiment, fabric, chosen, "val", judged)
-    return {name: found[name] for name in tasks}
+    rows = network_rows(fabric, experiment.model, data.loaders["val"].evaluation(), tasks, "val")
+    return {name: fit_thresholds(*found) for name, found in rows.items()}

@@ -87,7 +87,7 @@ class TauNorm(Adjusted):
         super().__init__(context)
         self.tasks = single_label_tasks(context)
         self.fixed = None if tau == "validation" else float(tau)
-        if self.fixed is None and "val" not in context.labels:
+        if self.fixed is None and "val" not in context.data.labels:
             raise ValueError("tau: 'validation' needs clips in the split 'val', and there are none; give tau a number")
         self.chosen: dict[str, float] = {}
 
@@ -177,22 +177,22 @@ class PostHocLogitAdjustment(Adjusted):
 
     def adapt(self, model: Recognizer) -> None:
         """Check the heads."""
-        for task in self.context.tasks:
+        for task in self.context.data.tasks:
             linear_layer(model, task)
 
     @torch.no_grad()
     def adjust(self, model: Recognizer, features: Callable[[Split], Features]) -> None:
         """Shift the biases."""
-        for task, counts in self.context.counts.items():
+        for task, counts in self.context.data.counts["train"].items():
             bias = linear_layer(model, task).bias
             bias.sub_(logit_shift(counts, self.tau).to(bias.dtype).to(bias.device))
 
 
 def single_label_tasks(context: Context) -> dict[str, Task]:
     """Return the run's single-label tasks; raises ``ValueError`` if there are none."""
-    tasks = {name: task for name, task in context.tasks.items() if task.labels == "single"}
+    tasks = {name: task for name, task in context.data.tasks.items() if task.labels == "single"}
     if not tasks:
-        raise ValueError(f"for single-label tasks only, and {', '.join(context.tasks)} is multi-label")
+        raise ValueError(f"for single-label tasks only, and {', '.join(context.data.tasks)} is multi-label")
     return tasks
 
 

@@ -51,8 +51,8 @@ class TwoStages(Fit, ABC):
             raise ValueError(
                 f"epochs = {epochs} for the second stage leave none of training.epochs = {context.epochs} for the first"
             )
-        if task is not None and task not in context.tasks:
-            raise ValueError(unknown_task(task, context.tasks))
+        if task is not None and task not in context.data.tasks:
+            raise ValueError(unknown_task(task, context.data.tasks))
         self.second = context.epochs - epochs
         self.sampling = Instance() if sampling == "instance" else SAMPLING[sampling](task=task or context.sampling.task)
         self.frozen_statistics = frozen_statistics
@@ -150,7 +150,7 @@ class LWS(TwoStages):
 
     def adapt(self, model: Recognizer) -> None:
         """Give every head its scales."""
-        for name, task in self.context.tasks.items():
+        for name, task in self.context.data.tasks.items():
             model.heads[name] = ScaledHead(model.heads[name], task.num_classes)
 
     def trained(self, stage: int, model: Recognizer) -> Iterable[nn.Parameter]:

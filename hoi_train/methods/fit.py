@@ -10,9 +10,9 @@ from typing import Any, ClassVar, Protocol
 from torch import Tensor, nn
 
 from hoi_train.core.batches import ClipBatch
-from hoi_train.core.records import ClassCounts, EpochStats, Split, Task
+from hoi_train.core.records import EpochStats, Split
 from hoi_train.data.class_sampling import ClassBalanced
-from hoi_train.data.loader import ClipLoader
+from hoi_train.data.run_data import RunData
 from hoi_train.models.recognizer import Recognizer
 
 
@@ -30,31 +30,25 @@ class ObjectiveFunction(Protocol):
 
 @dataclass(frozen=True)
 class Context:
-    """The run a method works in.
+    """The run that a method works in.
 
     Args:
-        tasks: by name.
-        counts: of the training split, by task.
-        labels: of each split that has clips, by task: int64 ``[N]`` class ids or bool ``[N, C]``.
+        data: tasks, class counts, labels and loaders.
         epochs: of the whole run.
         batch_size: clips a batch and rank.
         seed: of the run.
         world_size: number of ranks.
         sampling: the configured rule.
-        make_loader: from a split, positions in it (int64) and a batch size, a loader of those clips for this rank.
         make_head: from a task's name and a number of features, a new head as configured; its starting values are drawn
             from torch's global generator.
     """
 
-    tasks: Mapping[str, Task]
-    counts: Mapping[str, ClassCounts]
-    labels: Mapping[Split, Mapping[str, Tensor]]
+    data: RunData
     epochs: int
     batch_size: int
     seed: int
     world_size: int
     sampling: ClassBalanced
-    make_loader: Callable[[Split, Tensor, int], ClipLoader]
     make_head: Callable[[str, int], nn.Module]
 
 
@@ -162,5 +156,5 @@ class Fit:
 
     def draw(self, sampling: ClassBalanced, epoch: int, first: int, last: int) -> Tensor | None:
         """Return what a rule that is in force from epoch ``first`` until before ``last`` draws."""
-        task = sampling.task or next(iter(self.context.tasks))
-        return sampling.draw(self.context.labels["train"][task], epoch - first, last - first, self.context.seed)
+        task = sampling.task or next(iter(self.context.data.tasks))
+        return sampling.draw(self.context.data.labels["train"][task], epoch - first, last - first, self.context.seed)

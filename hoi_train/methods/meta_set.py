@@ -48,16 +48,16 @@ class MetaSet:
     def __init__(
         self, context: Context, *, per_class: int, split: MetaSplit, task: str | None, batch_size: int | None
     ) -> None:
-        names = list(context.tasks)
+        names = list(context.data.tasks)
         self.task = names[0] if task is None else task
         if self.task not in names:
             raise ValueError(unknown_task(self.task, names))
-        if split not in context.labels:
+        if split not in context.data.labels:
             raise ValueError(f"split: the manifest has no clips in the split {split!r}; use split: train")
         held = _multi_hot(context, self.task, split)
         missing = (held.sum(0) == 0) & (_multi_hot(context, self.task, "train").sum(0) > 0)
         if missing.any():
-            classes = [context.tasks[self.task].classes.names[i] for i in missing.nonzero().flatten().tolist()]
+            classes = [context.data.tasks[self.task].classes.names[i] for i in missing.nonzero().flatten().tolist()]
             raise ValueError(
                 f"split: no clip in the split {split!r} carries {', '.join(classes)} (task {self.task}), so that "
                 "nothing would speak for the training clips that do; use split: train"
@@ -65,7 +65,7 @@ class MetaSet:
         self.context, self.split, self.batch_size = context, split, batch_size or context.batch_size
         self.rows = balanced_rows(held, per_class, context.seed)
         self.labels = held[self.rows]
-        self.loader = context.make_loader(split, self.rows, self.batch_size)
+        self.loader = context.data.loaders[split].select(self.rows, self.batch_size)
 
     def batches(self, epoch: int, batch: int, num_batches: int) -> Iterator[ClipBatch]:
         """Yield this rank's meta batches of an epoch of ``num_batches`` from ``batch`` on."""
@@ -99,7 +99,7 @@ class MetaWeighted(Fit, ABC):
         meta_batch_size: Clips | None = None,
     ) -> None:
         super().__init__(context)
-        if any(each.of == "pair" for each in context.tasks.values()):
+        if any(each.of == "pair" for each in context.data.tasks.values()):
             raise ValueError("weighs whole clips, and these tasks are of pairs")
         self.meta_set = MetaSet(context, per_class=per_class, split=split, task=task, batch_size=meta_batch_size)
         self.meta: Iterator[ClipBatch] = iter(())
@@ -149,5 +149,5 @@ def balanced_rows(labels: Tensor, per_class: int, seed: int) -> Tensor:
 
 def _multi_hot(context: Context, task: str, split: MetaSplit) -> Tensor:
     """Return which classes each clip carries, bool ``[N, C]``."""
-    labels = context.labels[split][task]
-    return labels if labels.ndim == 2 else one_hot(labels, context.tasks[task].num_classes).bool()
+    labels = context.data.labels[split][task]
+    return labels if labels.ndim == 2 else one_hot(labels, context.data.tasks[task].num_classes).bool()

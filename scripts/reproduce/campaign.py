@@ -19,8 +19,10 @@ from torch import nn
 from hoi_train.config import Mixing, RunConfig, Sampling
 from hoi_train.core.records import ClassCounts, Split, Task, UserError, nearest
 from hoi_train.core.schema import Component, Strict, build, component
-from hoi_train.engine.experiment import Experiment, Material, compose
+from hoi_train.data.run_data import RunData
+from hoi_train.engine.experiment import Experiment, compose
 from hoi_train.engine.run import Run
+from hoi_train.engine.tasks import make_groups
 from hoi_train.engine.train import train
 from hoi_train.methods import METHODS
 from hoi_train.models.heads import HEADS
@@ -276,19 +278,20 @@ def assemble_images(config: ImageConfig, task: Task, splits: Mapping[Split, Imag
     name, batch_size = task.name, config.training.batch_size
     loader = partial(ImageLoader, task=name, crop_and_flip=config.data.crop_and_flip)
 
-    def counts(images: Images) -> dict[str, ClassCounts]:
-        return {name: ClassCounts.single(torch.bincount(images.labels, minlength=task.num_classes).tolist())}
+    def count(images: Images) -> ClassCounts:
+        return ClassCounts.single(torch.bincount(images.labels, minlength=task.num_classes).tolist())
 
     def make_model() -> Recognizer:
         backbone = build(config.model.backbone, NETWORKS)
         head: nn.Module = build(config.tasks[name].head, HEADS, backbone.num_features, task.num_classes)
         return Recognizer(backbone, {name: head}, NORMALISATION[config.model.preprocessing])
 
-    material = Material(
+    counts = {split: count(images) for split, images in splits.items()}
+    data = RunData(
         tasks={name: task},
-        counts={split: counts(images) for split, images in splits.items()},
+        counts={split: {name: of} for split, of in counts.items()},
         labels={split: {name: images.labels} for split, images in splits.items()},
         loaders={split: loader(images, batch_size) for split, images in splits.items()},
-        make_loader=lambda split, rows, size: loader(splits[split].select(rows), size),
+        groups={name: make_groups(config, task, counts)},
     )
-    return compose(config, material, make_model)
+    return compose(config, data, make_model)

@@ -12,6 +12,7 @@ from torch.nn.functional import pad
 
 from hoi_train.core.batches import ClipBatch
 from hoi_train.core.randomness import generator
+from hoi_train.data.dataset import ClipDataset
 from hoi_train.data.loader import ClipLoader
 from hoi_train.data.samplers import Item
 
@@ -71,6 +72,11 @@ class ImageLoader(ClipLoader):
         self.images, self.task, self.crop_and_flip = images, task, crop_and_flip
         self._draws: dict[int, Tensor] = {}
         self._drawn_epoch: int | None = None
+
+    def of(self, dataset: ClipDataset, batch_size: int) -> ImageLoader:
+        """Return a loader of other images with the same augmentation."""
+        assert isinstance(dataset, Images)
+        return ImageLoader(dataset, batch_size, task=self.task, crop_and_flip=self.crop_and_flip)
 
     def _batches(self, items: Sequence[list[Item]]) -> Iterator[ClipBatch]:
         for batch in items:

@@ -110,9 +110,9 @@ def test_the_wait_is_measured(manifest: Manifest) -> None:
     loader = _loader(manifest)
     for _ in loader.training(0):
         time.sleep(0.2)  # the consumer's own time does not count
-    waited = loader.take_wait()
+    waited = loader.pop_wait()
     assert 0 < waited < 0.5
-    assert loader.take_wait() == 0
+    assert loader.pop_wait() == 0
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -90,13 +90,13 @@ def check_training(folder: Path, manifest: Manifest, breakage: dict[str, str]) -
         if clip_id not in breakage:
             sound[manifest.clip(row).split].append(manifest.clip(row))
     expected = Counter(clip.labels["verb"] for clip in sound["train"])
-    assert experiment.counts["verb"].positives == tuple(expected[k] for k in range(3))
-    for split, loader in experiment.loaders.items():
+    assert experiment.data.counts["train"]["verb"].positives == tuple(expected[k] for k in range(3))
+    for split, loader in experiment.data.loaders.items():
         batches = loader.training(0) if split == "train" else loader.evaluation()
         seen = [clip_id for batch in batches for clip_id in batch.clip_ids]
         assert sorted(seen) == [clip.clip_id for clip in sound[split]]
-    assert experiment.left_out is not None
-    assert sum(experiment.left_out.clips.values()) == len(breakage)
+    assert experiment.data.left_out is not None
+    assert sum(experiment.data.left_out.clips.values()) == len(breakage)
 
 
 def test_a_dry_run_writes_nothing_and_a_damaged_journal_is_refused(

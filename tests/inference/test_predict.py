@@ -53,9 +53,10 @@ class Trained:
         load_network(experiment.model, checkpoint.load(chosen_checkpoint(self.folder, config, "best")))
         experiment.model.eval()
         with torch.no_grad():
-            made = [(batch.rows, experiment.model(**batch.inputs)) for batch in experiment.loaders["test"].evaluation()]
+            batches = experiment.data.loaders["test"].evaluation()
+            made = [(batch.rows, experiment.model(**batch.inputs)) for batch in batches]
         order = torch.cat([rows for rows, _ in made]).argsort()
-        return {task: torch.cat([logits[task] for _, logits in made])[order] for task in experiment.tasks}
+        return {task: torch.cat([logits[task] for _, logits in made])[order] for task in experiment.data.tasks}
 
     def elsewhere(self, folder: Path) -> Path:
         """Return a copy of the run directory under another name, whose configuration names data that are not there."""
@@ -353,4 +354,4 @@ def test_a_video_that_does_not_decode_leaves_nothing(clip_run: Trained, tmp_path
 def test_the_network_of_every_method_is_rebuilt(method: str, clip_run: Trained, tmp_path: Path) -> None:
     config = load_config(make_config(tmp_path, clip_run.manifest, method=method, training={"epochs": 99}))
     experiment = assemble(config)
-    rebuild(config, experiment.tasks, None).load_state_dict(experiment.model.state_dict())
+    rebuild(config, experiment.data.tasks, None).load_state_dict(experiment.model.state_dict())

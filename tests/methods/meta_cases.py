@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Any, cast
 
 import torch
@@ -14,6 +14,7 @@ from torch.nn.functional import one_hot
 from hoi_train.core.batches import ClipBatch
 from hoi_train.core.records import ClassCounts, ClassList, LabelKind, Split, Task
 from hoi_train.data.class_sampling import Instance
+from hoi_train.data.run_data import RunData
 from hoi_train.data.samplers import EpochSampler
 from hoi_train.losses import LOSSES
 from hoi_train.losses.objective import Objective
@@ -64,10 +65,14 @@ class Videos:
 
     def __init__(self, rows: Tensor, split: Split, kind: LabelKind, batch_size: int, rank: int, world: int) -> None:
         self.rows, self.split, self.kind = rows, split, kind
-        self.sampler = EpochSampler(len(rows), batch_size, 0, rank, world)
+        self.rank, self.world, self.batch_size = rank, world, batch_size
+
+    def select(self, rows: Tensor, batch_size: int) -> Videos:
+        return Videos(rows, self.split, self.kind, batch_size, self.rank, self.world)
 
     def training(self, epoch: int, start: int, drawn: Tensor | None) -> Iterator[ClipBatch]:
-        for items in self.sampler.batches(epoch, start, drawn):
+        sampler = EpochSampler(len(self.rows), self.batch_size, 0, self.rank, self.world)
+        for items in sampler.batches(epoch, start, drawn):
             yield clips(self.split, [int(self.rows[item.clip]) for item in items], self.kind)
 
 
@@ -92,16 +97,20 @@ def clips(split: Split, rows: list[int], kind: LabelKind) -> ClipBatch:
 def context(kind: LabelKind = "single", batch_size: int = 4, rank: int = 0, world: int = 1, **changes: Any) -> Context:
     """Return a run of the task ``verb``."""
     own = {split: {"verb": labels(split, kind)} for split in LABELS}
+    data = RunData(
+        tasks={"verb": Task("verb", ClassList(("take", "put", "pour")), kind)},
+        counts={"train": {"verb": counts(kind)}},
+        labels=own,
+        loaders={split: Videos(torch.arange(0), split, kind, 1, rank, world) for split in own},  # type: ignore[misc]
+    )
+    parts = {field.name for field in fields(RunData)} & changes.keys()
     settings: dict[str, Any] = {
-        "tasks": {"verb": Task("verb", ClassList(("take", "put", "pour")), kind)},
-        "counts": {"verb": counts(kind)},
-        "labels": own,
+        "data": replace(data, **{name: changes.pop(name) for name in parts}),
         "epochs": 3,
         "batch_size": batch_size,
         "seed": 3,
         "world_size": world,
         "sampling": Instance(),
-        "make_loader": lambda split, rows, size: Videos(rows, split, kind, size, rank, world),
         "make_head": None,
     }
     return Context(**{**settings, **changes})

@@ -150,7 +150,7 @@ def test_the_chosen_tau_is_applied_and_kept(manifest: Path, tmp_path: Path) -> N
     method.begin_stage(0, parts.model, pytest.fail)
     assert torch.equal(linear.weight, before)
     method.begin_stage(1, parts.model, given(features, verb=target))
-    tau = best_tau(before, features, target, parts.tasks["verb"])
+    tau = best_tau(before, features, target, parts.data.tasks["verb"])
     assert tau > 0
     assert torch.equal(linear.weight, normalised(before, tau))
     assert method.state_dict() == {"tau": {"verb": tau}}
@@ -223,7 +223,7 @@ def test_heads_of_several_labels(name: str, manifest: Path, tmp_path: Path) -> N
     noun = torch.zeros(6, 2)
     parts.method.begin_stage(1, parts.model, given(torch.randn(6, width), verb=torch.arange(6) % 3, noun=noun))
     assert torch.equal(head.linear.weight, before["linear.weight"])
-    shift = logit_shift(parts.counts["noun"], 1.5).float() if name == "post_hoc" else torch.zeros(2)
+    shift = logit_shift(parts.data.counts["train"]["noun"], 1.5).float() if name == "post_hoc" else torch.zeros(2)
     assert torch.equal(head.linear.bias, before["linear.bias"] - shift)
     assert torch.equal(shift, torch.zeros(2)) == (name != "post_hoc")
 
@@ -241,7 +241,7 @@ def context_of(folder: Path, manifest: Path, **changes: Any) -> Context:
 
 def test_a_tau_cannot_be_chosen_without_validation(manifest: Path, tmp_path: Path) -> None:
     context = context_of(tmp_path, manifest)
-    without = replace(context, labels={"train": context.labels["train"]})
+    without = replace(context, data=replace(context.data, labels={"train": context.data.labels["train"]}))
     with pytest.raises(ValueError, match="needs clips in the split 'val', and there are none; give tau a number"):
         TauNorm(without)
     assert TauNorm(without, tau=0.7).fixed == 0.7
@@ -250,7 +250,7 @@ def test_a_tau_cannot_be_chosen_without_validation(manifest: Path, tmp_path: Pat
 @pytest.mark.parametrize("method", [TauNorm, NCM])
 def test_a_run_of_multi_label_tasks_is_refused(method: Any, manifest: Path, tmp_path: Path) -> None:
     context = context_of(tmp_path, manifest)
-    context = replace(context, tasks={"noun": context.tasks["noun"]})
+    context = replace(context, data=replace(context.data, tasks={"noun": context.data.tasks["noun"]}))
     with pytest.raises(ValueError, match="for single-label tasks only, and noun is multi-label"):
         method(context)
 

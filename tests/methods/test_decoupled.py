@@ -143,7 +143,7 @@ def test_the_second_stage_may_draw_clips_as_they_come(manifest: Path, tmp_path: 
 
 def test_a_progressive_first_stage_ends_with_the_stage(manifest: Path, tmp_path: Path) -> None:
     method = method_of(tmp_path, manifest, {**CRT, "epochs": 1}, data={"sampling": "progressive"})
-    labels = method.context.labels["train"]["verb"]
+    labels = method.context.data.labels["train"]["verb"]
     rule = method.context.sampling
     assert rule.draw(labels, 2, 3, seed=3).tolist() == method.sampler(2).tolist()
 
@@ -152,7 +152,7 @@ def test_classes_of_the_chosen_task_are_balanced(manifest: Path, tmp_path: Path)
     balanced = {"name": "lws", "epochs": 400, "task": "noun"}
     method = method_of(tmp_path, manifest, balanced, training={"epochs": 401}, tasks={"noun": NOUN})
     drawn = torch.cat([cast(torch.Tensor, method.sampler(epoch)) for epoch in range(1, 401)])
-    carried = method.context.labels["train"]["noun"][drawn].float()
+    carried = method.context.data.labels["train"]["noun"][drawn].float()
     assert carried.any(1).all()  # a clip without a noun is drawn by no noun
     assert carried.mean(0).tolist() == pytest.approx([0.5, 0.5], abs=0.03)
 

@@ -38,14 +38,14 @@ def run_config(folder: Path, manifest: Manifest, quarantine: Path | None, **data
 
 def test_classes_are_counted_without_the_bad_clips(tmp_path: Path, manifest: Manifest) -> None:
     path = run_config(tmp_path, manifest, listed(tmp_path, manifest, BAD), bad_clips="quarantine")
-    experiment = assemble(load_config(path))
+    data = assemble(load_config(path)).data
     assert manifest.split("train").counts("verb").positives == (7, 3, 2)
-    assert experiment.counts["verb"].positives == (6, 2, 2)
-    assert {split: len(loader) for split, loader in experiment.loaders.items()} == {"train": 10, "val": 5, "test": 4}
-    assert experiment.left_out is not None
-    assert experiment.left_out.clips == {"train": 2, "test": 1}
-    assert experiment.left_out.classes["verb"] == {"take": (1, 6), "put": (1, 2)}
-    assert str(experiment.left_out).startswith(f"left out, listed in {tmp_path / 'quarantine.json'}: 3 clips (2 train,")
+    assert data.counts["train"]["verb"].positives == (6, 2, 2)
+    assert {split: len(loader) for split, loader in data.loaders.items()} == {"train": 10, "val": 5, "test": 4}
+    assert data.left_out is not None
+    assert data.left_out.clips == {"train": 2, "test": 1}
+    assert data.left_out.classes["verb"] == {"take": (1, 6), "put": (1, 2)}
+    assert str(data.left_out).startswith(f"left out, listed in {tmp_path / 'quarantine.json'}: 3 clips (2 train,")
 
 
 def test_a_class_that_loses_all_its_clips_is_said_loudly(tmp_path: Path, manifest: Manifest) -> None:
@@ -63,7 +63,7 @@ def test_by_default_a_run_stops_with_the_list(tmp_path: Path, manifest: Manifest
         *(f"clip {clip_id!r}: {text}" for clip_id, text in BAD.items()),
     ]
     experiment = assemble(load_config(run_config(tmp_path, manifest, listed(tmp_path, manifest, {}))))
-    assert experiment.left_out is None
+    assert experiment.data.left_out is None
     many = listed(tmp_path, manifest, dict.fromkeys(manifest.clip_ids, "missing: no such file"))
     with pytest.raises(ConfigError, match="lists 22 bad clips"):
         assemble(load_config(run_config(tmp_path, manifest, many)))
