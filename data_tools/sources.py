@@ -1,20 +1,16 @@
-"""What the importers share: which files are clips, which are there, and the writing of what they found."""
+"""Files as people have them: which are videos and frame folders, and how text files are read."""
 
 from __future__ import annotations
 
 import os
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import Field, dataclass, replace
-from pathlib import Path
-from typing import Any, ClassVar, Protocol, TypeVar
-
-import pyarrow as pa
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePath
 
 from hoi_train.core.paths import is_plain
-from hoi_train.core.randomness import seed_of
-from hoi_train.core.records import SPLITS, ClassList, Split, Task
-from hoi_train.data.manifest import Manifest, written_manifest
+from hoi_train.core.records import Split
+from hoi_train.data.manifest import Manifest
 from hoi_train.data.manifest.problems import Problems
 
 VIDEO_SUFFIXES = (".mp4", ".mkv", ".avi", ".mov", ".webm", ".m4v", ".mpg", ".mpeg", ".ts", ".wmv", ".flv", ".ogv")
@@ -44,7 +40,7 @@ class Imported:
     manifest: Manifest | None = None
 
 
-def is_video(path: Path) -> bool:
+def is_video(path: PurePath) -> bool:
     """Return whether a file's name is that of a video."""
     return path.suffix.lower() in VIDEO_SUFFIXES
 
@@ -60,46 +56,6 @@ def is_clip(path: Path) -> bool:
         return count_images(path) > 0 if path.is_dir() else path.exists()
     except (OSError, ValueError):  # a name too long, or with a NUL
         return False
-
-
-def clips_in(folder: Path) -> dict[str, Path]:
-    """Return the videos and folders in a folder by name without suffix; none if it is not there."""
-    entries = sorted(folder.iterdir()) if folder.is_dir() else []
-    found = {entry.name: entry for entry in entries if entry.is_dir()}
-    # a video is taken before frames made from it
-    found.update({entry.stem: entry for entry in entries if is_video(entry) and not entry.is_dir()})
-    return found
-
-
-class ClipFolders:
-    """Finds ``<root>/<folder>/<name>``, a video file or a folder of frames, listing each folder once.
-
-    Args:
-        root: what the paths of a manifest start from.
-    """
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self._listed: dict[str, dict[str, Path]] = {}
-
-    def place(self, folder: str, name: str, fps: float) -> dict[str, Any] | None:
-        """Return the columns of a manifest that say where a clip is, or ``None`` if it is not on disk.
-
-        Args:
-            folder: below the root.
-            name: of the clip, without suffix.
-            fps: of a folder of frames.
-        """
-        if folder not in self._listed:
-            self._listed[folder] = clips_in(self.root / folder)
-        found = self._listed[folder].get(name)
-        if found is None:
-            return None
-        path = found.relative_to(self.root).as_posix()
-        if not found.is_dir():
-            return {"path": path}
-        num_frames = count_images(found)
-        return {"path": path, "num_frames": num_frames, "fps": fps} if num_frames else None
 
 
 def find_clips(root: Path, top: Path, passed_over: Counter[str]) -> Iterator[str]:
@@ -148,52 +104,6 @@ def _walk(top: Path, passed_over: Counter[str]) -> Iterator[tuple[Path, list[str
                     tops.append(link)
 
 
-class Divided(Protocol):
-    """A clip as annotated."""
-
-    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
-
-    @property
-    def split(self) -> Split: ...  # noqa: D102
-    @property
-    def group(self) -> str | None: ...  # noqa: D102
-
-
-AnyClip = TypeVar("AnyClip", bound=Divided)
-
-
-def with_val(
-    clips: Sequence[AnyClip], name_and_class: Callable[[AnyClip], tuple[str, str]], fraction: float, seed: int
-) -> tuple[list[AnyClip], int]:
-    """Draw val from train if there is none: a fraction of the groups, and of the clips without one of each class.
-
-    The number is rounded, and at least one stays. A name's place in the draw depends on itself and the seed alone.
-
-    Args:
-        clips: of any annotation.
-        name_and_class: of a clip; clips of the class ``""`` are drawn together with the groups.
-        fraction: 0..1.
-        seed: of the draw.
-
-    Returns:
-        The clips in the same order, and how many were drawn.
-    """
-    if any(clip.split == "val" for clip in clips):
-        return list(clips), 0
-    units: defaultdict[str, set[str]] = defaultdict(set)
-    for clip in clips:
-        if clip.split == "train":
-            name, label = name_and_class(clip)
-            units["" if clip.group else label].add(clip.group or name)
-    drawn: set[str] = set()
-    for names in units.values():
-        ordered = sorted(names, key=lambda name: seed_of(seed, "val", name))
-        drawn.update(ordered[: min(int(fraction * len(ordered) + 0.5), len(ordered) - 1)])
-    chosen = [clip.split == "train" and (clip.group or name_and_class(clip)[0]) in drawn for clip in clips]
-    moved = [replace(clip, split="val") if is_val else clip for clip, is_val in zip(clips, chosen, strict=True)]
-    return moved, sum(chosen)
-
-
 def numbered_lines(file: Path, problems: Problems) -> Iterator[tuple[int, str]]:
     """Yield the lines of a text file that hold anything, with their numbers; a BOM and CRLF are let pass."""
     if not file.is_file():
@@ -210,37 +120,3 @@ def numbered_lines(file: Path, problems: Problems) -> Iterator[tuple[int, str]]:
             continue
         if line:
             yield number, line
-
-
-def write_import(
-    out: Path,
-    rows: Sequence[Mapping[str, Any]] | pa.Table,
-    tasks: Sequence[Task],
-    root: Path,
-    missing: Mapping[str, str],
-    notes: Sequence[str],
-    object_classes: ClassList | None = None,
-) -> Imported:
-    """Write the manifest below ``out``, and the list of the clips that are not on disk.
-
-    Args:
-        out: a folder, made if it is not there.
-        rows: the rows to write; see ``write_manifest``.
-        tasks: what their labels mean.
-        root: folder of the videos.
-        missing: split by clip, for clips that are annotated but not on disk.
-        notes: what else the user should know.
-        object_classes: classes that the objects of pairs may have.
-    """
-    written = written_manifest(out / MANIFEST, rows, tasks, root, object_classes)
-    (out / MISSING).unlink(missing_ok=True)  # that of an earlier import
-    said = list(notes)
-    if missing:
-        (out / MISSING).write_text("".join(f"{split}\t{name}\n" for name, split in missing.items()), encoding="utf-8")
-        said.insert(0, f"clips not on disk: {len(missing)} ({_by_split(missing)}); {out / MISSING} lists them")
-    return Imported(written.path, (*said, *written.warnings), written)
-
-
-def _by_split(splits: Mapping[str, str]) -> str:
-    counts = Counter(splits.values())
-    return ", ".join(f"{counts[split]} {split}" for split in SPLITS if counts[split])

@@ -1,6 +1,6 @@
-"""AVA: its csv files to a manifest with the multi-label task action, a row a key frame.
+"""AVA: its csv files to a manifest with the multi-label task action, a row per key frame.
 
-``ava_train_v2.2.csv`` and ``ava_val_v2.2.csv``, or another version, have no header and a line for a person's action:
+``ava_train_v2.2.csv`` and ``ava_val_v2.2.csv``, or another version, have no header and a line per action of a person:
 ``video_id, middle_frame_timestamp, x1, y1, x2, y2, action_id, person_id``, seconds of the whole film, the box as parts
 of the frame's width and height, ids of actions from 1; box and action are empty for a key frame without a person. The
 names of the actions are in ``ava_action_list_*.pbtxt``, blocks such as ``item {name: "dance" id: 4}`` or ``label {name:
@@ -21,13 +21,14 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
-from data_tools.importers.samples import Options, Sample, write_samples
+from data_tools.importers.samples import Options, Reading, Sample
 from data_tools.importers.tables import RowError, number, read_rows
-from data_tools.sources import Imported, numbered_lines
+from data_tools.sources import numbered_lines
 from hoi_train.core.paths import is_plain
-from hoi_train.core.records import LabelKind, Split, UserError
+from hoi_train.core.records import Split, UserError
 from hoi_train.data.manifest.problems import Problems
 
 PARTS: tuple[Split, ...] = ("train", "val")
@@ -37,41 +38,48 @@ _BLOCK = re.compile(r"(?:item|label)\s*\{([^{}]*)\}")
 _NAME = re.compile(r"\bname:\s*(?:\"([^\"\n]*)\"|'([^'\n]*)')")
 _ID = re.compile(r"\b(?:label_)?id:\s*([0-9]{1,9})\b")
 
+KeyFrame = tuple[str, float]  # video and second of the film
 
-def import_ava(annotations: Path, options: Options, *, window: float = 3.0, offset: float = 0.0) -> Imported:
-    """Write the manifest of AVA.
+
+def read_ava(options: Options, *, annotations: Path, window: float = 3.0, offset: float = 0.0) -> Reading:
+    """Read the csv files of AVA: the actions of all persons around a key frame.
 
     Args:
+        options: what every importer is told.
         annotations: folder of the annotation files.
-        options: what all formats are told.
-        window: seconds of a row.
-        offset: the second of the film at which the files begin.
+        window: length of a row in seconds.
+        offset: second of the film at which the files begin: 900 if they were cut from minute 15 on.
 
     Raises:
-        ManifestError: with everything that is wrong in the files, each with file and line.
-        UserError: no annotation files, or none of the videos.
+        UserError: no annotation files, or an option out of range.
     """
     if not 0 < window < float("inf"):
         raise UserError(f"--window must be seconds above 0, got {window:g}")
     if not 0 <= offset < float("inf"):
         raise UserError(f"--offset must be seconds of at least 0, got {offset:g}")
-    problems, left_out = Problems(), Counter[str]()
-    files = {split: _newest(annotations, f"ava_{split}_v*.csv") for split in PARTS}
-    if not any(files.values()):
+    problems, remarks = Problems(), Counter[str]()
+    files = {split: file for split in PARTS if (file := _newest(annotations, f"ava_{split}_v*.csv"))}
+    if not files:
         raise UserError(f"--annotations: neither ava_train_v*.csv nor ava_val_v*.csv is in {annotations}")
     actions = _newest(annotations, "ava_action_list_v*.pbtxt")
     if actions is None:
         raise UserError(f"--annotations: no ava_action_list_v*.pbtxt is in {annotations}; it names the actions")
     classes = read_actions(actions, problems)
-    samples: list[Sample] = []
-    for split, file in files.items():
-        if file and classes:
-            frames = _KeyFrames(file, classes, _excluded(annotations, split, problems), left_out)
-            read_rows(file, COLUMNS, frames.add, problems, has_header=False)
-            samples += frames.samples(split, window, offset)
-    kinds: dict[str, tuple[list[str], LabelKind]] = {"action": ([*classes.values()], "multi")}
-    read = ", ".join(file.name for file in (*files.values(), actions) if file)
-    return write_samples(samples, kinds, options, problems, left_out, [NOTE, f"read: {read}"])
+
+    def samples() -> Iterator[Sample]:
+        for split, file in files.items() if classes else ():
+            excluded = _excluded(annotations, split, problems)
+            for (video, time), (line, names) in _key_frames(file, classes, excluded, problems, remarks).items():
+                start, end = time - offset - window / 2, time - offset + window / 2
+                if end <= 0:
+                    remarks["left out, key frame before the files begin (--offset)"] += 1
+                    continue
+                clip_id = f"{video}_{time:04.0f}" if time.is_integer() else f"{video}_{time:.3f}"
+                sample = Sample(clip_id, video, split, {"action": list(names)}, file, line, lookup="name", group=video)
+                yield replace(sample, start=max(start, 0.0), end=end)
+
+    read = ", ".join(file.name for file in (*files.values(), actions))
+    return Reading(samples(), {"action": ([*classes.values()], "multi")}, problems, remarks, [NOTE, f"read: {read}"])
 
 
 def read_actions(file: Path, problems: Problems) -> dict[int, str]:
@@ -97,71 +105,43 @@ def read_actions(file: Path, problems: Problems) -> dict[int, str]:
     return dict(sorted(classes.items()))
 
 
-class _KeyFrames:
-    """Gathers the actions of each key frame of a file."""
-
-    def __init__(
-        self, file: Path, classes: Mapping[int, str], excluded: set[tuple[str, float]], left_out: Counter[str]
-    ) -> None:
-        self.file = file
-        self.classes = classes
-        self.excluded = excluded
-        self.left_out = left_out
-        self._found: dict[tuple[str, float], tuple[int, dict[str, None]]] = {}
-
-    def add(self, line: int, row: Mapping[str, str]) -> tuple[()]:
-        """Take a row of the file."""
-        if not row["video_id"]:
-            raise RowError("video_id must not be empty")
-        frame = row["video_id"], number(row, "middle_frame_timestamp")
-        if not row["action_id"]:
-            self.left_out["line without an action"] += 1
-            return ()
-        for column in ("x1", "y1", "x2", "y2"):
-            if number(row, column) > 1:
-                raise RowError(f"{column} must be from 0 to 1, got {row[column]!r:.80}")
-        if not re.fullmatch("[0-9]{1,9}", row["action_id"]):
-            raise RowError(f"action_id must be a whole number, got {row['action_id']!r:.80}")
-        action = self.classes.get(int(row["action_id"]))
-        if frame in self.excluded:
-            self.left_out["line of an excluded key frame"] += 1
-        elif action is None:
-            self.left_out["line with an action that is not in the list of actions"] += 1
-        else:
-            self._found.setdefault(frame, (line, {}))[1][action] = None
-        return ()
-
-    def samples(self, split: Split, window: float, offset: float) -> Iterator[Sample]:
-        """Yield the key frames that have an action."""
-        for (video, time), (line, actions) in self._found.items():
-            start, end = max(time - offset - window / 2, 0.0), time - offset + window / 2
-            if end <= 0:
-                self.left_out["key frame before the files begin (--offset)"] += 1
+def _key_frames(
+    file: Path, classes: Mapping[int, str], excluded: set[KeyFrame], problems: Problems, remarks: Counter[str]
+) -> dict[KeyFrame, tuple[int, dict[str, None]]]:
+    """Return for each key frame of a file its first line and its actions, in the order of the file."""
+    found: dict[KeyFrame, tuple[int, dict[str, None]]] = {}
+    for row in read_rows(file, COLUMNS, problems, has_header=False):
+        with row.faults_noted(problems):
+            if not row["video_id"]:
+                raise RowError("video_id must not be empty")
+            frame = row["video_id"], number(row, "middle_frame_timestamp")
+            if not row["action_id"]:
+                remarks["left out, line without an action"] += 1
                 continue
-            yield Sample(
-                f"{video}_{time:04.0f}" if time.is_integer() else f"{video}_{time:.3f}",
-                video,
-                split,
-                {"action": list(actions)},
-                self.file,
-                line,
-                group=video,
-                start=start,
-                end=end,
-                named=True,
-            )
+            for column in ("x1", "y1", "x2", "y2"):
+                if number(row, column) > 1:
+                    raise RowError(f"{column} must be from 0 to 1, got {row[column]!r:.80}")
+            if not re.fullmatch("[0-9]{1,9}", row["action_id"]):
+                raise RowError(f"action_id must be a whole number, got {row['action_id']!r:.80}")
+            action = classes.get(int(row["action_id"]))
+            if frame in excluded:
+                remarks["left out, line of an excluded key frame"] += 1
+            elif action is None:
+                remarks["left out, line with an action that is not in the list of actions"] += 1
+            else:
+                found.setdefault(frame, (row.number, {}))[1][action] = None
+    return found
 
 
 def _newest(folder: Path, pattern: str) -> Path | None:
     return max(folder.glob(pattern), default=None, key=lambda file: file.name)
 
 
-def _excluded(folder: Path, split: Split, problems: Problems) -> set[tuple[str, float]]:
+def _excluded(folder: Path, split: Split, problems: Problems) -> set[KeyFrame]:
     file = _newest(folder, f"ava_{split}_excluded_timestamps_v*.csv")
-    if file is None or not file.stat().st_size:
-        return set()
-    columns = ("video_id", "timestamp")
-    frames = read_rows(
-        file, columns, lambda line, row: [(row["video_id"], number(row, "timestamp"))], problems, has_header=False
-    )
-    return set(frames)
+    excluded: set[KeyFrame] = set()
+    if file is not None and file.stat().st_size:
+        for row in read_rows(file, ("video_id", "timestamp"), problems, has_header=False):
+            with row.faults_noted(problems):
+                excluded.add((row["video_id"], number(row, "timestamp")))
+    return excluded

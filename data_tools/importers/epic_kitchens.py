@@ -1,6 +1,6 @@
 """EPIC-KITCHENS-100: its csv files to a manifest with the tasks verb (97 classes) and noun (300 classes).
 
-``EPIC_100_train.csv`` and ``EPIC_100_validation.csv`` hold a row a narrated action: ``narration_id, participant_id,
+``EPIC_100_train.csv`` and ``EPIC_100_validation.csv`` hold a row per narrated action: ``narration_id, participant_id,
 video_id, narration_timestamp, start_timestamp, stop_timestamp, start_frame, stop_frame, narration, verb, verb_class,
 noun, noun_class, all_nouns, all_noun_classes``. Times are ``HH:MM:SS.ss`` in the video, lists are Python's
 (``"[54, 36]"``), class ids count from 0 and are those of ``EPIC_100_verb_classes.csv`` and
@@ -16,13 +16,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 
-from data_tools.importers.samples import Options, Sample, write_samples
-from data_tools.importers.tables import RowError, ascending, class_of, clock, ordered_classes, part_files, read_rows
-from data_tools.sources import Imported
-from hoi_train.core.records import LabelKind, Split
+from data_tools.importers.samples import Options, Reading, Sample
+from data_tools.importers.tables import (
+    RowError,
+    TableRow,
+    ascending,
+    class_of,
+    clock,
+    ordered_classes,
+    part_files,
+    read_rows,
+)
+from hoi_train.core.records import Split
 from hoi_train.data.manifest.problems import Problems
 
 PARTS: Mapping[str, Split] = {"EPIC_100_train.csv": "train", "EPIC_100_validation.csv": "val"}
@@ -33,62 +40,58 @@ COLUMNS = (
 _LIST = re.compile(r"\[ *([0-9]{1,9}(?: *, *[0-9]{1,9})*) *\]")
 
 
-def import_epic_kitchens(annotations: Path, options: Options, *, all_nouns: bool = False) -> Imported:
-    """Write the manifest of EPIC-KITCHENS-100.
+def read_epic_kitchens(options: Options, *, annotations: Path, all_nouns: bool = False) -> Reading:
+    """Read the csv files of EPIC-KITCHENS-100: verb and noun of an action.
 
     Args:
-        annotations: folder of the csv files.
-        options: what all formats are told.
-        all_nouns: the task noun is all nouns of the narration, multi-label, instead of the first.
+        options: what every importer is told.
+        annotations: folder of the annotation files.
+        all_nouns: the task noun is all nouns of an action, multi-label, instead of the first.
 
     Raises:
-        ManifestError: with everything that is wrong in the files, each with file and line.
-        UserError: no annotation files, or none of the videos.
+        UserError: no annotation files.
     """
     problems = Problems()
     parts = part_files(annotations, PARTS)
     verbs = _classes(annotations / "EPIC_100_verb_classes.csv", problems)
     nouns = _classes(annotations / "EPIC_100_noun_classes.csv", problems)
-    samples: list[Sample] = []
-    for file, split in parts.items() if verbs and nouns else ():
-        make = partial(_sample, file, split, verbs, nouns, all_nouns)
-        samples += read_rows(file, COLUMNS, make, problems)
-    nouns_of: LabelKind = "multi" if all_nouns else "single"
-    return write_samples(samples, {"verb": (verbs, "single"), "noun": (nouns, nouns_of)}, options, problems, {})
+    samples = _samples(parts if verbs and nouns else {}, verbs, nouns, all_nouns, problems)
+    return Reading(samples, {"verb": (verbs, "single"), "noun": (nouns, "multi" if all_nouns else "single")}, problems)
 
 
 def _classes(file: Path, problems: Problems) -> list[str]:
-    entries = read_rows(file, ("id", "key"), lambda line, row: [(line, row["id"], row["key"])], problems)
+    entries = [(row.number, row["id"], row["key"]) for row in read_rows(file, ("id", "key"), problems)]
     return ordered_classes(file, entries, "0", problems)
 
 
-def _sample(
-    file: Path,
-    split: Split,
-    verbs: Sequence[str],
-    nouns: Sequence[str],
-    all_nouns: bool,
-    line: int,
-    row: Mapping[str, str],
+def _samples(
+    parts: Mapping[Path, Split], verbs: Sequence[str], nouns: Sequence[str], all_nouns: bool, problems: Problems
 ) -> Iterator[Sample]:
+    for file, split in parts.items():
+        for row in read_rows(file, COLUMNS, problems):
+            with row.faults_noted(problems):
+                several = _nouns(row, nouns)
+                first = class_of(row["noun_class"], nouns, "noun_class")
+                verb = class_of(row["verb_class"], verbs, "verb_class")
+                if not all(row[column] for column in ("narration_id", "participant_id", "video_id")):
+                    raise RowError("narration_id, participant_id and video_id must not be empty")
+                start, end = ascending(clock(row, "start_timestamp"), clock(row, "stop_timestamp"))
+                yield Sample(
+                    row["narration_id"],
+                    row["video_id"],
+                    split,
+                    {"verb": verb, "noun": several if all_nouns else first},
+                    file,
+                    row.number,
+                    lookup="name",
+                    group=row["participant_id"],
+                    start=start,
+                    end=end,
+                )
+
+
+def _nouns(row: TableRow, nouns: Sequence[str]) -> list[str]:
     listed = _LIST.fullmatch(row["all_noun_classes"])
     if listed is None:
         raise RowError(f"all_noun_classes must be a list such as [54, 36], got {row['all_noun_classes']!r:.80}")
-    several = [class_of(text.strip(), nouns, "all_noun_classes") for text in listed[1].split(",")]
-    first = class_of(row["noun_class"], nouns, "noun_class")
-    verb = class_of(row["verb_class"], verbs, "verb_class")
-    if not all(row[column] for column in ("narration_id", "participant_id", "video_id")):
-        raise RowError("narration_id, participant_id and video_id must not be empty")
-    start, end = ascending(clock(row, "start_timestamp"), clock(row, "stop_timestamp"))
-    yield Sample(
-        row["narration_id"],
-        row["video_id"],
-        split,
-        {"verb": verb, "noun": list(dict.fromkeys(several)) if all_nouns else first},
-        file,
-        line,
-        group=row["participant_id"],
-        start=start,
-        end=end,
-        named=True,
-    )
+    return list(dict.fromkeys(class_of(text.strip(), nouns, "all_noun_classes") for text in listed[1].split(",")))

@@ -16,18 +16,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 import pyarrow as pa
 from pyarrow import parquet
 
-from data_tools.importers.folder import import_folder
-from data_tools.importers.lists import read_classes
-from data_tools.importers.samples import Options, Sample, write_samples
-from data_tools.importers.tables import RowError, class_names, read_rows
-from data_tools.sources import SPLIT_NAMES, Imported, numbered_lines
+from data_tools.importers.folder import read_folder
+from data_tools.importers.labels import id_classes, read_classes, with_names
+from data_tools.importers.samples import Options, Reading, Sample
+from data_tools.importers.tables import RowError, TableRow, read_rows
+from data_tools.sources import SPLIT_NAMES, numbered_lines
 from hoi_train.core.paths import inside
 from hoi_train.core.records import LabelKind, Split, UserError
 from hoi_train.core.strict_json import JSONError, parse_json
@@ -37,35 +36,24 @@ METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
 FILE_NAME = "file_name"
 
 
-class Row(NamedTuple):
-    """A row of metadata."""
-
-    file: Path
-    number: int
-    unit: Literal["line", "row"]
-    cells: Mapping[str, Any]
-
-
-def import_huggingface(
+def read_huggingface(
     options: Options,
     *,
-    labels: Sequence[str] | None = None,
+    labels: Sequence[str] = ("label",),
     file_column: str | None = None,
     classes: Path | None = None,
-) -> Imported:
-    """Write the manifest of a folder of videos.
+) -> Reading:
+    """Read a Hugging Face video folder, with or without metadata.
 
     Args:
-        options: what all formats are told.
-        labels: columns that are tasks; without metadata, the name of the task. By default ``label``.
-        file_column: which column has the path, if several end in ``file_name``.
-        classes: class names for labels that are ids; with one task only.
+        options: what every importer is told.
+        labels: columns of the metadata that are tasks; without metadata, the name of the task.
+        file_column: column of the path, if several end in file_name.
+        classes: file of class names for labels that are ids; with one task only.
 
     Raises:
-        ManifestError: with everything that is wrong in the metadata, each with file and line.
-        UserError: no videos, no such columns, or no metadata for options that need them.
+        UserError: no videos, or no metadata for options that need it.
     """
-    labels = labels or ("label",)
     if len(labels) > 1 and classes:
         raise UserError("--classes names the classes of one task; leave it out, or give one --label")
     files = sorted(file for name in METADATA for file in options.videos.rglob(name))
@@ -81,47 +69,41 @@ def import_huggingface(
                 f"no {', '.join(METADATA)} is below {options.videos}: the folders name the classes, and what is there "
                 f"is listed; leave out {', '.join(vain)}, or add metadata"
             )
-        return import_folder(
-            options.videos,
-            options.out,
-            task=labels[0],
-            val_fraction=options.val_fraction,
-            seed=options.seed,
-            fps=options.fps,
-        )
-    problems, left_out = Problems(), Counter[str]()
-    rows = [row for file in files for row in read_metadata(file, problems)]
-    names = read_classes(classes, problems) if classes else None
+        return read_folder(options, task=labels[0])
+    problems, remarks = Problems(), Counter[str]()
     samples: list[Sample] = []
-    for row in rows:
-        try:
-            sample = _sample(row, options.videos, labels, file_column, names)
-        except RowError as error:
-            problems.add(row.file, row.number, str(error), row.unit)
-            continue
-        if sample is None:
-            left_out["row without a label"] += 1
-        else:
-            samples.append(sample)
-    samples, tasks = _tasks(samples, labels, names)
-    return write_samples(samples, tasks, options, problems, left_out)
+    for row in (row for file in files for row in read_metadata(file, problems)):
+        with row.faults_noted(problems):
+            sample = _sample(row, options.videos, labels, file_column)
+            samples += [sample] if sample else []
+            remarks["left out, row without a label"] += sample is None
+    kinds: dict[str, tuple[Sequence[str], LabelKind]] = {}
+    for label in labels:
+        several: LabelKind = "multi" if any(not isinstance(each.labels[label], str) for each in samples) else "single"
+        kinds[label] = id_classes(name for sample in samples for name in sample.names(label)), several
+    if classes:
+        known = read_classes(classes, problems)
+        samples = with_names(samples, labels[0], known, problems)
+        kinds[labels[0]] = list(known.values()), kinds[labels[0]][1]
+    return Reading(samples, kinds, problems, remarks)
 
 
-def read_metadata(file: Path, problems: Problems) -> list[Row]:
-    """Read a metadata file of any of the three forms, noting what cannot be read."""
+def read_metadata(file: Path, problems: Problems) -> Iterator[TableRow]:
+    """Yield the rows of a metadata file of any of the three forms, noting what cannot be read."""
     if file.suffix == ".csv":
-        return read_rows(file, (), lambda line, cells: [Row(file, line, "line", cells)], problems)
-    if file.suffix == ".jsonl":
-        return [Row(file, line, "line", cells) for line, cells in _json_lines(file, problems)]
-    try:
-        table = parquet.ParquetFile(file).read().to_pylist()
-    except (pa.ArrowException, OSError, ValueError) as error:
-        problems.add(file, None, f"not a readable Parquet file: {error}")
-        return []
-    return [Row(file, number, "row", cells) for number, cells in enumerate(table, 1)]
+        yield from read_rows(file, (), problems)
+    elif file.suffix == ".jsonl":
+        yield from _json_lines(file, problems)
+    else:
+        try:
+            table = parquet.ParquetFile(file).read().to_pylist()
+        except (pa.ArrowException, OSError, ValueError) as error:
+            problems.add(file, None, f"not a readable Parquet file: {error}")
+            return
+        yield from (TableRow(file, number, cells, "row") for number, cells in enumerate(table, 1))
 
 
-def _json_lines(file: Path, problems: Problems) -> Iterator[tuple[int, Mapping[str, Any]]]:
+def _json_lines(file: Path, problems: Problems) -> Iterator[TableRow]:
     for number, line in numbered_lines(file, problems):
         try:
             cells = parse_json(line)
@@ -129,25 +111,24 @@ def _json_lines(file: Path, problems: Problems) -> Iterator[tuple[int, Mapping[s
             problems.add(file, number, str(error))
             continue
         if isinstance(cells, dict):
-            yield number, cells
+            yield TableRow(file, number, cells)
         else:
             problems.add(file, number, f'must be an object such as {{"file_name": …}}, got {cells!r:.80}')
 
 
-def _sample(
-    row: Row, root: Path, labels: Sequence[str], file_column: str | None, names: Mapping[int, str] | None
-) -> Sample | None:
-    """Make a sample of a row; ``None`` if it lacks a label."""
-    name = row.cells[_file_column(row.cells, file_column)]
-    below = None if not isinstance(name, str) or not name or "\0" in name else inside(row.file.parent.resolve(), name)
+def _sample(row: TableRow, root: Path, labels: Sequence[str], file_column: str | None) -> Sample | None:
+    """Return the sample of a row; ``None`` if it lacks a label."""
+    folder = row.file.parent
+    name = row[_file_column(row.cells, file_column)]
+    below = None if not isinstance(name, str) or not name or "\0" in name else inside(folder.resolve(), name)
     if below is None:
-        raise RowError(f"the video must be a path below {row.file.parent}, got {name!r:.80}")
-    values = {label: _label(row.cells, label, names) for label in labels}
-    if any(value is None for value in values.values()):
-        return None
-    path = (PurePosixPath(row.file.parent.relative_to(root).as_posix()) / below).as_posix()
+        raise RowError(f"the video must be a path below {folder}, got {name!r:.80}")
+    values = {label: _label(row.cells, label) for label in labels}
     known = {label: value for label, value in values.items() if value is not None}
-    return Sample(path, path, _split(path), known, row.file, row.number, unit=row.unit)
+    if len(known) < len(values):
+        return None
+    path = (PurePosixPath(folder.relative_to(root).as_posix()) / below).as_posix()
+    return Sample(path, path, _split(path), known, row.file, row.number, row.unit)
 
 
 def _file_column(cells: Mapping[str, Any], wanted: str | None) -> str:
@@ -157,59 +138,31 @@ def _file_column(cells: Mapping[str, Any], wanted: str | None) -> str:
     elif FILE_NAME in columns:
         columns = [FILE_NAME]
     if len(columns) > 1:
-        raise RowError(f"several videos a row, in {', '.join(columns)}; choose one with --file-column")
+        raise RowError(f"several videos per row, in {', '.join(columns)}; choose one with --file-column")
     if not columns:
         several = next((name for name in cells if name.endswith("file_names")), None)
-        hint = f"; {several!r:.80} lists several videos a row, which a manifest does not hold" if several else ""
+        hint = f"; {several!r:.80} lists several videos per row, which a manifest does not hold" if several else ""
         raise RowError(f"no column {wanted or FILE_NAME!r}{hint}")
     return columns[0]
 
 
-def _label(cells: Mapping[str, Any], column: str, names: Mapping[int, str] | None) -> str | list[str] | None:
+def _label(cells: Mapping[str, Any], column: str) -> str | list[str] | None:
+    """Return the label in a column, or the labels in its list."""
     if column not in cells:
         raise RowError(f"no column {column!r} for --label; there are {', '.join(map(repr, cells)):.200}")
     value = cells[column]
-    if isinstance(value, list):
-        return list(dict.fromkeys(_class(entry, column, names) for entry in value))
-    return None if value is None or value == "" else _class(value, column, names)
+    if value is None or value == "":
+        return None
+    texts = [_text(entry, column) for entry in (value if isinstance(value, list) else [value])]
+    return list(dict.fromkeys(texts)) if isinstance(value, list) else texts[0]
 
 
-def _class(value: Any, column: str, names: Mapping[int, str] | None) -> str:
+def _text(value: Any, column: str) -> str:
     if type(value) not in (str, int) or not str(value).strip():
         raise RowError(f"{column} must be a class name, a class id or a list of these, got {value!r:.80}")
-    text = str(value).strip()
-    if names is None or text in names.values():
-        return text
-    named = names.get(int(text)) if text.isascii() and text.isdigit() and len(text) < 10 else None
-    if named is None:
-        raise RowError(f"unknown class {text!r:.80}; --classes has {len(names)} names")
-    return named
+    return str(value).strip()
 
 
 def _split(path: str) -> Split:
     words = [SPLIT_NAMES[part.lower()] for part in PurePosixPath(path).parts[:-1] if part.lower() in SPLIT_NAMES]
     return words[0] if words else "train"
-
-
-def _tasks(
-    samples: Sequence[Sample], labels: Sequence[str], names: Mapping[int, str] | None
-) -> tuple[list[Sample], dict[str, tuple[Sequence[str], LabelKind]]]:
-    """Return the samples with lists of names where a task is multi-label, and the classes of each task."""
-    tasks: dict[str, tuple[Sequence[str], LabelKind]] = {}
-    for label in labels:
-        values = [sample.labels[label] for sample in samples]
-        several: LabelKind = "multi" if any(not isinstance(value, str) for value in values) else "single"
-        found = {name for value in values for name in ([value] if isinstance(value, str) else value)}
-        tasks[label] = (list(names.values()) if names else class_names(found), several)
-    lists = {label for label, (_, several) in tasks.items() if several == "multi"}
-    changed = [
-        replace(
-            sample,
-            labels={
-                label: [value] if label in lists and isinstance(value, str) else value
-                for label, value in sample.labels.items()
-            },
-        )
-        for sample in samples
-    ]
-    return changed, tasks

@@ -2,8 +2,8 @@
 
 A file has the columns ``label, youtube_id, time_start, time_end, split`` and, in some releases, ``is_cc``; the label is
 the name of the class and is held out in some test files. The clip of a row is a file of its own, which the usual
-download tools call ``<youtube_id>_<time_start>_<time_end>.mp4`` with the seconds in six digits, in one folder, in one
-a split or in one a class: it is looked for by its name. There is no official order of the classes; others sort them by
+download tools call ``<youtube_id>_<time_start>_<time_end>.mp4`` with the seconds in six digits, in one folder, or in
+one per split or per class: it is looked for by its name. There is no official order of the classes; others sort them by
 name, and so does this.
 
 Sources: the description of the files at activity-net.org and deepmind.com; ActivityNet/Crawler/Kinetics, whose
@@ -14,57 +14,48 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from data_tools.importers.lists import Entry, Listing, label_names, read_classes
-from data_tools.importers.samples import Options, Sample, write_samples
+from data_tools.importers.labels import read_classes, with_names
+from data_tools.importers.samples import Options, Reading, Sample
 from data_tools.importers.tables import RowError, ascending, number, read_rows, split_of
-from data_tools.sources import Imported
 from hoi_train.data.manifest.problems import Problems
 
 COLUMNS = ("label", "youtube_id", "time_start", "time_end", "split")
 
 
-def import_kinetics(
-    annotations: Sequence[Path], options: Options, *, classes: Path | None = None, task: str = "label"
-) -> Imported:
-    """Write the manifest of Kinetics.
+def read_kinetics(
+    options: Options, *, annotations: Sequence[Path], classes: Path | None = None, task: str = "label"
+) -> Reading:
+    """Read the official csv files of Kinetics.
 
     Args:
-        annotations: the csv files.
-        options: what all formats are told.
-        classes: class names in their order.
+        options: what every importer is told; clips are <youtube_id>_<start>_<end>.mp4.
+        annotations: csv files with label, youtube_id, time_start, time_end and split.
+        classes: file of class names in their order; by default they are sorted.
         task: name of the task.
-
-    Raises:
-        ManifestError: with everything that is wrong in the files, each with file and line.
-        UserError: no rows, or none of the clips.
     """
-    problems, left_out = Problems(), Counter[str]()
-    samples: list[Sample] = []
-    for file in annotations:
-        samples += read_rows(file, COLUMNS, partial(_samples, file, task, left_out), problems)
-    names: Sequence[str] = sorted({str(sample.labels[task]) for sample in samples})
+    problems, remarks = Problems(), Counter[str]()
+    samples = [sample for file in annotations for sample in _samples(file, task, problems, remarks)]
+    names = sorted({name for sample in samples for name in sample.names(task)})
     if classes:
-        by_file = {file: [sample for sample in samples if sample.file == file] for file in annotations}
-        listings = [
-            Listing(file, file, tuple(Entry(each.clip_id, str(each.labels[task]), each.row) for each in found))
-            for file, found in by_file.items()
-        ]
-        names, _ = label_names(listings, read_classes(classes, problems), problems)
-    return write_samples(samples, {task: (names, "single")}, options, problems, left_out)
+        known = read_classes(classes, problems)
+        samples, names = with_names(samples, task, known, problems), list(known.values())
+    return Reading(samples, {task: (names, "single")}, problems, remarks)
 
 
-def _samples(file: Path, task: str, left_out: Counter[str], line: int, row: Mapping[str, str]) -> Iterator[Sample]:
-    if not re.fullmatch("[A-Za-z0-9_-]+", row["youtube_id"]):
-        raise RowError(f"youtube_id must be letters, digits, '-' and '_', got {row['youtube_id']!r:.80}")
-    start, end = ascending(number(row, "time_start"), number(row, "time_end"))
-    split = split_of(row, "split")
-    if row["label"]:
-        name = f"{row['youtube_id']}_{int(start):06}_{int(end):06}"
-        labels = {task: row["label"]}
-        yield Sample(name, name, split, labels, file, line, group=row["youtube_id"], named=True)
-    else:
-        left_out["row without a label"] += 1
+def _samples(file: Path, task: str, problems: Problems, remarks: Counter[str]) -> Iterator[Sample]:
+    for row in read_rows(file, COLUMNS, problems):
+        with row.faults_noted(problems):
+            video = row["youtube_id"]
+            if not re.fullmatch("[A-Za-z0-9_-]+", video):
+                raise RowError(f"youtube_id must be letters, digits, '-' and '_', got {video!r:.80}")
+            start, end = ascending(number(row, "time_start"), number(row, "time_end"))
+            split = split_of(row, "split")
+            if not row["label"]:
+                remarks["left out, row without a label"] += 1
+                continue
+            name = f"{video}_{int(start):06}_{int(end):06}"
+            labels = {task: row["label"]}
+            yield Sample(name, name, split, labels, file, row.number, lookup="name", group=video)

@@ -1,4 +1,4 @@
-"""List files: a clip a line, with its label; which column is which is found from the lines themselves.
+"""List files: a clip per line, with its label; which column is which is found from the lines themselves.
 
 Cells are separated by tabs, or commas (quoted as in csv), or blanks: whichever of these, in this order, is found in
 every line. Accepted forms are ``path label``, ``label path``, ``index label path`` and ``index path label``, where the
@@ -11,48 +11,43 @@ from __future__ import annotations
 import csv
 import re
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Literal
 
-from data_tools.sources import is_clip, is_video, numbered_lines
-from hoi_train.core.paths import inside, is_plain
-from hoi_train.core.records import nearest
+from data_tools.importers.samples import Sample
+from data_tools.sources import SPLIT_NAMES, is_clip, is_video, numbered_lines
+from hoi_train.core.paths import inside
+from hoi_train.core.records import Split, UserError
 from hoi_train.data.manifest.problems import Problems
 
 FORMS = "path label | label path | index label path | index path label"
+_LOOKED_AT = 1_000  # paths that decide what all paths of a list are relative to
 
 _HEADER = re.compile(r"(path|file|file_?name|video|clip|label|class|category|id|index|name|target)s?", re.IGNORECASE)
-_ID_AND_NAME = re.compile(r"(\d+)[\t ,]+(.+)")
 
 
-@dataclass(frozen=True)
-class Entry:
-    """One line of a list."""
-
-    path: str
-    label: str
-    line: int
+def list_files(train: Path | None, val: Path | None, test: Path | None) -> dict[Split, Path]:
+    """Return the list files that were named, by split."""
+    lists: dict[Split, Path | None] = {"train": train, "val": val, "test": test}
+    return {split: file for split, file in lists.items() if file}
 
 
-@dataclass(frozen=True)
-class Listing:
-    """A list file and the folder that its paths are relative to."""
-
-    file: Path
-    base: Path
-    entries: tuple[Entry, ...]
-    unit: Literal["line", "row"] = "line"
+def named_list_files(train: Path | None, val: Path | None, test: Path | None) -> dict[Split, Path]:
+    """Return the list files by split; raises ``UserError`` if none is named."""
+    if not (lists := list_files(train, val, test)):
+        raise UserError("name a list with --list, --val-list or --test-list")
+    return lists
 
 
-def read_list(file: Path, bases: Sequence[Path], problems: Problems) -> Listing:
+def read_list(file: Path, split: Split, root: Path, task: str, problems: Problems) -> list[Sample]:
     """Read a list file, noting what is wrong.
 
     Args:
         file: the list.
-        bases: folders that the paths may be relative to; the one with most of the files is taken, the first of equals.
+        split: of its clips.
+        root: the data root, absolute; paths are relative to it or to its folder of the split.
+        task: what the labels are of.
         problems: where faults are noted.
     """
     rows = _cells(list(numbered_lines(file, problems)), file, problems)
@@ -60,81 +55,40 @@ def read_list(file: Path, bases: Sequence[Path], problems: Problems) -> Listing:
         header, *rows = rows
         if not rows:
             problems.add(file, header[0], "only a header")
-    columns = _columns([cells for _, cells in rows], bases)
+    columns = _columns([cells for _, cells in rows], split_folders(root, split))
     if columns is None:
         if rows:
-            problems.add(
-                file, rows[0][0], f"cannot tell path and label in {rows[0][1]!r:.120}; accepted forms: {FORMS}"
-            )
-        return Listing(file, bases[0], ())
+            text = f"cannot tell path and label in {rows[0][1]!r:.120}; accepted forms: {FORMS}"
+            problems.add(file, rows[0][0], text)
+        return []
     path, label = columns
-    base = max(bases, key=lambda folder: sum(is_clip(folder / cells[path]) for _, cells in rows))
-    entries = []
-    for line, cells in rows:
-        relative = inside(base, cells[path])
-        if relative is None:
-            problems.add(file, line, f"path {cells[path]!r:.80} leaves the folder {base}")
-        elif not is_plain(relative + cells[label]):
-            problems.add(file, line, f"{cells[path]!r:.80} {cells[label]!r:.40} contains control characters")
-        else:
-            entries.append(Entry(relative, cells[label], line))
-    return Listing(file, base, tuple(entries))
+    base = base_of(root, split, [cells[path] for _, cells in rows])
+    paths = [below(root, base, cells[path]) for _, cells in rows]
+    return [
+        Sample(path, path, split, {task: cells[label]}, file, line)
+        for path, (line, cells) in zip(paths, rows, strict=True)
+    ]
 
 
-def read_classes(file: Path, problems: Problems) -> dict[int, str]:
-    """Read class names: a name a line with ids from 0, or an id and a name a line; returned by ascending id."""
-    lines = list(numbered_lines(file, problems))
-    matches = [_ID_AND_NAME.fullmatch(line) for _, line in lines]
-    numbered = all(matches)
-    names: dict[int, str] = {}
-    taken: set[str] = set()
-    for position, (number, line) in enumerate(lines):
-        match = matches[position] if numbered else None
-        id_, name = (int(match[1][:9]), match[2].strip()) if match else (position, line)
-        if not is_plain(name):
-            problems.add(file, number, f"class name {name!r:.80} contains control characters")
-        if id_ in names or name in taken:
-            problems.add(file, number, f"class {name!r:.80} or its id {id_} occurs twice")
-        names[id_] = name
-        taken.add(name)
-    return dict(sorted(names.items()))
+def split_folders(root: Path, split: Split) -> list[Path]:
+    """Return the folders that paths of a list may be relative to: the data root, and its folders of the split."""
+    folders = [child for child in sorted(root.iterdir()) if child.is_dir()]
+    words = {folder: re.split("[^a-z]+", folder.name.lower()) for folder in folders}
+    return [root, *(folder for folder in folders if any(SPLIT_NAMES.get(word) == split for word in words[folder]))]
 
 
-def label_names(
-    listings: Sequence[Listing], classes: dict[int, str] | None, problems: Problems
-) -> tuple[list[str], dict[str, str]]:
-    """Return the class names in order, and the class name of each label; unknown labels are noted.
-
-    Labels are class names if all of them are, else ids. Without class names they stand for themselves, sorted.
-    """
-    labels = {entry.label for listing in listings for entry in listing.entries}
-    numbers = all(label.isascii() and label.isdigit() and len(label) < 10 for label in labels)
-    if classes is None:
-        names = sorted(labels, key=lambda label: (int(label) if numbers else 0, label))
-        return names, {name: name for name in names}
-    names = list(classes.values())
-    known = set(names)
-    numbers = numbers and not labels <= known
-    found = {label: classes.get(int(label)) if numbers else label for label in labels}
-    unknown = {label for label, name in found.items() if name not in known}
-    for listing in listings:
-        bad = [entry for entry in listing.entries if entry.label in unknown]
-
-        def text(place: int, bad: list[Entry] = bad) -> str:
-            label = bad[place].label
-            if numbers:
-                return f"label {label} is not among the class ids, {_ids(classes)}"
-            return f"unknown class {label!r:.80}{nearest(label[:80], names)}"
-
-        def number(place: int, bad: list[Entry] = bad) -> int:
-            return bad[place].line
-
-        problems.add_rows(listing.file, range(len(bad)), len(bad), text, number, listing.unit)
-    return names, {label: name or label for label, name in found.items()}
+def base_of(root: Path, split: Split, paths: Iterable[str]) -> Path:
+    """Return what the paths of a list are relative to: the folder with most of the files, the first of equals."""
+    folders = split_folders(root, split)
+    if len(folders) == 1:
+        return root
+    looked_at = [path for path in paths if ".." not in path][:_LOOKED_AT]
+    return max(folders, key=lambda folder: sum(is_clip(folder / path) for path in looked_at))
 
 
-def _ids(classes: dict[int, str]) -> str:
-    return f"{min(classes)} to {max(classes)}" if classes else "of which there are none"
+def below(root: Path, base: Path, path: str) -> str:
+    """Return a path of a list relative to the data root; one that leads out stays as it is, and is refused later."""
+    return inside(root, path if Path(path).is_absolute() else (base / path).as_posix()) or path
 
 
 def _cells(lines: list[tuple[int, str]], file: Path, problems: Problems) -> list[tuple[int, list[str]]]:

@@ -15,75 +15,77 @@ Source: mmaction/datasets/{base,video_dataset,rawframe_dataset,hvu_dataset}.py o
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from data_tools.importers.json_stream import JsonStream, JsonStreamError
-from data_tools.importers.path_lists import NO_LABEL, Form, Listed, PathList, read_path_list, write_path_lists
-from data_tools.importers.samples import Options
-from data_tools.importers.tables import RowError
-from data_tools.sources import Imported
+from data_tools.importers.lists import named_list_files
+from data_tools.importers.path_lists import NO_LABEL, Form, read_path_list, reading_of_lists
+from data_tools.importers.samples import Options, Reading, Sample
+from data_tools.importers.tables import RowError, TableRow
 from hoi_train.core.records import LabelKind, Split
 from hoi_train.data.manifest.problems import Problems
 
 
-def import_mmaction2(
-    lists: Mapping[Split, Path],
+def read_mmaction2(
     options: Options,
     *,
+    train_list: Path | None = None,
+    val_list: Path | None = None,
+    test_list: Path | None = None,
     frames: bool = False,
     multi_label: bool = False,
     classes: Path | None = None,
     task: str = "label",
-) -> Imported:
-    """Write the manifest of lists for MMAction2.
+) -> Reading:
+    """Read lists for MMAction2, of videos or frame folders, or its json.
 
     Args:
-        lists: the files by split; a name that ends in ``.json`` is read as json.
-        options: what all formats are told.
-        frames: the lists are of frame folders; json says so itself.
-        multi_label: a clip has any number of labels.
-        classes: class names by id.
+        options: what every importer is told.
+        train_list: list of the training clips; a name that ends in .json is read as json.
+        val_list: list of the val clips.
+        test_list: list of the test clips.
+        frames: the lists are of frame folders: a path, its frames and a class id; json says so itself.
+        multi_label: a clip has any number of class ids.
+        classes: file of class names, a name or an id and a name per line.
         task: name of the task.
 
     Raises:
-        ManifestError: with everything that is wrong in the files, each with file and line or record.
-        UserError: no clips, or none that is on disk.
+        UserError: no list is named.
     """
-    problems, left_out = Problems(), Counter[str]()
+    problems, remarks = Problems(), Counter[str]()
     labels: LabelKind = "multi" if multi_label else "single"
-    form = Form(frames=frames, labels=labels)
-    read = {
-        split: read_json(file, labels, problems, left_out)
-        if file.suffix == ".json"
-        else read_path_list(file, form, problems, left_out)
-        for split, file in lists.items()
-    }
-    return write_path_lists(read, options, problems, left_out, classes=classes, task=task, labels=labels)
+    samples: list[Sample] = []
+    for split, file in named_list_files(train_list, val_list, test_list).items():
+        if file.suffix == ".json":
+            samples += _read_json(file, split, labels, task, problems, remarks)
+        else:
+            samples += read_path_list(file, split, Form(None, frames, labels), task, problems, remarks)
+    return reading_of_lists(samples, options, problems, remarks, classes=classes, task=task, labels=labels)
 
 
-def read_json(file: Path, labels: LabelKind, problems: Problems, left_out: Counter[str]) -> PathList:
-    """Read an array of records, noting those that do not fit and counting those without a label."""
-    lines = []
+def _read_json(
+    file: Path, split: Split, labels: LabelKind, task: str, problems: Problems, remarks: Counter[str]
+) -> Iterator[Sample]:
+    """Yield the records of an array, noting those that do not fit and counting those without a label."""
     stream = JsonStream(file)
     try:
         for record in stream.elements():
-            try:
-                line = _listed(record, stream.number, labels)
-            except RowError as error:
-                problems.add(file, stream.number, str(error), "row")
-                continue
-            if line.labels == ("-1",) or (labels == "single" and not line.labels):
-                left_out[NO_LABEL] += 1
-            else:
-                lines.append(line)
+            row = TableRow(file, stream.number, {}, "row")
+            with row.faults_noted(problems):
+                path, ids, num_frames = _path_and_labels(record, labels)
+                if ids == ["-1"] or (labels == "single" and not ids):
+                    remarks[NO_LABEL] += 1
+                    continue
+                named = {task: list(dict.fromkeys(ids)) if labels == "multi" else ids[0]}
+                yield Sample(path, path, split, named, file, row.number, "row", num_frames=num_frames)
     except JsonStreamError as error:
         problems.add(file, None, str(error))
-    return PathList(file, tuple(lines), "row")
 
 
-def _listed(record: Any, row: int, labels: LabelKind) -> Listed:
+def _path_and_labels(record: Any, labels: LabelKind) -> tuple[str, list[str], int | None]:
+    """Return the path, the labels and the number of frames of a record."""
     path = (record.get("filename") or record.get("frame_dir")) if isinstance(record, dict) else None
     if not isinstance(path, str):
         raise RowError(f"must be an object with filename or frame_dir, got {record!r:.80}")
@@ -96,4 +98,4 @@ def _listed(record: Any, row: int, labels: LabelKind) -> Listed:
     total = record.get("total_frames")
     if total is not None and type(total) is not int:
         raise RowError(f"total_frames must be a whole number, got {total!r:.80}")
-    return Listed(path, tuple(map(str, ids)), row, total)
+    return path, list(map(str, ids)), total

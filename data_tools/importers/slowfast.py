@@ -11,43 +11,45 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping
 from pathlib import Path
 
-from data_tools.importers.path_lists import Form, read_path_list, write_path_lists
-from data_tools.importers.samples import Options
-from data_tools.sources import Imported, numbered_lines
-from hoi_train.core.records import Split
+from data_tools.importers.lists import named_list_files
+from data_tools.importers.path_lists import Form, read_path_list, reading_of_lists
+from data_tools.importers.samples import Options, Reading, Sample
+from data_tools.sources import numbered_lines
 from hoi_train.data.manifest.problems import Problems
 
 
-def import_slowfast(
-    lists: Mapping[Split, Path],
+def read_slowfast(
     options: Options,
     *,
+    train_list: Path | None = None,
+    val_list: Path | None = None,
+    test_list: Path | None = None,
     separator: str | None = None,
     classes: Path | None = None,
     task: str = "label",
-) -> Imported:
-    """Write the manifest of lists for SlowFast.
+) -> Reading:
+    """Read lists for SlowFast: a path and a class id per line.
 
     Args:
-        lists: the csv files by split.
-        options: what all formats are told.
-        separator: between path and label; by default a comma if most lines have one there, else blanks.
-        classes: class names by id.
+        options: what every importer is told.
+        train_list: list of the training clips.
+        val_list: list of the val clips.
+        test_list: list of the test clips.
+        separator: between path and class id; by default a comma if most lines have one there, else blanks.
+        classes: file of class names, a name or an id and a name per line.
         task: name of the task.
 
     Raises:
-        ManifestError: with everything that is wrong in the files, each with file and line.
-        UserError: no clips, or none that is on disk.
+        UserError: no list is named.
     """
-    problems, left_out = Problems(), Counter[str]()
-    read = {
-        split: read_path_list(file, Form(separator or guess_separator(file)), problems, left_out)
-        for split, file in lists.items()
-    }
-    return write_path_lists(read, options, problems, left_out, classes=classes, task=task, labels="single")
+    problems, remarks = Problems(), Counter[str]()
+    samples: list[Sample] = []
+    for split, file in named_list_files(train_list, val_list, test_list).items():
+        form = Form(separator or guess_separator(file))
+        samples += read_path_list(file, split, form, task, problems, remarks)
+    return reading_of_lists(samples, options, problems, remarks, classes=classes, task=task, labels="single")
 
 
 def guess_separator(file: Path) -> str | None:

@@ -1,61 +1,66 @@
-"""Reading csv as others write it: rows by column name, numbers, times and class ids; what is wrong is noted."""
+"""Rows of the tables that others annotate in: by column name, with numbers, times and class ids checked."""
 
 from __future__ import annotations
 
 import csv
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, Literal
 
 from data_tools.sources import SPLIT_NAMES, numbered_lines
 from hoi_train.core.paths import is_plain
 from hoi_train.core.records import Split, UserError, nearest
 from hoi_train.data.manifest.problems import Problems
 
-MOST_CLASSES = 2_000  # ids up to the highest make the classes where no file names them: a slip must not make millions
-
-Made = TypeVar("Made")
-
 _NUMBER = re.compile(r"[0-9]{1,9}(\.[0-9]{0,12})?")
 _CLOCK = re.compile(r"([0-9]{1,4}):([0-5][0-9]):([0-5][0-9](\.[0-9]{1,9})?)")
 
 
 class RowError(ValueError):
-    """What is wrong with a row; whoever reads the file notes it with the line."""
+    """What is wrong with a row."""
 
 
-def read_rows(
-    file: Path,
-    needed: Sequence[str],
-    make: Callable[[int, Mapping[str, str]], Iterable[Made]],
-    problems: Problems,
-    *,
-    has_header: bool = True,
-) -> list[Made]:
-    """Read a csv file.
+@dataclass(frozen=True)
+class TableRow:
+    """A row of an annotation file.
+
+    Args:
+        file: the file.
+        number: its line or row, from 1.
+        cells: by column; of csv they are text without blanks around it.
+        unit: what ``number`` counts.
+    """
+
+    file: Path
+    number: int
+    cells: Mapping[str, Any]
+    unit: Literal["line", "row"] = "line"
+
+    def __getitem__(self, column: str) -> Any:
+        return self.cells[column]
+
+    @contextmanager
+    def faults_noted(self, problems: Problems) -> Iterator[None]:
+        """Note a ``RowError`` that is raised inside, with the row."""
+        try:
+            yield
+        except RowError as error:
+            problems.add(self.file, self.number, str(error), self.unit)
+
+
+def read_rows(file: Path, needed: Sequence[str], problems: Problems, *, has_header: bool = True) -> Iterator[TableRow]:
+    """Read a csv file, noting lines that do not fit.
 
     Args:
         file: UTF-8, with or without a byte order mark; a row is a line, cells may be in quotes.
         needed: columns that there must be; without a header, all columns.
-        make: makes what is wanted of a row from its line number and its cells by column, without blanks around them;
-            raises ``RowError``.
-        problems: where lines that do not fit are noted.
+        problems: where faults are noted.
         has_header: the first line names the columns.
     """
-    made: list[Made] = []
-    for number, row in _rows(file, needed, problems, has_header):
-        try:
-            made += make(number, row)
-        except RowError as error:
-            problems.add(file, number, str(error))
-    return made
-
-
-def _rows(
-    file: Path, needed: Sequence[str], problems: Problems, has_header: bool
-) -> Iterator[tuple[int, Mapping[str, str]]]:
     columns = None if has_header else list(needed)
     only_header = False
     for number, line in numbered_lines(file, problems):
@@ -71,7 +76,7 @@ def _rows(
             continue
         only_header = False
         if len(cells) == len(columns):
-            yield number, dict(zip(columns, cells, strict=True))
+            yield TableRow(file, number, dict(zip(columns, cells, strict=True)))
         else:
             whose = "the header has" if has_header else "there must be"
             problems.add(file, number, f"{len(cells)} cells where {whose} {len(columns)}: {line!r:.80}")
@@ -91,14 +96,14 @@ def _check_header(file: Path, line: int, columns: Sequence[str], needed: Sequenc
     return problems.total == before
 
 
-def number(row: Mapping[str, str], column: str) -> float:
+def number(row: TableRow, column: str) -> float:
     """Return a cell that must be a decimal number of at least 0."""
     if not _NUMBER.fullmatch(row[column]):
         raise RowError(f"{column} must be a number of at least 0, got {row[column]!r:.80}")
     return float(row[column])
 
 
-def clock(row: Mapping[str, str], column: str) -> float:
+def clock(row: TableRow, column: str) -> float:
     """Return the seconds of a cell that must be a time such as ``00:01:02.53``."""
     match = _CLOCK.fullmatch(row[column])
     if match is None:
@@ -120,19 +125,11 @@ def class_of(text: str, classes: Sequence[str], what: str) -> str:
     return classes[int(text)]
 
 
-def split_of(row: Mapping[str, str], column: str) -> Split:
+def split_of(row: TableRow, column: str) -> Split:
     """Return the split that a cell must name."""
     if row[column].lower() not in SPLIT_NAMES:
         raise RowError(f"{column} must be one of {', '.join(SPLIT_NAMES)}, got {row[column]!r:.80}")
     return SPLIT_NAMES[row[column].lower()]
-
-
-def class_names(labels: Iterable[str]) -> list[str]:
-    """Return names for classes that no file names: if labels are ids, all ids up to the highest, so that ids stay."""
-    found = set(labels)
-    if all(re.fullmatch("0|[1-9][0-9]{0,8}", label) and int(label) < MOST_CLASSES for label in found):
-        return [str(id_) for id_ in range(max(map(int, found), default=-1) + 1)]
-    return sorted(found)
 
 
 def part_files(folder: Path, parts: Mapping[str, Split]) -> dict[Path, Split]:
@@ -153,9 +150,10 @@ def ordered_classes(file: Path, entries: Iterable[tuple[int, str, str]], first: 
         problems: where faults are noted.
     """
     letters = first.rstrip("0123456789")
+    digits = first.removeprefix(letters)
     lines: dict[str, int] = {}
-    for count, (line, id_, name) in enumerate(entries):
-        wanted = f"{letters}{count:0{len(first) - len(letters)}}"
+    for count, (line, id_, name) in enumerate(entries, int(digits)):
+        wanted = f"{letters}{count:0{len(digits)}}"
         if id_ != wanted:
             problems.add(file, line, f"class id {wanted} must come here, got {id_!r:.40}; ids count up from {first}")
         if not name or not is_plain(name):

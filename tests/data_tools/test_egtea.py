@@ -6,18 +6,24 @@ import csv
 import random
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from data_tools.importers.egtea import import_egtea
+from data_tools.sources import Imported
 from hoi_train.core.records import UserError
 from hoi_train.data.manifest import Manifest, ManifestError, read_manifest
+from tests.data_tools.importing import import_with
 
 VERB_COUNTS = {
     "train": (429, 779, 1421, 822, 129, 1335, 130, 308, 223, 249, 54, 54, 139, 42, 78, 117, 26, 15, 22),
     "val": (173, 255, 447, 23, 75, 396, 59, 92, 112, 109, 36, 36, 14, 20, 30, 22, 6, 15, 7),
     "test": (150, 253, 454, 208, 51, 420, 46, 98, 81, 85, 22, 22, 37, 15, 26, 33, 7, 7, 7),
 }
+
+
+def import_egtea(annotations: Path, videos: Path, out: Path, **given: Any) -> Imported:
+    return import_with("egtea", videos, out, annotations=annotations, **given)
 
 
 @pytest.fixture(scope="module")
@@ -122,6 +128,11 @@ def test_val_subjects(annotations: Path, tmp_path: Path) -> None:
     assert set(groups) == {"P03", "OP01", "OP02", "OP03"}
 
 
+def test_val_by_subject_and_by_fraction_exclude_each_other(annotations: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="--val-fraction draws val clip by clip: give one"):
+        import_egtea(annotations, tmp_path, tmp_path / "out", val_subjects="P03", val_fraction=0.1)
+
+
 @pytest.mark.parametrize(
     ("subjects", "words"),
     [
@@ -176,7 +187,7 @@ def test_no_clip_at_all_is_refused_with_an_example(annotations: Path, tmp_path: 
 
 
 def test_folders_that_are_not_there(annotations: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"--clips: .*none is not a folder"):
+    with pytest.raises(UserError, match=r"none is not a folder; it must be that of the videos"):
         import_egtea(annotations, tmp_path / "none", tmp_path / "out")
     with pytest.raises(UserError, match=r"--annotations: .*none is not a folder"):
         import_egtea(tmp_path / "none", tmp_path, tmp_path / "out")
@@ -227,7 +238,7 @@ def test_all_faults_are_said_at_once(tmp_path: Path) -> None:
         "../../etc/passwd 1 1 1",
     ]
     folder = small(tmp_path / "a", "\n".join(lines), f"{SOUND}\n")
-    again = "clip 'P20-R01-Pizza-10-20-F000001-F000009' occurs in train_split1.txt, line 1, already"
+    again = "clip 'P20-R01-Pizza-10-20-F000001-F000009' is in train_split1.txt, line 1 already"
     form = "is not <subject>-<recipe>-<start>-<end>-F<frame>-F<frame>"
     assert problems_of(folder, tmp_path / "out") == [
         f"test_split1.txt, line 1: {again}",
@@ -253,10 +264,11 @@ def test_class_files_are_checked(tmp_path: Path) -> None:
     (folder / "action_idx.txt").write_bytes(b"\xff 1\n")
     assert problems_of(folder, tmp_path / "out") == [
         "action_idx.txt, line 1: not UTF-8 text: byte 0xff at column 1",
-        "noun_idx.txt, line 2: class 'cup' has id 1 already",
-        "noun_idx.txt, line 3: must be a class name and its id 3, got 'plate'",
-        "verb_idx.txt, line 1: must be a class name and its id 1, got 'Take 0'",
-        "verb_idx.txt, line 2: must be a class name and its id 2, got 'Put 1'",
+        "noun_idx.txt, line 2: class 'cup' is on line 1 already",
+        "noun_idx.txt, line 3: class id 3 must come here, got 'plate'; ids count up from 1",
+        "noun_idx.txt, line 3: class name '' is empty or contains control characters",
+        "verb_idx.txt, line 1: class id 1 must come here, got '0'; ids count up from 1",
+        "verb_idx.txt, line 2: class id 2 must come here, got '1'; ids count up from 1",
     ]
 
 

@@ -17,8 +17,15 @@ from data_tools.commands.imports import add_import
 from data_tools.importers import FORMATS
 from hoi_train.data.manifest import Manifest, read_manifest
 from hoi_train.data.readers import open_clip
+from tests.data_tools.test_vidhoi import CATEGORIES, record
+from tests.data_tools.test_vidor import video
 from tests.videos import encode, number_of
 
+EGTEA = {
+    **{"verb_idx.txt": "Take 1\nPut Down 2\n", "noun_idx.txt": "cup 1\nplate 2\n", "action_idx.txt": "Take cup 1\n"},
+    "train_split1.txt": "P21-R04-Salad-1-2-F000001-F000002 1 1 1\n",
+    "test_split1.txt": "P22-R04-Salad-1-2-F000001-F000002 1 2 1 2\n",
+}
 EPIC_HEADER = (
     "narration_id,participant_id,video_id,narration_timestamp,start_timestamp,stop_timestamp,start_frame,stop_frame,"
     "narration,verb,verb_class,noun,noun_class,all_nouns,all_noun_classes\n"
@@ -28,8 +35,23 @@ ACTIONS = (
     'label {\n  name: "dance"\n  label_id: 4\n  label_type: PERSON_MOVEMENT\n}\nitem {\n  name: "sit"\n  id: 11\n}\n'
 )
 
+OWN_COMMANDS = ("folder", "egtea", "vidhoi", "vidor")  # the others are sub-commands of import
+
 # a source of each format: its files, and the arguments that name them; the videos need not be there
 SOURCES: Mapping[str, tuple[Mapping[str, str], tuple[str, ...]]] = {
+    "folder": (
+        {"train.txt": "a/1.mp4 take\nb/2.mp4 put\n", "val.txt": "3.mp4 put\n"},
+        ("--list", "train.txt", "--val-list", "val.txt"),
+    ),
+    "egtea": (EGTEA, ("--annotations", ".", "--val-fraction", "0.1")),
+    "vidhoi": (
+        {
+            "train_frame_annots.json": json.dumps([record(), record(action=1)]),
+            **{name: json.dumps(classes) for name, classes in CATEGORIES.items()},
+        },
+        ("--annotations", "."),
+    ),
+    "vidor": ({"training/0001/11.json": json.dumps(video())}, ("--annotations", ".")),
     "kinetics": (
         {
             "train.csv": "label,youtube_id,time_start,time_end,split,is_cc\n"
@@ -101,8 +123,10 @@ def source(folder: Path, name: str, changes: Mapping[str, str] | None = None) ->
     for file, text in {**files, **(changes or {})}.items():
         (folder / file).parent.mkdir(parents=True, exist_ok=True)
         (folder / file).write_bytes(text.encode())
-    placed = [str(folder / word) if "." in word else word for word in arguments]
-    return ["import", name, *placed, "--videos", str(folder / "v"), "--out", str(folder / "out")]
+    placed = [str(folder / word) if word in files or word == "." else word for word in arguments]
+    start = [name] if name in OWN_COMMANDS else ["import", name]
+    videos = [str(folder / "v")] if name == "folder" else ["--videos", str(folder / "v")]
+    return [*start, *placed, *videos, "--out", str(folder / "out")]
 
 
 def imported(command: list[str]) -> Manifest:
@@ -143,7 +167,7 @@ def test_the_command_has_every_format() -> None:
     commands = argparse.ArgumentParser().add_subparsers()
     add_import(commands)
     (formats,) = (action for action in commands.choices["import"]._actions if action.choices)
-    assert list(formats.choices or ()) == list(FORMATS) == list(SOURCES)
+    assert [*OWN_COMMANDS, *(formats.choices or ())] == list(FORMATS) == list(SOURCES)
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -203,8 +227,9 @@ def test_a_report_is_written_and_a_dry_run_writes_nothing(tmp_path: Path, capsys
     assert dry == capsys.readouterr().out + "dry run: nothing was written\n"
     report = json.loads((tmp_path / "out" / "import.json").read_text())
     assert report["format"] == "slowfast"
-    assert report["options"]["lists"] == {"train": str(tmp_path / "train.csv"), "val": str(tmp_path / "val.csv")}
-    assert report["notes"][-1].endswith("are in the manifest all the same (--keep-missing)")
+    assert report["options"]["val_list"] == str(tmp_path / "val.csv")
+    assert report["notes"][1].endswith("are in the manifest all the same (--keep-missing)")
+    assert report["notes"][2] == "label: classes without a clip: 1"
 
 
 def test_val_is_drawn_by_class_where_there_are_no_groups(tmp_path: Path) -> None:
@@ -241,10 +266,10 @@ def test_stretches_of_frame_folders_need_their_rate(tmp_path: Path, capsys: pyte
     [
         (["--val-fraction", "1"], "--val-fraction must be at least 0 and below 1, got 1"),
         (["--val-fraction", "nan"], "--val-fraction must be at least 0 and below 1, got nan"),
-        (["--fps", "0"], "--fps must be frames a second above 0, got 0"),
+        (["--fps", "0"], "--fps must be frames per second above 0, got 0"),
         (["--window", "-1"], "--window must be seconds above 0, got -1"),
         (["--offset", "inf"], "--offset must be seconds of at least 0, got inf"),
-        (["--videos", "none"], "--videos: none is not a folder"),
+        (["--videos", "none"], "none is not a folder; it must be that of the videos"),
         (["--annotations", "none"], "neither ava_train_v*.csv nor ava_val_v*.csv is in none"),
     ],
 )
@@ -413,7 +438,10 @@ def test_mmaction2_frame_folders(form: str, tmp_path: Path, capsys: pytest.Captu
     out = ["--videos", str(tmp_path / "v"), "--out", str(tmp_path / "out")]
     manifest = imported(["import", "mmaction2", "--list", str(file), *options, *out])
     assert rows(manifest, "path", "num_frames", "label") == [("some dir/one", 7, "1"), ("two", 2, "0")]
-    assert "another number of images than was annotated: 1, such as two, annotated 1" in capsys.readouterr().out
+    assert (
+        "another number of images than was annotated: 1, such as two with 2 images for 1 frames"
+        in capsys.readouterr().out
+    )
 
 
 def test_faults_of_mmaction2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -518,7 +546,7 @@ def test_huggingface_lists_of_labels_and_other_file_columns(tmp_path: Path, caps
     command = source(tmp_path, "huggingface", {"v/train/metadata.csv": "", "v/metadata.jsonl": text})
     (tmp_path / "v" / "train" / "metadata.csv").unlink()
     assert faults(command, capsys)[0] == (
-        "v/metadata.jsonl, line 1: several videos a row, in left_file_name, right_file_name; choose one "
+        "v/metadata.jsonl, line 1: several videos per row, in left_file_name, right_file_name; choose one "
         "with --file-column"
     )
     options = ["--file-column", "right_file_name", "--classes", str(tmp_path / "c.txt")]
@@ -545,8 +573,8 @@ def test_faults_of_huggingface(tmp_path: Path, capsys: pytest.CaptureFixture[str
         f"{file} 1: the video must be a path below v/train, got '../../etc/passwd'",
         f"{file} 2: label must be a class name, a class id or a list of these, got {{'a': 1}}",
         f"{file} 3: no column 'label' for --label; there are 'file_name'",
-        f"{file} 4: no column 'file_name'; 'file_names' lists several videos a row, which a manifest does not hold",
-        f"{file} 5: not JSON: key 'label' occurs twice",
+        f"{file} 4: no column 'file_name'; 'file_names' lists several videos per row, which a manifest does not hold",
+        f"{file} 5: not JSON: key 'label' occurs twice in an object",
         f"{file} 6: must be an object such as {{\"file_name\": …}}, got ['1.mp4', 'a']",
         f"{file} 7: 'train/\\x07.mp4' contains control characters",
         f"{file} 8: 'a\\x07' contains control characters",
@@ -615,7 +643,10 @@ def test_charades_by_segment(tmp_path: Path, capsys: pytest.CaptureFixture[str])
         ("46GP8_001", "46GP8.mp4", 0.0, 12.6, [clothes]),
         ("46GP8_002", "46GP8.mp4", 20.0, None, [sitting]),  # it would go on after the end of the video
     ]
-    assert "left out: 1 × action that does not end after it starts" in capsys.readouterr().out
+    assert (
+        "left out, action that does not end after it starts, or starts after the end of the video: 1"
+        in capsys.readouterr().out
+    )
 
 
 def test_faults_of_charades(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -649,7 +680,7 @@ def test_ava(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     said = capsys.readouterr().out
     assert "note: a row has the actions of all persons around a key frame" in said
     for what in ("an excluded key frame", "an action that is not in the list of actions"):
-        assert f"left out: 1 × line {'of' if 'excl' in what else 'with'} {what}" in said
+        assert f"left out, line {'of' if 'excl' in what else 'with'} {what}: 1" in said
     cut = imported([*command[:-2], "--offset", "901.5", "--window", "2", *command[-2:]])
     assert rows(cut, "start", "end") == [(0.0, 1.5), (895.5, 897.5)]
 

@@ -19,7 +19,7 @@ import pytest
 
 from data_tools.cli import COMMANDS
 from hoi_train.core.records import UserError
-from tests.data_tools.test_import_formats import ACTIONS, CHARADES_HEADER, EPIC_HEADER, SOURCES, source, touch
+from tests.data_tools.test_import_formats import ACTIONS, CHARADES_HEADER, EGTEA, EPIC_HEADER, SOURCES, source, touch
 
 LIMIT = 1.0  # seconds of processor time: what R15 grants a line, and here a file of up to 300 of them
 
@@ -40,11 +40,6 @@ class Parser:
     others: Mapping[str, str] = field(default_factory=dict)
 
 
-EGTEA = {
-    **{"verb_idx.txt": "Take 1\nPut Down 2\n", "noun_idx.txt": "cup 1\nplate 2\n", "action_idx.txt": "Take cup 1\n"},
-    "train_split1.txt": "P21-R04-Salad-1-2-F000001-F000002 1 1 1\n",
-    "test_split1.txt": "P22-R04-Salad-1-2-F000001-F000002 1 2 1 2\n",
-}
 EGTEA_COMMAND = "egtea --annotations {folder} --clips {folder}/v --out {folder}/out --val-fraction 0.1 --keep-missing"
 LISTS = "--videos {folder}/v --out {folder}/out --keep-missing"
 FOLDER = "folder {folder}/v --list {folder}/l.txt --classes {folder}/c.txt --out {folder}/out --val-fraction 0"

@@ -16,16 +16,15 @@ import pytest
 import torch
 
 from data_tools.importers.vidhoi.classes import OBJECTS, PREDICATES
-from data_tools.importers.vidhoi.command import import_vidhoi
-from data_tools.importers.vidhoi.videos import Options
 from hoi_train.core.records import UserError
 from hoi_train.data.detections_file import read_detections
 from hoi_train.data.manifest import Manifest, ManifestError, read_manifest
 from hoi_train.data.manifest.problems import LISTED
 from tests.conftest import ROOT
+from tests.data_tools.importing import import_with
 from tests.videos import encode
 
-ALL = Options(val_fraction=0.0, keep_missing=True)
+ALL: Mapping[str, Any] = {"val_fraction": 0.0, "keep_missing": True}
 CATEGORIES = {"obj_categories.json": ["person", "cup", "dog"], "pred_categories.json": ["watch", "hold", "next_to"]}
 BOX = {"xmin": 1, "ymin": 2, "xmax": 30, "ymax": 40}
 OTHER = {"xmin": 5, "ymin": 6, "xmax": 50, "ymax": 60}
@@ -50,8 +49,8 @@ def annotations(folder: Path, train: Any, **others: Any) -> Path:
     return folder
 
 
-def imported(folder: Path, options: Options = ALL, **more: Any) -> tuple[Manifest, tuple[str, ...]]:
-    made = import_vidhoi(folder, folder, folder / "out", options, **more)
+def imported(folder: Path, options: Mapping[str, Any] = ALL, **more: Any) -> tuple[Manifest, tuple[str, ...]]:
+    made = import_with("vidhoi", folder, folder / "out", annotations=folder, **options, **more)
     return read_manifest(made.path), made.notes
 
 
@@ -67,7 +66,7 @@ def real(test_data: Path, folder: Path, **files: str) -> Path:
 
 def problems_of(folder: Path, **more: Any) -> list[str]:
     with pytest.raises(ManifestError) as caught:
-        import_vidhoi(folder, folder, folder / "out", ALL, **more)
+        imported(folder, **more)
     assert not (folder / "out").exists()
     return [line.removeprefix(f"{folder}/") for line in str(caught.value).splitlines()]
 
@@ -227,7 +226,7 @@ def test_videos_on_disk_are_taken_and_the_others_counted(tmp_path: Path) -> None
         (folder / "0001" / name).mkdir()
         for number in range(count):
             (folder / "0001" / name / f"{name}_{number + 1:06}.jpg").write_bytes(b"x")
-    manifest, notes = imported(folder, Options(val_fraction=0.0))
+    manifest, notes = imported(folder, {"val_fraction": 0.0})
     assert manifest.clip_ids == ("0001/11", "0001/13")
     clips = [manifest.clip(row) for row in range(2)]
     assert [clip.path for clip in clips] == [folder / "0001" / "11.mp4", folder / "0001" / "13"]
@@ -236,11 +235,12 @@ def test_videos_on_disk_are_taken_and_the_others_counted(tmp_path: Path) -> None
         (20, 30.0, "0001/13"),
     ]
     assert notes[0].startswith("clips not on disk: 2 (2 train)")
-    assert "left out that do not hold every frame of the video: 1, such as 0001/14 with 24 images for 20" in notes[1]
+    assert notes[1].startswith("frame folders left out that hold another number of images than was annotated: 1, such")
+    assert "such as 0001/14 with 24 images for 20 frames; a folder must hold every frame of its video" in notes[1]
     with pytest.raises(
-        UserError, match=r"none of the 4 annotated videos is below .*; looked for files such as .*11\.mp4"
+        UserError, match=r"none of the 4 annotated clips is below .*; looked for files such as .*11\.mp4"
     ):
-        import_vidhoi(folder, tmp_path, folder / "out", Options())
+        import_with("vidhoi", tmp_path, folder / "out", annotations=folder)
 
 
 def test_stretches_have_the_times_of_the_file_itself(tmp_path: Path) -> None:
@@ -252,7 +252,7 @@ def test_stretches_have_the_times_of_the_file_itself(tmp_path: Path) -> None:
     (folder / "0001").mkdir()
     encode(folder / "0001" / "11.mp4", 60, times=range(0, 60 * 1024, 1024))
     (folder / "0001" / "12.mp4").write_bytes(b"no video")
-    manifest, notes = imported(folder, Options("clip", segment=1.0, val_fraction=0.0))
+    manifest, notes = imported(folder, {"level": "clip", "segment": 1.0, "val_fraction": 0.0})
     clips = [manifest.clip(row) for row in range(len(manifest))]
     assert [(clip.start, clip.end, clip.labels["predicate"]) for clip in clips] == [
         (0.0, 1.0, (1,)),
@@ -261,7 +261,8 @@ def test_stretches_have_the_times_of_the_file_itself(tmp_path: Path) -> None:
     ]
     assert {clip.group for clip in clips} == {"0001/11"}
     assert manifest.tasks["predicate"].of == "clip"
-    assert any(note.startswith("videos left out that cannot be read: 1, the first: clip '0001/12'") for note in notes)
+    assert "videos left out that cannot be read: 1" in notes
+    assert any(note.startswith("the first video that cannot be read: clip '0001/12'") for note in notes)
     assert "records left out, of frames after the end of the file: 1" in notes
 
 
@@ -273,20 +274,20 @@ def test_whole_videos_are_held_out_and_the_draw_is_stable(tmp_path: Path) -> Non
     val = [record(video_id="9", video_folder="0002")]
     folder = annotations(tmp_path / "a", train, val_frame_annots=val)
 
-    def of(split: str, options: Options) -> set[str]:
-        manifest, _ = imported(folder, options)
+    def of(split: str, **options: Any) -> set[str]:
+        manifest, _ = imported(folder, {"keep_missing": True, **options})
         groups = {s: {*manifest.split(s).table.column("group").to_pylist()} for s in ("train", "val", "test")}  # type: ignore[arg-type]
         assert not groups["train"] & (groups["val"] | groups["test"])
         return groups[split]
 
-    drawn = of("val", Options(keep_missing=True))
+    drawn = of("val")
     assert len(drawn) == 5  # a tenth
-    assert of("test", Options(keep_missing=True)) == {"0002/9"}
-    assert of("val", Options("clip", keep_missing=True)) == drawn
-    assert drawn < of("val", Options(val_fraction=0.3, keep_missing=True))
-    assert of("val", Options(seed=1, keep_missing=True)) != drawn
-    assert of("val", Options(official_val="val", keep_missing=True)) == {"0002/9"}
-    assert of("test", Options(official_val="val", keep_missing=True)) == set()
+    assert of("test") == {"0002/9"}
+    assert of("val", level="clip") == drawn
+    assert drawn < of("val", val_fraction=0.3)
+    assert of("val", seed=1) != drawn
+    assert of("val", official_val="val") == {"0002/9"}
+    assert of("test", official_val="val") == set()
 
 
 @pytest.mark.parametrize(
@@ -298,9 +299,9 @@ def test_whole_videos_are_held_out_and_the_draw_is_stable(tmp_path: Path) -> Non
         ({"val_fraction": 0.1, "official_val": "val"}, "give one"),
     ],
 )
-def test_options_are_checked(options: Any, words: str) -> None:
+def test_options_are_checked(tmp_path: Path, options: Any, words: str) -> None:
     with pytest.raises(UserError, match=words):
-        Options(**options)
+        imported(tmp_path, options)
 
 
 # --- faults --------------------------------------------------------------------------------------------------------
@@ -394,12 +395,12 @@ def test_faults_of_the_files(tmp_path: Path, others: Mapping[str, Any], words: s
 
 def test_folders_and_files_that_are_not_there(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"--annotations: .*none is not a folder"):
-        import_vidhoi(tmp_path / "none", tmp_path, tmp_path / "out")
+        import_with("vidhoi", tmp_path, tmp_path / "out", annotations=tmp_path / "none")
     with pytest.raises(ManifestError, match=r"neither train_frame_annots\.json nor val_frame_annots\.json is there"):
-        import_vidhoi(tmp_path, tmp_path, tmp_path / "out")
+        imported(tmp_path)
     folder = annotations(tmp_path / "a", [record()])
-    with pytest.raises(UserError, match=r"--videos: .*none is not a folder"):
-        import_vidhoi(folder, tmp_path / "none", tmp_path / "out")
+    with pytest.raises(UserError, match="none is not a folder; it must be that of the videos"):
+        import_with("vidhoi", tmp_path / "none", tmp_path / "out", annotations=folder)
 
 
 def test_mutated_files_never_escape_as_other_errors(test_data: Path, tmp_path: Path) -> None:

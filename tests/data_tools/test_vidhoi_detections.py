@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from data_tools.importers.json_stream import CHUNK
-from data_tools.importers.vidhoi.detections import read_boxes
+from data_tools.importers.vidhoi.detections import read_detected_boxes
 from data_tools.importers.vidhoi.records import Video
 from hoi_train.data.detections_file import read_detections
 from hoi_train.data.manifest.problems import Problems
@@ -66,7 +66,7 @@ def test_key_frames_are_numbered_from_two(test_data: Path, tmp_path: Path, video
     listed = json.loads((test_data / "vidhoi" / "168_frames_to_remove.json").read_text())
     name, problems, file = f"{video}_{number:06}", Problems(), tmp_path / "det.json"
     file.write_text(json.dumps({name: [box(3) | {"image_id": name}]}))
-    found = read_boxes([file], [Video(video, "val", rate)], 3, problems)
+    found = read_detected_boxes([file], [Video(video, "val", rate)], 3, problems)
     problems.raise_if_any()
     assert f"{video}_{found.frame[0] + 1:06}" in listed  # frame_id counts from 1
 

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from data_tools.importers.vidhoi.classes import OBJECTS, PREDICATES
-from data_tools.importers.vidhoi.command import import_vidhoi
-from data_tools.importers.vidhoi.videos import Options
-from data_tools.importers.vidor import import_vidor, key_frame_rate, key_frames
+from data_tools.importers.vidor import key_frame_rate, key_frames
 from hoi_train.data.manifest import Manifest, ManifestError, read_manifest
+from tests.data_tools.importing import import_with
 
-ALL = Options(val_fraction=0.0, keep_missing=True)
+ALL: Mapping[str, Any] = {"val_fraction": 0.0, "keep_missing": True}
 FRAMES = 100
 
 
@@ -58,8 +58,8 @@ def annotation(folder: Path, content: Any, part: str = "training", name: str = "
     return folder
 
 
-def imported(folder: Path, options: Options = ALL) -> Manifest:
-    return read_manifest(import_vidor(folder, folder, folder / "out", options).path)
+def imported(folder: Path, name: str = "vidor", **more: Any) -> Manifest:
+    return read_manifest(import_with(name, folder, folder / "out", annotations=folder, **ALL, **more).path)
 
 
 def test_relations_of_persons_in_key_frames_become_pairs(tmp_path: Path) -> None:
@@ -85,7 +85,7 @@ def test_relations_of_persons_in_key_frames_become_pairs(tmp_path: Path) -> None
 
 
 def test_stretches_of_videos(tmp_path: Path) -> None:
-    manifest = imported(annotation(tmp_path, video()), Options("clip", val_fraction=0.0, keep_missing=True))
+    manifest = imported(annotation(tmp_path, video()), level="clip")
     assert manifest.clip_ids == ("0001/11_00000",)
     named = [PREDICATES.names[id_] for id_ in manifest.clip(0).labels["predicate"]]  # type: ignore[union-attr]
     assert named == ["watch", "next_to", "hold"]
@@ -122,7 +122,7 @@ def test_it_agrees_with_the_frame_annotations_made_from_it(tmp_path: Path) -> No
     (tmp_path / "b").mkdir()
     for name, value in files.items():
         (tmp_path / "b" / f"{name}.json").write_text(json.dumps(value))
-    theirs = read_manifest(import_vidhoi(tmp_path / "b", tmp_path, tmp_path / "b" / "out", ALL).path)
+    theirs = imported(tmp_path / "b", "vidhoi")
     ours = imported(annotation(tmp_path / "a", content))
     assert ours.pairs(0) == theirs.pairs(0)
     assert [(t.track_id, t.start_frame, t.boxes.tolist()) for t in ours.tracks(0)] == [
@@ -144,8 +144,8 @@ def test_rates_are_the_published_ones() -> None:
 @pytest.mark.parametrize(
     ("path", "value", "words"),
     [
-        (("fps",), "30", "fps must be frames a second from 1 to 999, got '30'"),
-        (("fps",), float("nan"), "fps must be frames a second from 1 to 999, got nan"),
+        (("fps",), "30", "fps must be frames per second from 1 to 999, got '30'"),
+        (("fps",), float("nan"), "not JSON: NaN is not a JSON number; write null or leave it out"),
         (("frame_count",), 99, "trajectories are those of 100 frames, frame_count is 99"),
         (("frame_count",), None, "frame_count must be a whole number from 1 on, got None"),
         (("subject/objects",), {}, "subject/objects must be a list, got {}"),
@@ -188,17 +188,17 @@ def test_faults_are_said(tmp_path: Path, path: tuple[Any, ...], value: Any, word
         holder[place] = value
     folder = annotation(tmp_path, content[""])
     with pytest.raises(ManifestError) as caught:
-        import_vidor(folder, folder, folder / "out", ALL)
+        imported(folder)
     assert words in str(caught.value)
     assert str(caught.value).startswith(f"{folder / 'training' / '0001' / '11.json'}: ")
 
 
 def test_faults_of_the_folder(tmp_path: Path) -> None:
     with pytest.raises(ManifestError, match=r"no file training/<folder>/<video>\.json"):
-        import_vidor(tmp_path, tmp_path, tmp_path / "out", ALL)
+        imported(tmp_path)
     nothing = annotation(tmp_path / "a", {**video(), "relation_instances": []})
     with pytest.raises(ManifestError, match="no person does anything in any key frame"):
-        import_vidor(nothing, nothing, tmp_path / "out", ALL)
+        imported(nothing)
     twice = annotation(annotation(tmp_path / "b", video()), video(), "validation")
     with pytest.raises(ManifestError, match=r"11\.json: video 0001/11 is in training, too"):
-        import_vidor(twice, twice, tmp_path / "out", ALL)
+        imported(twice)

@@ -19,6 +19,7 @@ from hoi_train.data.manifest.tasks import class_names_fault
 
 OBJECT_FILE, PREDICATE_FILE, GROUP_FILE = "obj_categories.json", "pred_categories.json", "pred_split_categories.json"
 REMOVED_FILE = "168_frames_to_remove.json"
+PARTS = ("train", "val")
 PERSON = "person"
 PEOPLE = ("adult", "child", "baby")  # VidOR's categories of persons
 

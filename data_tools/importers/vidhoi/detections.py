@@ -15,7 +15,7 @@ detections: it is the annotation of VidOR, which the detector was trained on.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -26,11 +26,12 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from data_tools.importers.json_stream import JsonStream, JsonStreamError
-from data_tools.importers.vidhoi.classes import FRAME_NAME, PERSON, Classes
+from data_tools.importers.samples import Detected
+from data_tools.importers.vidhoi.classes import FRAME_NAME, PARTS, PERSON, Classes
 from data_tools.importers.vidhoi.pairs import lists_of
 from data_tools.importers.vidhoi.records import Video
-from data_tools.importers.vidhoi.tracks import Boxes, Named, Tracks
-from hoi_train.data.manifest.columns import DETECTED, TRACKS
+from data_tools.importers.vidhoi.tracks import Boxes, read_all_tracks
+from hoi_train.data.manifest.columns import DETECTED
 from hoi_train.data.manifest.problems import Problems
 
 _LARGEST = 2.0**31  # what is larger is no pixel, and may be more than a float32 holds
@@ -44,7 +45,7 @@ Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Found:
+class DetectedBoxes:
     """Detected boxes in key frames, B of them, ordered by video and frame.
 
     Args:
@@ -52,7 +53,7 @@ class Found:
         track, category: int64 ``[B]``, id of the track, and class id.
         score: float64 ``[B]``, 0..1.
         corners: float64 ``[B, 4]``, ``x0, y0, x1, y1`` in pixels.
-        flat: how many more boxes have no area.
+        num_flat: how many more boxes have no area.
     """
 
     video: Ints
@@ -61,58 +62,49 @@ class Found:
     category: Ints
     score: NDArray[np.float64]
     corners: NDArray[np.float64]
-    flat: int
+    num_flat: int
 
 
-@dataclass(frozen=True)
-class Detections:
-    """What was detected in the videos of a manifest.
-
-    Args:
-        table: the columns of a file of detections, a row for each video that has any.
-        notes: what the user should know.
-    """
-
-    table: Any
-    notes: tuple[str, ...] = ()
-
-
-def read_detections(
-    files: Sequence[Path], classes: Classes, tracks: Callable[[Named], Mapping[str, Tracks]], videos: Sequence[Video]
-) -> Detections:
-    """Read what was detected in some videos.
+def read_detections(folder: Path, classes: Classes, videos: Sequence[Video]) -> tuple[dict[str, Detected], list[str]]:
+    """Read what was detected in some videos: boxes with class and score, perhaps none, and tracks.
 
     Args:
-        files: those of the boxes that are there, perhaps none: then there are tracks only.
+        folder: that of the annotation files.
         classes: what ids mean.
-        tracks: returns the detected tracks of some videos, given boxes that count where they have none.
         videos: the videos wanted.
+
+    Returns:
+        What was detected, by name of the video, for each that has anything; and what the user should know.
 
     Raises:
         ManifestError: with what is wrong, each with file, position of the key frame in it, and byte.
     """
     problems = Problems()
-    found = read_boxes(files, videos, len(classes.objects), problems)
+    files = [file for part in PARTS if (file := folder / f"det_{part}_frame_annots.json").exists()]
+    boxes = read_detected_boxes(files, videos, len(classes.objects), problems)
     problems.raise_if_any()
-    lengths, pairs = _pairs(found, len(videos), classes)
-    of_video = np.searchsorted(found.video, np.arange(len(videos) + 1))
+    lengths, pairs = _pairs(boxes, len(videos), classes)
+    of_video = np.searchsorted(boxes.video, np.arange(len(videos) + 1))
     spans = [slice(*span) for span in pairwise(of_video)]
-    boxes = [Boxes(found.frame[span], found.track[span], found.corners[span]) for span in spans]
+    found = [Boxes(boxes.frame[span], boxes.track[span], boxes.corners[span]) for span in spans]
     names = [video.name for video in videos]
-    known = tracks(dict(zip(names, boxes, strict=True)))
-    rows = [known[name].row if name in known else pa.nulls(1, TRACKS) for name in names]
-    columns = {"clip_id": pa.array(names), "pairs": pairs, "tracks": pa.chunked_array(rows, TRACKS)}
-    kept = [name in known or length > 0 for name, length in zip(names, lengths.tolist(), strict=True)]
-    table = pa.table(columns).filter(pa.array(kept, pa.bool_()))
-    notes = [f"detections left out, a box without area: {found.flat}"] if found.flat else []
+    tracks = read_all_tracks(folder, "det_", dict(zip(names, found, strict=True)), only_named=False)
+    detected = {
+        name: Detected(pairs.slice(k, 1), tracks[name].row if name in tracks else None)
+        for k, name in enumerate(names)
+        if name in tracks or lengths[k]
+    }
+    notes = [f"detections left out, a box without area: {boxes.num_flat}"] if boxes.num_flat else []
     if files and not len(pairs.values):
         notes.append(f"no pair is detected in any of the videos: {', '.join(map(str, files))}")
-    elif len(table) and not files:
+    elif detected and not files:
         notes.append("the detected tracks have no classes and scores, which det_val_frame_annots.json has: no pairs")
-    return Detections(table, tuple(notes))
+    return detected, notes
 
 
-def read_boxes(files: Sequence[Path], videos: Sequence[Video], num_classes: int, problems: Problems) -> Found:
+def read_detected_boxes(
+    files: Sequence[Path], videos: Sequence[Video], num_classes: int, problems: Problems
+) -> DetectedBoxes:
     """Read the boxes of the videos' key frames, noting every key frame that is bad."""
     places = {video.name: place for place, video in enumerate(videos)}
     numbers: list[tuple[int, int, int, int]] = []
@@ -141,7 +133,7 @@ def read_boxes(files: Sequence[Path], videos: Sequence[Video], num_classes: int,
     sound = (corners[:, :2] < corners[:, 2:]).all(axis=1)
     order = np.flatnonzero(sound)[np.lexsort((ids[sound, 1], ids[sound, 0]))]
     video, frame, track, category = ids[order].T
-    return Found(video, frame, track, category, floats[order, 0], floats[order, 1:], int((~sound).sum()))
+    return DetectedBoxes(video, frame, track, category, floats[order, 0], floats[order, 1:], int((~sound).sum()))
 
 
 def _fault(name: str, boxes: Any, num_classes: int) -> str | None:
@@ -184,18 +176,18 @@ def _is_finite(value: Any) -> bool:
     return type(value) in (int, float) and abs(value) < _LARGEST
 
 
-def _pairs(found: Found, num_videos: int, classes: Classes) -> tuple[Ints, Any]:
+def _pairs(found: DetectedBoxes, num_videos: int, classes: Classes) -> tuple[Ints, Any]:
     """Return how many pairs each video has, int64 ``[V]``, and an Arrow array of V lists of them."""
-    person, thing = _partners(found, classes.objects.index(PERSON))
+    person, other = _partners(found, classes.objects.index(PERSON))
     columns = {
         "frame": found.frame[person],
         "person_id": found.track[person],
-        "object_id": found.track[thing],
+        "object_id": found.track[other],
         "person_box": lists_of(np.full(len(person), 4), pa.array(found.corners[person].ravel())),
-        "object_box": lists_of(np.full(len(thing), 4), pa.array(found.corners[thing].ravel())),
-        "object_class": pa.array(classes.objects.names).take(pa.array(found.category[thing])),
+        "object_box": lists_of(np.full(len(other), 4), pa.array(found.corners[other].ravel())),
+        "object_class": pa.array(classes.objects.names).take(pa.array(found.category[other])),
         "person_score": found.score[person],
-        "object_score": found.score[thing],
+        "object_score": found.score[other],
     }
     fields = list(DETECTED.value_type)
     pairs = pa.StructArray.from_arrays([pa.array(columns[field.name], field.type) for field in fields], fields=fields)
@@ -203,7 +195,7 @@ def _pairs(found: Found, num_videos: int, classes: Classes) -> tuple[Ints, Any]:
     return lengths, lists_of(lengths, pairs)
 
 
-def _partners(found: Found, person_class: int) -> tuple[Ints, Ints]:
+def _partners(found: DetectedBoxes, person_class: int) -> tuple[Ints, Ints]:
     """Return for each pair the position of its person and of its object, int64 ``[P]``."""
     keys = np.stack([found.video, found.frame])
     begins = np.ones(len(found.video), bool)
@@ -214,5 +206,5 @@ def _partners(found: Found, person_class: int) -> tuple[Ints, Ints]:
     partners = sizes[group[persons]]
     person = np.repeat(persons, partners)
     number = np.arange(len(person)) - np.repeat(np.cumsum(partners) - partners, partners)
-    thing = first[group[person]] + number
-    return person[person != thing], thing[person != thing]
+    other = first[group[person]] + number
+    return person[person != other], other[person != other]

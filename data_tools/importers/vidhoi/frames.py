@@ -69,19 +69,21 @@ class _FileReader:
     def record(self, record: Any) -> None:
         """Add a record; in the way of a sound one lies little, the words for a bad one are found afterwards."""
         try:
-            folder, video, frame, rate, second, *size, person, thing, object_class, action, box, other = _fields(record)
+            folder, video, frame, rate, second, *size, person, other, object_class, action, box, other_box = _fields(
+                record
+            )
             number = self.frames.get(frame) or self.new_frame(frame)
             place = self.places.get((folder, video))
             place = self.new_video(folder, video, rate, size) if place is None else place
-            boxes = (*corners_of(box), *corners_of(other))
-            sound = type(person) is type(thing) is type(object_class) is type(action) is int
+            boxes = (*corners_of(box), *corners_of(other_box))
+            sound = type(person) is type(other) is type(object_class) is type(action) is int
             sound = sound and 0 <= object_class < self.sizes[0] and 0 <= action < self.sizes[1]
-            sound = sound and 0 <= person < _IDS and 0 <= thing < _IDS and number > 0 and place >= 0
+            sound = sound and 0 <= person < _IDS and 0 <= other < _IDS and number > 0 and place >= 0
             sound = sound and (known := self.columns.known[place]).rate == rate and known.size == tuple(size)
             sound = sound and {*map(type, boxes)} <= _NUMBERS
             if not (sound and all(map(math.isfinite, boxes))):
                 raise ValueError
-            self.columns.add(place, number - 1, (person, thing), (object_class, action), boxes)
+            self.columns.add(place, number - 1, (person, other), (object_class, action), boxes)
         except (KeyError, TypeError, ValueError, OverflowError):
             for fault in list(self.faults(record)) or [f"cannot be taken as a record: {record!r:.80}"]:
                 self.stream.note(self.problems, fault)

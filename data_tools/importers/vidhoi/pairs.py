@@ -10,7 +10,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from data_tools.importers.vidhoi.classes import Classes
-from data_tools.importers.vidhoi.records import Records
+from data_tools.importers.vidhoi.records import Records, Video
 from hoi_train.data.manifest.columns import PAIRS
 from hoi_train.data.readers.base import MICROSECOND
 
@@ -23,7 +23,7 @@ def sound_records(records: Records, removed: Mapping[tuple[str, int], str]) -> t
     flat = ~(boxes[:, :, 0] < boxes[:, :, 1]).all(axis=(1, 2))
     sizes = np.array([video.size or (np.inf, np.inf) for video in records.videos])[records.video]
     outside = ((boxes[:, :, 0] >= sizes[:, None]) | (boxes[:, :, 1] <= 0)).any(axis=(1, 2)) & ~flat
-    same = (records.person == records.thing) & ~(flat | outside)
+    same = (records.person_id == records.object_id) & ~(flat | outside)
     places = {video.name: place for place, video in enumerate(records.videos)}
     keys = [(places[name] << 32) + frame for name, frame in removed if name in places]
     out = np.isin((records.video.astype(np.int64) << 32) + records.frame, np.array(keys, np.int64))
@@ -37,17 +37,17 @@ def sound_records(records: Records, removed: Mapping[tuple[str, int], str]) -> t
     return records if kept.all() else records.where(kept), {text: count for text, count in counts.items() if count}
 
 
-def pair_lists(records: Records, classes: Classes) -> tuple[NDArray[np.int32], Any, Counts]:
+def pair_lists(records: Records, classes: Classes) -> tuple[list[Video], Any, Counts]:
     """Group triplets to pairs, by video, frame, person and object.
 
     The boxes of a pair are those of its first record. A predicate that is recorded twice counts once.
 
     Returns:
-        The videos that have pairs, int32 ``[V]``, ascending positions in ``records.videos``; their pairs, an Arrow
-        array of V lists, ordered by frame and ids; and what is odd.
+        The V videos that have pairs, in the order of ``records.videos``; their pairs, an Arrow array of V lists,
+        ordered by frame and ids; and what is odd.
     """
-    order = np.lexsort((records.thing, records.person, records.frame, records.video))
-    keys = np.stack([column[order] for column in (records.video, records.frame, records.person, records.thing)])
+    order = np.lexsort((records.object_id, records.person_id, records.frame, records.video))
+    keys = np.stack([column[order] for column in (records.video, records.frame, records.person_id, records.object_id)])
     begins = np.ones(len(order), bool)
     begins[1:] = (keys[:, 1:] != keys[:, :-1]).any(axis=0)
     group = np.cumsum(begins) - 1
@@ -63,8 +63,8 @@ def pair_lists(records: Records, classes: Classes) -> tuple[NDArray[np.int32], A
     }
     columns = {
         "frame": pa.array(records.frame[first], pa.int64()),
-        "person_id": pa.array(records.person[first]),
-        "object_id": pa.array(records.thing[first]),
+        "person_id": pa.array(records.person_id[first]),
+        "object_id": pa.array(records.object_id[first]),
         "person_box": lists_of(np.full(len(first), 4), pa.array(records.boxes[first, :4].ravel())),
         "object_box": lists_of(np.full(len(first), 4), pa.array(records.boxes[first, 4:].ravel())),
         "object_class": pa.array(classes.objects.names).take(pa.array(records.object_class[first])),
@@ -74,7 +74,8 @@ def pair_lists(records: Records, classes: Classes) -> tuple[NDArray[np.int32], A
     }
     fields = list(PAIRS.value_type)
     pairs = pa.StructArray.from_arrays([columns[field.name] for field in fields], fields=fields)
-    videos, lengths = np.unique(records.video[first], return_counts=True)
+    places, lengths = np.unique(records.video[first], return_counts=True)
+    videos = [records.videos[place] for place in places]
     return videos, lists_of(lengths, pairs), {text: count for text, count in counts.items() if count}
 
 

@@ -41,7 +41,7 @@ class Records:
         videos: every video once, in the order of the files.
         video: int32 ``[R]``, position in ``videos``.
         frame: int32 ``[R]``, number of the frame in the file, from 0.
-        person, thing: int64 ``[R]``, ids of the person and of the object.
+        person_id, object_id: int64 ``[R]``, ids of the person and of the object.
         object_class, predicate: int32 ``[R]``, class ids.
         boxes: float64 ``[R, 8]``, the person's box and the object's, each ``x0, y0, x1, y1`` in pixels.
         remarks: what is odd but allowed, and how often.
@@ -50,8 +50,8 @@ class Records:
     videos: tuple[Video, ...]
     video: NDArray[np.int32]
     frame: NDArray[np.int32]
-    person: NDArray[np.int64]
-    thing: NDArray[np.int64]
+    person_id: NDArray[np.int64]
+    object_id: NDArray[np.int64]
     object_class: NDArray[np.int32]
     predicate: NDArray[np.int32]
     boxes: NDArray[np.float64]
@@ -62,7 +62,7 @@ class Records:
 
     def where(self, kept: NDArray[np.bool_]) -> Records:
         """Return some of the records, bool ``[R]``; the list of videos stays whole."""
-        names = ("video", "frame", "person", "thing", "object_class", "predicate", "boxes")
+        names = ("video", "frame", "person_id", "object_id", "object_class", "predicate", "boxes")
         return replace(self, **{name: getattr(self, name)[kept] for name in names})
 
 

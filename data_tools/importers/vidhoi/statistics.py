@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from data_tools.importers.vidhoi.classes import PERSON, Classes, read_groups
-from data_tools.importers.vidhoi.command import PARTS, read_annotations
+from data_tools.importers.vidhoi.classes import PARTS, PERSON, Classes, read_groups
+from data_tools.importers.vidhoi.reading import read_annotations
 from data_tools.importers.vidhoi.records import Records
 from hoi_train.data.manifest.problems import Problems
 
@@ -35,13 +35,13 @@ def count_triplets(records: Records, classes: Classes) -> dict[str, int]:
     }
 
 
-def triplet_name(predicate: str, thing: str) -> str:
+def triplet_name(predicate: str, object_class: str) -> str:
     """Return the published name of a triplet class.
 
     >>> triplet_name("hold", "ball/sports_ball")
     'person-hold-ball/sports_ball'
     """
-    return f"{PERSON}-{predicate}-{thing}"
+    return f"{PERSON}-{predicate}-{object_class}"
 
 
 def count_predicates(triplets: Triplets, predicates: Sequence[str]) -> dict[str, int]:
@@ -115,7 +115,7 @@ def show_statistics(annotations: Path, out: Path) -> dict[str, Any]:
     parts = {part: records.where(part_of == part) for part in PARTS if (part_of == part).any()}
     report = make_report({part: count_triplets(of, classes) for part, of in parts.items()}, classes, groups)
     for part, of in parts.items():
-        keys = np.stack([of.video, of.frame, of.person, of.thing])
+        keys = np.stack([of.video, of.frame, of.person_id, of.object_id])
         numbers = report["parts"][part]
         numbers["num_videos"], numbers["num_key_frames"], numbers["num_pairs"] = (
             np.unique(keys[:rows], axis=1).shape[1] for rows in (1, 2, 4)

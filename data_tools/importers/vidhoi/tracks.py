@@ -17,6 +17,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from data_tools.importers.json_stream import JsonStream, JsonStreamError
+from data_tools.importers.vidhoi.classes import PARTS
 from data_tools.importers.vidhoi.pairs import lists_of
 from data_tools.importers.vidhoi.records import CORNERS, corners_of
 from hoi_train.data.manifest.columns import TRACKS
@@ -48,6 +49,21 @@ class Tracks:
 
     row: Any
     num_frames: int
+
+
+def read_all_tracks(folder: Path, prefix: str, named: Named, *, only_named: bool) -> dict[str, Tracks]:
+    """Read the trajectories of all parts, if there are any; see ``read_tracks``.
+
+    Raises:
+        ManifestError: with what is wrong, each with file, position of the video in it, and byte.
+    """
+    problems, tracks = Problems(), dict[str, Tracks]()
+    for part in PARTS:
+        file = folder / f"{prefix}{part}_trajectories.json"
+        if file.exists():
+            tracks.update(read_tracks(file, named, only_named=only_named, problems=problems))
+    problems.raise_if_any()
+    return tracks
 
 
 def read_tracks(file: Path, named: Named, *, only_named: bool, problems: Problems) -> dict[str, Tracks]:
