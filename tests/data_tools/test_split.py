@@ -14,7 +14,6 @@ import pytest
 from rich.console import Console
 
 from data_tools.cli import main
-from data_tools.importers.egtea import import_egtea
 from data_tools.split.command import split_manifest
 from data_tools.split.report import SplitReport, mean_deviation
 from data_tools.split.search import Wanted, _Search
@@ -22,6 +21,7 @@ from data_tools.split.units import columns_of, units_of
 from hoi_train.core.records import ClassList, Task, UserError
 from hoi_train.data.manifest import Manifest, read_manifest, write_manifest
 from hoi_train.data.manifest.quarantine import quarantine_json
+from tests.data_tools.importing import import_with
 
 VERB = Task("verb", ClassList(("put", "take", "lick", "never")), "single")
 NOUN = Task("noun", ClassList(("cup", "plate")), "multi")
@@ -299,7 +299,8 @@ def test_gains_of_moves_are_differences_of_costs(tmp_path: Path) -> None:
 
 
 def test_egtea_is_divided_better_than_by_chance(test_data: Path, tmp_path: Path) -> None:
-    made = import_egtea(test_data / "egtea" / "action_annotation", tmp_path, tmp_path / "in", keep_missing=True)
+    annotations = test_data / "egtea" / "action_annotation"
+    made = import_with("egtea", tmp_path, tmp_path / "in", annotations=annotations, keep_missing=True)
     report, manifest = divided(made.path, tmp_path / "out", min_per_class=5)
     assert disjoint(groups_by_split(manifest))
     assert not report.failed
