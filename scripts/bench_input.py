@@ -1,18 +1,18 @@
-"""Clips per second of the whole input path, against what one would write otherwise, and against the bare decode.
+"""Measure the clips per second of the whole input path, against other implementations and the bare decode.
 
     python scripts/bench_input.py
-    python scripts/bench_input.py --quick      # does it run? The numbers mean nothing
+    python scripts/bench_input.py --quick      # a test that it runs; the numbers are meaningless
 
 The path: open a clip, take one frame of each of 10 segments, rotate, random resized crop to 224 x 224 and flip, batch
-as uint8. The clips, 640 x 480, 3 s at 24 frames a second, H.264 with a key frame every 250 frames, are made here:
+as uint8. The clips, 640 x 480, 3 s at 24 frames per second, H.264 with a key frame every 250 frames, are made here:
 textures under a moving camera that bends them, with noise. From them come folders of JPEG frames (PIL, quality 90),
 clips made by ``hoi-data reencode`` and caches made by ``hoi-data cache``.
 
-Each peer has a process of its own, and all have the same frames, rotations, crops and flips to make. They run in turn,
+Each peer has its own process, and all make the same frames, rotations, crops and flips. They run in turn,
 in rounds whose order is shuffled; the first round is dropped. Shown are medians and, in brackets, lowest and highest;
-ratios are of the same round. Without workers ratios are of CPU time, which other programs on the machine change less.
-Before, each peer must have returned the frames asked for of a clip whose frames are numbered, and must be caught when
-it is asked for their neighbours. ``PSNR`` compares a peer's augmented frames with those of the raw path.
+ratios are of the same round. Without workers ratios are of CPU time, which other load on the machine affects less.
+Before, each peer must return the requested frames of a clip whose frames are numbered; a control requests their
+neighbours, which the check must detect. ``PSNR`` compares a peer's augmented frames with those of the raw path.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ QUICK = ("raw", "bare", "pil 256")
 
 
 class Spread(NamedTuple):
-    """Median, lowest and highest of what the rounds gave."""
+    """Median, lowest and highest value over the rounds."""
 
     median: float
     low: float
@@ -84,7 +84,7 @@ def ratios(ours: Sequence[float], theirs: Sequence[float]) -> Spread:
 
 
 class Processes:
-    """A process for each peer; ``ask`` lets one of them work while the others wait."""
+    """Run each peer in its own process; ``ask`` lets one of them work while the others wait."""
 
     def __init__(self, names: Sequence[str], root: Path) -> None:
         context = worker_context()
@@ -101,12 +101,12 @@ class Processes:
         return self._lines[name].recv()
 
     def end(self) -> None:
-        """End them."""
+        """Stop the processes."""
         for line in self._lines.values():
             line.send(None)
 
     def rounds(self, method: str, batches: dict[str, int], count: int) -> dict[str, list[Any]]:
-        """Return what each peer gave in ``count`` rounds, after one that is dropped."""
+        """Return the results of each peer in ``count`` rounds, after one that is dropped."""
         found: dict[str, list[Any]] = {name: [] for name in batches}
         for epoch in range(count + 1):
             for name in random.Random(epoch).sample(list(batches), len(batches)):
@@ -124,7 +124,7 @@ def installed(name: str) -> bool:
 
 
 def check_frames(processes: Processes, names: Sequence[str]) -> None:
-    """Stop unless every peer returns the frames asked for, and is caught returning their neighbours."""
+    """Stop unless every peer returns the requested frames, and the check detects neighbouring ones."""
     wanted = segment_frames(LENGTH, T)
     for name in names:
         right, wrong = (processes.ask(name, "numbers", indices) for indices in (wanted, wanted + 1))
@@ -137,12 +137,12 @@ def check_frames(processes: Processes, names: Sequence[str]) -> None:
 
 
 def psnr(ours: Tensor, theirs: Tensor) -> float:
-    """Return how near two videos of 0..255 are, in dB."""
+    """Return the PSNR of two videos with values 0..255, in dB."""
     return float(10 * torch.log10(255**2 / (ours.double() - theirs.double()).square().mean().clamp_min(1e-6)))
 
 
 def bench_path(root: Path, names: Sequence[str], count: int, batches: int | None) -> dict[str, Spread]:
-    """Measure the whole path, print its table and return the ratios that targets are about."""
+    """Measure the whole path, print its table and return the ratios that have targets."""
     processes = Processes(names, root)
     try:
         check_frames(processes, names)
@@ -155,7 +155,7 @@ def bench_path(root: Path, names: Sequence[str], count: int, batches: int | None
         processes.end()
     wall, cpu = ({name: [value[place] for value in alone[name]] for name in names} for place in (0, 1))
     print(
-        "| peer | ms a clip | CPU ms a clip | times the raw path (CPU) "
+        "| peer | ms per clip | CPU ms per clip | times the raw path (CPU) "
         f"| clips/s, {WORKERS} workers | times the raw path | PSNR |"
     )
     print("|---|---|---|---|---|---|---|")
@@ -178,13 +178,13 @@ def _batches(seconds: float, milliseconds: float, least: int = 1) -> int:
 
 
 def bench_augmentation(root: Path, count: int, draws: int) -> dict[str, Spread]:
-    """Measure the augmentation alone against the chain it stands for, print the table and return the ratios."""
+    """Measure the augmentation alone against the equivalent chain, print the table and return the ratios."""
     torch.set_num_threads(1)
     found = {}
     large = pyav_frames(root / "source" / "clip000.mp4", segment_frames(LENGTH, T))
     small = np.stack([cv2.resize(frame, (342, 256), interpolation=cv2.INTER_AREA) for frame in large])
     print(
-        "\n| augmentation of 10 frames, from | chain | CPU ms a clip | times faster than float "
+        "\n| augmentation of 10 frames, from | chain | CPU ms per clip | times faster than float "
         "| PSNR to float, lowest | control: turned the other way |"
     )
     print("|---|---|---|---|---|---|")
@@ -229,7 +229,7 @@ def _in_turn(chains: dict[str, Callable[[int], Tensor]], count: int, draws: int)
 
 
 def print_targets(found: dict[str, Spread], sizes: dict[str, int]) -> None:
-    """Say which targets are met; a range that spans the target settles nothing."""
+    """Print which targets are met; a range that spans the target is inconclusive."""
     due = {
         "bare": ("raw path / bare decode", 0.9),
         "pytorchvideo": ("raw path / pytorchvideo", 5.0),

@@ -1,4 +1,4 @@
-"""The sets, the ways to read them and the process of each, for ``scripts/bench_input.py``."""
+"""Data sets, readers and processes of ``scripts/bench_input.py``."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ AUGMENT = Augment(size=SIZE, scale=(0.5, 1.0), ratio=(0.75, 4 / 3), rotation=10.
 
 
 def make_sets(root: Path, clips: int, wanted: Set[str]) -> dict[str, int]:
-    """Make the source and the sets wanted below a folder; return the bytes of each."""
+    """Make the source and the requested sets below a folder; return the bytes of each."""
     (root / "source").mkdir(parents=True)
     names = [*(f"clip{number:03}" for number in range(clips)), "numbered"]
     with ProcessPoolExecutor(WORKERS, worker_context()) as pool:
@@ -85,7 +85,7 @@ def _make_clip(root: Path, name: str) -> None:
 
 
 def _scene(name: str) -> Iterator[Image]:
-    """Yield frames of a textured room that a moving camera sees and bends, and of a thing that moves through it."""
+    """Yield frames of a textured room seen by a moving, distorting camera, and of an object moving through it."""
     rng = np.random.default_rng(list(name.encode()))
     room, thing = _texture(rng, 1000), _texture(rng, 160)
     bends = [
@@ -110,7 +110,7 @@ def _scene(name: str) -> Iterator[Image]:
 
 
 def _texture(rng: np.random.Generator, side: int) -> Image:
-    """Draw a square whose frames take as many bytes of JPEG as those of a home video."""
+    """Draw a square whose JPEG frames have about as many bytes as those of a home video."""
     frequency = np.hypot(np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side))
     grey, *colours = (
         np.fft.irfft2(np.fft.rfft2(rng.normal(size=(side, side))) / (frequency + 1 / side) ** 1.8) for _ in range(4)
@@ -120,7 +120,7 @@ def _texture(rng: np.random.Generator, side: int) -> Image:
 
 
 def _numbered(image: Image, number: int, name: str) -> Image:
-    """Draw the bits of a frame's number across its upper third, in the clip that is there for that."""
+    """Draw the bits of a frame's number across its upper third, in the control clip."""
     for bit in range(BITS if name == "numbered" else 0):
         image[:160, bit * 91 : (bit + 1) * 91] = 255 * (number >> bit & 1)
     return image
@@ -137,7 +137,7 @@ def number_of(image: Image) -> int:
 
 
 def bare_frames(path: Path, indices: Indices) -> list[Any]:
-    """Decode packets up to the last frame wanted and convert nothing; what comes back is for the check alone."""
+    """Decode packets up to the last requested frame and convert nothing; the result is for the check only."""
     return [frame.to_ndarray(format="rgb24") for frame in _bare(path, indices)]
 
 
@@ -157,21 +157,21 @@ def _bare(path: Path, indices: Indices) -> list[av.VideoFrame]:
 
 
 def pyav_frames(path: Path, indices: Indices) -> Image:
-    """Decode all frames, pick the wanted ones."""
+    """Decode all frames, select the requested ones."""
     with av.open(str(path)) as container:
         frames: list[Any] = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
     return np.stack([frames[index] for index in indices])
 
 
 def decord_frames(path: Path, indices: Indices) -> Image:
-    """Let decord seek."""
+    """Read the frames with decord, which seeks."""
     import decord
 
     return np.asarray(decord.VideoReader(str(path), num_threads=1).get_batch(indices).asnumpy())
 
 
 def pytorchvideo_frames(path: Path, indices: Indices) -> Tensor:
-    """Take the whole clip from pytorchvideo, then the frames wanted, float ``[T, 3, H, W]``."""
+    """Read the whole clip with pytorchvideo, then select the requested frames, float ``[T, 3, H, W]``."""
     from pytorchvideo.data.encoded_video import EncodedVideo  # imports no transforms, which today's torchvision breaks
 
     with contextlib.closing(EncodedVideo.from_path(str(path), decode_audio=False)) as video:
@@ -180,7 +180,7 @@ def pytorchvideo_frames(path: Path, indices: Indices) -> Tensor:
 
 
 def pil_frames(folder: Path, indices: Indices) -> list[Any]:
-    """Open the JPEG files of the frames wanted, as PIL images."""
+    """Open the JPEG files of the requested frames as PIL images."""
     return [_pil().open(folder / f"{index:05}.jpg").convert("RGB") for index in indices]
 
 
@@ -211,13 +211,13 @@ def _pil_chain(frames: Sequence[Any], view: View) -> Tensor:
 
 
 class Peer(NamedTuple):
-    """One way to read.
+    """A way to read clips, compared with the others.
 
     Args:
-        label: of its row.
+        label: of its table row.
         source: the set it reads.
-        frames: reads frames of a path, where it is not ours.
-        reader: of ``hoi_train``, where it is ours.
+        frames: reads frames of a path; ``None`` for readers of ``hoi_train``.
+        reader: name of the reader in ``hoi_train``; ``None`` for others.
     """
 
     label: str
@@ -245,7 +245,7 @@ PEERS = {
 
 
 class PlainDataset(Dataset[Tensor]):
-    """What one writes around a way to read frames; the draws are those of ``ClipDataset``."""
+    """A minimal data set around a function that reads frames; random draws are those of ``ClipDataset``."""
 
     def __init__(self, peer: Peer, root: Path, names: Sequence[str]) -> None:
         self.read, self.names, self.folder = peer.frames, names, root / peer.source
@@ -267,7 +267,7 @@ class PlainDataset(Dataset[Tensor]):
 
 
 class Runner:
-    """One peer in its process."""
+    """Execute the measurements of one peer in its process."""
 
     def __init__(self, name: str, root: Path) -> None:
         torch.set_num_threads(1)
@@ -298,7 +298,7 @@ class Runner:
         return None if self.peer.frames is bare_frames else self._batch(_items(len(self.clips), count, 0))
 
     def alone(self, epoch: int, batches: int) -> tuple[float, float]:
-        """Return milliseconds and CPU milliseconds a clip, without workers."""
+        """Return milliseconds and CPU milliseconds per clip, without workers."""
         items = _items(len(self.clips), batches * BATCH, epoch)
         began, used = time.perf_counter(), time.process_time()
         for start in range(0, len(items), BATCH):
@@ -307,7 +307,7 @@ class Runner:
         return scale * (time.perf_counter() - began), scale * (time.process_time() - used)
 
     def workers(self, epoch: int, batches: int) -> float:
-        """Return the clips a second that workers give, from when each has given a batch."""
+        """Return the clips per second with workers, measured after the first batch of each."""
         items = _items(len(self.clips), (batches + WORKERS) * BATCH, epoch)
         if self.peer.frames is None:
             given = iter(
@@ -338,7 +338,7 @@ def _items(clips: int, count: int, epoch: int) -> list[Item]:
 
 
 def serve(name: str, root: Path, line: Connection) -> None:
-    """Answer calls of a peer's ``Runner``, until there is ``None``."""
+    """Answer calls of a peer's ``Runner`` until ``None`` comes."""
     runner = Runner(name, root)
     line.send(None)
     for method, arguments in iter(line.recv, None):

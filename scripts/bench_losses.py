@@ -1,11 +1,11 @@
-"""What each loss and method costs: the time of a training step beside that of plain cross-entropy, in one run.
+"""Measure the cost of each loss and method: the time of a training step relative to plain cross-entropy.
 
     python scripts/bench_losses.py
     python scripts/bench_losses.py --backbone resnext3d_101 --frames 10 --size 112 --clips 2
 
 First a training step of the backbone with cross-entropy, on random clips, measured per clip. Then each loss alone,
 forward and backward on random logits, alternating with plain cross-entropy (BCE for multi-label losses); the last
-column is what its difference makes of the step: ``1 + difference / (batch x seconds a clip)``. Last the whole step of
+column is the resulting factor on the step: ``1 + difference / (batch x seconds per clip)``. Last the whole step of
 each method that has one of its own, alternating with the plain one, at ``--clips`` clips and 19 classes. Medians of
 ``--repeats`` and ``--steps`` pairs.
 """
@@ -37,7 +37,7 @@ from hoi_train.models.backbones import BACKBONES
 from hoi_train.models.heads import LinearHead
 from hoi_train.models.recognizer import Recognizer, build_recognizer
 
-# The methods with steps of their own, in their second stage if they have two; the others' steps are plain ones.
+# Methods with steps of their own, in their second stage if they have two; the other methods have plain steps.
 STEPS: dict[str, dict[str, Any]] = {
     "crt": {"epochs": 1},
     "lws": {"epochs": 1},
@@ -65,7 +65,7 @@ def main() -> None:
     seconds, methods = _methods(arguments.backbone, clip_shape, arguments.steps)
     print(
         f"{arguments.backbone}, {arguments.frames} frames of {arguments.size} x {arguments.size}, float32, "
-        f"batch {arguments.clips}: {1000 * seconds:.0f} ms a clip with cross-entropy\n"
+        f"batch {arguments.clips}: {1000 * seconds:.0f} ms per clip with cross-entropy\n"
     )
     print("| loss | labels | classes | batch | ms | ms more than plain | part of the plain step |")
     print("|---|---|---|---|---|---|---|")
@@ -83,7 +83,7 @@ def main() -> None:
 
 
 def _loss(name: str, kind: LabelKind, classes: int, batch: int, repeats: int) -> tuple[float, float]:
-    """Return the seconds of forward and backward, and how much more than the plain loss of the kind takes."""
+    """Return the seconds of forward and backward, and the difference to the plain loss of the label kind."""
     counts = [max(1000 // (rank + 1), 1) for rank in range(classes)]
     of = ClassCounts.single(counts) if kind == "single" else ClassCounts.multi(counts, 2000)
     logits = torch.randn(batch, classes, requires_grad=True)
@@ -98,7 +98,7 @@ def _loss(name: str, kind: LabelKind, classes: int, batch: int, repeats: int) ->
 
 
 def _pairs(one: Callable[[], object], other: Callable[[], object], repeats: int) -> tuple[list[float], list[float]]:
-    """Return the seconds of both, measured in turn after three rounds to warm up."""
+    """Return the seconds of both, measured alternately after three warm-up rounds."""
     found: tuple[list[float], list[float]] = ([], [])
     for _ in range(repeats + 3):
         for times, function in zip(found, (one, other), strict=True):
@@ -109,7 +109,7 @@ def _pairs(one: Callable[[], object], other: Callable[[], object], repeats: int)
 
 
 class _Clips:
-    """Random clips in place of files, with the interface that methods use of a loader."""
+    """Random clips instead of files, with the interface of a loader that methods use."""
 
     def __init__(self, shape: tuple[int, ...], num_clips: int, batch_size: int) -> None:
         self.shape, self.sampler = shape, EpochSampler(num_clips, batch_size, 0)
@@ -129,7 +129,7 @@ def _batch(shape: tuple[int, ...]) -> ClipBatch:
 
 
 def _methods(backbone: str, shape: tuple[int, ...], repeats: int) -> tuple[float, dict[str, float]]:
-    """Return the seconds a clip of the plain step and each method's step as a part of it."""
+    """Return the seconds per clip of the plain step, and each method's step relative to it."""
     task = Task("verb", ClassList(tuple(f"class {i}" for i in range(19))), "single")
     labels = torch.arange(19 * 20) % 19
     counts = ClassCounts.single([20] * 19)

@@ -1,19 +1,19 @@
-"""What a training step costs: a bare PyTorch loop, the application in the same setting, and at its best setting.
+"""Measure a training step: a bare PyTorch loop, the application with the same settings, and with its best settings.
 
     python scripts/bench_step.py                                # 3D-ResNeXt-101, 10 frames of 112 x 112, two clips
     python scripts/bench_step.py --size 224 --clips 1 --compile
     python scripts/bench_step.py --clips 8 --steps 1 --ranks
 
-Each peer is a process of its own; they take turns in shuffled rounds while the others wait, and the first round is
-dropped. All train on random clips that lie in memory, so that only the step is measured:
+Each peer is a process; they take turns in shuffled rounds, and the first round is dropped. All train on random clips in
+memory, so that only the step is measured:
 
 - ``bare``: forward, cross-entropy, backward and SGD written out, in float32.
 - ``same``: the application's loop in float32, with its checks, metrics, log and progress bar.
 - ``best``: the same loop in bfloat16 with ``channels_last``.
-- ``compiled``: ``best`` with ``training.compile``, where asked for.
-- ``ranks``: ``same`` as two gloo ranks, each with half of the clips and half of the threads, where asked for.
+- ``compiled``: ``best`` with ``training.compile``, if requested.
+- ``ranks``: ``same`` as two gloo ranks, each with half of the clips and half of the threads, if requested.
 
-Milliseconds a clip are medians over rounds; ratios are medians of the ratio to ``bare`` in the same round, with their
+Milliseconds per clip are medians over rounds; ratios are medians of the ratio to ``bare`` in the same round, with their
 range. Memory is the most that a process held beyond what it held before its first step (of a GPU: allocated).
 """
 
@@ -71,7 +71,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Work:
-    """What every peer does in a round."""
+    """The work of every peer in a round."""
 
     backbone: str
     frames: int
@@ -81,7 +81,7 @@ class Work:
     threads: int
 
     def batch(self) -> ClipBatch:
-        """Return random clips as the loader gives them: uint8, the colours of a pixel side by side."""
+        """Return random clips as the loader does: uint8, with the channels of a pixel adjacent."""
         draw = torch.Generator().manual_seed(0)
         shape = (self.clips, self.frames, self.size, self.size, 3)
         video = torch.randint(0, 256, shape, dtype=torch.uint8, generator=draw).permute(0, 4, 1, 2, 3)
@@ -119,7 +119,7 @@ def take_turns(names: list[str], work: Work, rounds: int) -> dict[str, tuple[lis
     """Let the peers measure in turn.
 
     Returns:
-        Of each its milliseconds a clip in each round, and its memory in MiB.
+        For each peer the milliseconds per clip in each round, and the memory in MiB.
     """
     spawn = multiprocessing.get_context("spawn")
     pipes: dict[str, list[Connection[Any, Any]]] = {name: [] for name in names}
@@ -128,7 +128,7 @@ def take_turns(names: list[str], work: Work, rounds: int) -> dict[str, tuple[lis
             pipe, theirs = spawn.Pipe()
             pipes[name].append(pipe)
             spawn.Process(target=_serve, args=(name, part, theirs, environment), daemon=True).start()
-            theirs.close()  # so that the end of the process is seen here
+            theirs.close()  # so that the end of the process is noticed
     found: dict[str, list[float]] = {name: [] for name in names}
     order = random.Random(0)
     for number in range(rounds + 1):
@@ -144,7 +144,7 @@ def take_turns(names: list[str], work: Work, rounds: int) -> dict[str, tuple[lis
 
 
 def _parts(name: str, work: Work) -> list[tuple[Work, dict[str, str]]]:
-    """Return the processes of a peer: what each does, and the environment that ``torchrun`` would give it."""
+    """Return the processes of a peer: the work of each, and the environment that ``torchrun`` would set."""
     if name != "ranks":
         return [(work, {})]
     with create_server(("localhost", 0)) as server:
@@ -156,8 +156,8 @@ def _parts(name: str, work: Work) -> list[tuple[Work, dict[str, str]]]:
 
 
 def table(found: dict[str, tuple[list[float], float]]) -> str:
-    """Return what was measured as Markdown."""
-    lines = ["| | ms a clip | times as fast as bare | MiB a step |", "|---|---|---|---|"]
+    """Return the measurements as Markdown."""
+    lines = ["| | ms per clip | times as fast as bare | MiB per step |", "|---|---|---|---|"]
     bare = found["bare"][0]
     for name, (times, memory) in found.items():
         ratios = [theirs / own for theirs, own in zip(bare, times, strict=True)]
@@ -167,11 +167,11 @@ def table(found: dict[str, tuple[list[float], float]]) -> str:
 
 
 class _Over(Exception):  # noqa: N818 - not an error
-    """No peer has another turn."""
+    """Raised when a peer has no more turns."""
 
 
 def _serve(name: str, work: Work, pipe: Connection[Any, Any], environment: dict[str, str]) -> None:
-    """Take a turn whenever asked; say at the end how much memory the steps took."""
+    """Take a turn on each request; report at the end how much memory the steps took."""
     os.environ.update(environment)
     torch.set_num_threads(work.threads)
     network = _network(work)
@@ -185,7 +185,7 @@ def _serve(name: str, work: Work, pipe: Connection[Any, Any], environment: dict[
 
 
 def _turns(work: Work, pipe: Connection[Any, Any]) -> Iterator[ClipBatch]:
-    """Yield the batches of a turn when it begins, and report the seconds from there until the next is asked for."""
+    """Yield the batches of a turn when it begins, and report the seconds until the next one is requested."""
     batch = work.batch()
     while pipe.recv():
         began = time.perf_counter()
@@ -224,7 +224,7 @@ def _train_bare(network: nn.Module, batches: Iterator[ClipBatch]) -> None:
 
 
 class _Memory(ClipLoader):
-    """Give batches that are there, in place of clips that are read."""
+    """Provide batches from memory instead of clips from files."""
 
     def __init__(self, batches: Iterator[ClipBatch], clips: Sequence[None], batch_size: int) -> None:
         super().__init__(_Seeded(clips), batch_size)  # type: ignore[arg-type]
@@ -241,7 +241,7 @@ class _Seeded(list[None]):
 def _train(
     network: Recognizer, work: Work, batches: Iterator[ClipBatch], training: dict[str, Any], folder: Path
 ) -> None:
-    """Train as ``hoi-train train`` does, for one epoch that does not end."""
+    """Train as ``hoi-train train`` does, for one endless epoch."""
     clips = _Seeded([None] * (10_000 * work.clips))
     augment = {"name": "augment", "size": work.size}
     raw = {

@@ -5,9 +5,9 @@
     python scripts/compare_losses.py --task verb --only cross_entropy DRW "ldam, DRW"
 
 Needs the demo set (``hoi-data demo --out data/demo --clips 660``). All runs are ``configs/demo/ce.yaml`` or
-``configs/demo/noun_bce.yaml`` with the overrides below, or the method's own configuration, and nothing tuned. Each
-job trains in one process with one thread. Finished runs are not repeated, so an interrupted campaign goes on; the
-table tells how many seeds each row has.
+``configs/demo/noun_bce.yaml`` with the overrides below, or the method's own configuration; nothing is tuned. Each
+job trains in one process with one thread. Finished runs are not repeated, so an interrupted campaign is resumed; the
+table shows how many seeds each row has.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ COLUMNS = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Train what is not yet trained, print the table as Markdown and return the exit code."""
+    """Train the missing runs, print the table as Markdown and return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--task", choices=VARIANTS, default="verb")
     parser.add_argument("--seeds", type=at_least(0), nargs="+", default=[0, 1, 2])
@@ -128,7 +128,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def arguments_of(task: str, name: str) -> tuple[Path, list[str]]:
-    """Return the configuration of a row and what it overrides."""
+    """Return the configuration of a row and its overrides."""
     overrides = list(VARIANTS[task][name])
     file = overrides.pop(0) if overrides[0].endswith(".yaml") else CONFIGS[task]
     return ROOT / "configs/demo" / file, overrides
@@ -141,10 +141,10 @@ def run_folder(task: str, name: str, seed: int, runs: Path) -> Path:
 
 
 def table(task: str, names: Sequence[str], seeds: Sequence[int], runs: Path) -> str:
-    """Return the means over the finished runs in percent, as Markdown; the smallest and largest of the rare classes."""
+    """Return the means over the finished runs in percent, as Markdown, with the range for the rare classes."""
     columns = COLUMNS[task]
     rare = columns[4] if task == "verb" else columns[2]
-    lines = [("", "seeds", *columns, f"{rare}: least to most"), ("---",) * (len(columns) + 3)]
+    lines = [("", "seeds", *columns, f"{rare}: range"), ("---",) * (len(columns) + 3)]
     for name in names:
         folders = [run_folder(task, name, seed, runs) for seed in seeds]
         done = [folder for folder in folders if has_recorded(folder, "end")]

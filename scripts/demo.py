@@ -2,8 +2,7 @@
 
     make demo        or        python scripts/demo.py [--seeds 0 1]
 
-Running it again uses the data set that is there, goes on with runs that were interrupted, and prints the table of
-those that are finished.
+Running it again uses the existing data set, resumes interrupted runs, and prints the table of the finished ones.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ CONFIGS = ("ce", "cdb_ce")
 def main() -> int:
     """Run the demo and return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=at_least(0), nargs="+", default=[0], help="train both runs once a seed")
+    parser.add_argument("--seeds", type=at_least(0), nargs="+", default=[0], help="train both runs once per seed")
     seeds = parser.parse_args().seeds
     began = time.monotonic()
     manifest = Path("data/demo/manifest.parquet")

@@ -1,8 +1,8 @@
-"""The same as ``hoi-train train``, for launchers that want a file: torchrun scripts/train.py …."""
+"""Run ``hoi-train train``, for launchers that need a file: torchrun scripts/train.py …."""
 
 import sys
 
 from hoi_train.cli import main
 
-if __name__ == "__main__":  # the processes that read import this file, too
+if __name__ == "__main__":  # worker processes import this file, too
     sys.exit(main(["train", *sys.argv[1:]]))

@@ -61,7 +61,9 @@ def main(folder: Path) -> None:
     arrays = []
     for row in rows:
         with av.open(str(row.path)) as video:
-            np.save(folder / f"{row.clip_id}.npy", [frame.to_ndarray(format="rgb24") for frame in video.decode(video=0)])
+            np.save(
+                folder / f"{row.clip_id}.npy", [frame.to_ndarray(format="rgb24") for frame in video.decode(video=0)]
+            )
         verb = VERB.classes.names[row.labels["verb"]]
         arrays.append({"clip_id": row.clip_id, "path": f"{row.clip_id}.npy", "split": row.split, "verb": verb})
     write_manifest(folder / "arrays.parquet", arrays, [VERB], root=folder)

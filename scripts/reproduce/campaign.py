@@ -1,4 +1,4 @@
-"""Runs of a published table: each is an experiment of the library on images, trained by its loop in a run directory."""
+"""Runs of a published table: each is an experiment on images, trained by the ordinary loop in a run directory."""
 
 from __future__ import annotations
 
@@ -50,11 +50,11 @@ else:
 
 
 class ImageData(Strict):
-    """Which images, in the words of the script that takes them, and whether training crops and mirrors them."""
+    """The images, as the script selects them, and whether training crops and mirrors them."""
 
     images: dict[str, str | int | float]
     crop_and_flip: bool = False
-    sampling: Sampling = "instance"  # type: ignore[assignment]  # read as if written in a file
+    sampling: Sampling = "instance"  # type: ignore[assignment]  # validated like a value in a file
     mixing: Mixing = "none"  # type: ignore[assignment]
 
 
@@ -66,7 +66,7 @@ class ImageModel(Strict):
 
 
 class ImageConfig(RunConfig):
-    """Everything that decides a run on images; ``tested`` says whose weights give the test result."""
+    """The configuration of a run on images; ``tested`` says which weights give the test result."""
 
     data: ImageData  # type: ignore[assignment]
     model: ImageModel  # type: ignore[assignment]
@@ -79,10 +79,10 @@ def image_config(raw: Mapping[str, Any]) -> ImageConfig:
 
 
 class SparingRun(Run):
-    """A run directory that costs a short run little.
+    """A run directory with little overhead for short runs.
 
-    The log keeps one training step of each epoch beside all evaluations. Where the last weights are tested, an epoch's
-    end is saved only every ``checkpoints.every_minutes``, and at the end of the run; where the best are, always.
+    The log keeps one training step per epoch besides all evaluations. If the last weights are tested, the end of an
+    epoch is saved only every ``checkpoints.every_minutes`` and at the end of the run; if the best are tested, always.
     """
 
     config: ImageConfig
@@ -92,7 +92,7 @@ class SparingRun(Run):
         self._saved_at, self._logged_epoch = time.monotonic(), -1
 
     def record(self, record: Mapping[str, Any]) -> None:
-        """Keep a record, unless it is a training step of an epoch that has one."""
+        """Keep a record, unless it is a further training step of an epoch."""
         if record["event"] == "train":
             if record["epoch"] == self._logged_epoch:
                 return
@@ -100,7 +100,7 @@ class SparingRun(Run):
         super().record(record)
 
     def save(self, state: Mapping[str, Any], cursor: Mapping[str, int], metric: float) -> None:
-        """Save a state if it is due; where the last weights are tested, none is better than another."""
+        """Save a state if due; if the last weights are tested, states are not compared."""
         within_epoch, over = cursor["batch"] > 0, cursor["epoch"] == self.config.training.epochs
         waited = time.monotonic() - self._saved_at > 60 * self.config.checkpoints.every_minutes
         if self.config.tested == "best" or within_epoch or over or waited or self.stop_requested:
@@ -113,7 +113,7 @@ class Row:
     """A row of a table.
 
     Args:
-        name: of its runs, to which a script adds the column.
+        name: of its runs; a script appends the column.
         loss: as in a configuration.
         published: a number in percent for each column, ``None`` where the paper has none.
         method: as in a configuration.
@@ -129,14 +129,14 @@ class Row:
 
 @dataclass(frozen=True)
 class Planned:
-    """A run to make: its configuration, and what gives its images, called only if there is something to train."""
+    """A planned run: its configuration, and a function that returns its images, called only if there is work to do."""
 
     config: ImageConfig
     make_splits: Callable[[], Mapping[Split, Images]]
 
 
 def chosen_rows(table: Mapping[str, Row], wanted: Sequence[str] | None) -> dict[str, Row]:
-    """Return the rows asked for, or all whose method this version has; raises ``UserError`` if that cannot be."""
+    """Return the requested rows, or all whose method this version has; raises ``UserError`` for unknown rows."""
     for heading in wanted or ():
         if heading not in table:
             known = list(table)
@@ -159,11 +159,11 @@ def part_of(text: str) -> tuple[int, int]:
 
 
 def selection(parser: argparse.ArgumentParser, arguments: argparse.Namespace, rows: Collection[str], *keys: str) -> str:
-    """Return what the names of results get where not the whole table is asked for, so that it is left as it is.
+    """Return a suffix for the names of results of a part of the table, so that those of the whole table are kept.
 
     Args:
-        parser: which knows the defaults, the whole.
-        arguments: what was asked for.
+        parser: with the defaults, which select the whole table.
+        arguments: the given ones.
         rows: of the whole table.
         keys: other arguments that choose columns or runs.
     """
@@ -181,20 +181,20 @@ def _words(value: Any) -> str:
 
 @dataclass(frozen=True)
 class Campaign:
-    """A table whose every cell is trained once a seed: what to run, and how the results are written.
+    """A table with one training run per cell and seed: what to run, and how the results are written.
 
     Args:
         task: of all runs.
         rows: by heading.
         columns: the chosen ones of ``published_columns``.
-        published_columns: what ``Row.published`` has a number for, in its order.
-        seeds: one run of each cell for each.
+        published_columns: the columns of ``Row.published``, in its order.
+        seeds: one run per cell for each.
         make_config: the configuration of a row, column and seed.
         make_splits: the images of a column and seed.
         scalar: the test result of a cell.
-        error: whether its complement to 1 is what the table shows.
-        title: of the table: what is measured, of what, over how many steps.
-        axis: what the columns are.
+        error: whether the table shows its complement to 1.
+        title: of the table: measure, data and number of steps.
+        axis: meaning of the columns.
         path: of the results, without a suffix.
     """
 
@@ -212,7 +212,7 @@ class Campaign:
     path: Path
 
     def plan(self) -> list[Planned]:
-        """Return the runs, seeds outermost: a campaign that is stopped has a table of fewer runs, not of fewer rows."""
+        """Return the runs, seeds outermost: a stopped campaign has fewer runs per cell, not fewer rows."""
         return [
             Planned(self.make_config(row, column, seed), partial(self.make_splits, column, seed))
             for seed in self.seeds
@@ -231,8 +231,8 @@ class Campaign:
         return cell(folders, self.scalar, published, error=self.error)
 
 
-def carry_out(make_campaign: Callable[[], Campaign], part: tuple[int, int]) -> int:
-    """Train what is not yet trained of a part, write and print the table and return the exit code of the script."""
+def run_campaign(make_campaign: Callable[[], Campaign], part: tuple[int, int]) -> int:
+    """Train the missing runs of a part, write and print the table and return the exit code of the script."""
     try:
         campaign = make_campaign()
         code = train_all(campaign.plan(), campaign.task, part)
@@ -248,7 +248,7 @@ def carry_out(make_campaign: Callable[[], Campaign], part: tuple[int, int]) -> i
 
 
 def train_all(plan: Sequence[Planned], task: Task, part: tuple[int, int]) -> int:
-    """Train every run of a part of the plan that is not finished; return 0, or the code of one that was stopped."""
+    """Train every unfinished run of a part of the plan; return 0, or the exit code of a stopped run."""
     mine = plan[part[0] - 1 :: part[1]]
     for number, planned in enumerate(mine, start=1):
         began = time.monotonic()
@@ -261,7 +261,7 @@ def train_all(plan: Sequence[Planned], task: Task, part: tuple[int, int]) -> int
 
 
 def train_images(planned: Planned, task: Task) -> int:
-    """Train a run to its end from wherever its directory stands, and test it; a finished one is left as it is.
+    """Train or resume a run to its end and test it; a finished one is left unchanged.
 
     Returns:
         0 when the run is at its end; 143 or 130 when SIGTERM or SIGINT stopped it with its state saved.

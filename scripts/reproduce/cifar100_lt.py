@@ -8,12 +8,12 @@ Source: Sinha et al., "Class-Wise Difficulty-Balanced Loss for Solving Class-Imb
     python -m scripts.reproduce.cifar100_lt --data DIR --imbalances 200 --rows CE --epochs 2     # a trial
 
 ``DIR`` is ``cifar-100-python`` (files ``train`` and ``test``) or the folder that holds it. A CUDA device is used if
-there is one. The same command goes on where it was stopped and repeats no finished run; runs are in
+there is one. The same command resumes and repeats no finished run; runs are in
 ``OUT/<preset>_epochs_<epochs>/``, results in ``OUT/table<3|4>_<preset>_epochs_<epochs>.md`` (``.json``, ``.png``);
-those of some rows, columns or seeds say so in their names, and leave the whole table as it is.
+those of some rows, columns or seeds have other names, so that the whole table is kept.
 ``--part 1/2`` and ``--part 2/2`` share the work between two commands.
 
-Recipes differ between papers and their codes, and with them the numbers; ``--preset`` says which one runs. All: SGD
+Recipes and numbers differ between papers and their code; ``--preset`` chooses the recipe. All: SGD
 with momentum 0.9 at 0.1, crop with 4 pixels of padding, flip.
 
 ============  ================================  =======  =====  ==================  ============  ======  ============
@@ -63,10 +63,10 @@ from scripts.reproduce.campaign import (
     Campaign,
     ImageConfig,
     Row,
-    carry_out,
     chosen_rows,
     image_config,
     part_of,
+    run_campaign,
     selection,
 )
 from scripts.reproduce.images import Images
@@ -75,7 +75,7 @@ NUM_CLASSES = 100
 OBJECT = Task("object", ClassList(tuple(f"class_{i:02}" for i in range(NUM_CLASSES))), "single")
 IMBALANCES = (200, 100, 50, 20, 10)
 META_METHODS = ("l2rw", "mwn")  # they learn from validation images
-# What a pickle with wrong bytes raises, before torch refuses what came out of it.
+# Raised for a pickle with wrong bytes, before torch refuses the content.
 DAMAGED = (
     OSError,
     EOFError,
@@ -161,7 +161,7 @@ class Objects:
 
 
 class _PlainUnpickler(pickle.Unpickler):
-    """Read lists, strings and numpy arrays; a pickle that asks for anything else could run code, and is refused."""
+    """Read lists, strings and numpy arrays; a pickle that names anything else could run code and is refused."""
 
     def find_class(self, module: str, name: str) -> Any:
         if module.endswith("core.multiarray") and name == "_reconstruct":
@@ -174,7 +174,7 @@ class _PlainUnpickler(pickle.Unpickler):
 
 
 def read_objects(folder: Path, part: str) -> Objects:
-    """Read ``train`` or ``test`` of ``cifar-100-python``; raises ``UserError`` if damaged or something else."""
+    """Read ``train`` or ``test`` of ``cifar-100-python``; raises ``UserError`` if damaged or of another kind."""
     path = (folder if (folder / part).is_file() else folder / "cifar-100-python") / part
     try:
         content = _PlainUnpickler(io.BytesIO(path.read_bytes()), encoding="bytes").load()
@@ -189,8 +189,8 @@ def read_objects(folder: Path, part: str) -> Objects:
 def long_tail(labels: Tensor, preset: Preset, imbalance: float, seed: int) -> tuple[Tensor, Tensor]:
     """Return the positions of training and validation images, int64.
 
-    In file order the first of each class train and the last validate, whatever the seed. At random, all imbalances of a
-    seed have the same validation, and nested training sets.
+    In file order the first images of each class are for training and the last for validation, whatever the seed. At
+    random, all imbalances of a seed have the same validation images and nested training sets.
 
     Args:
         labels: int64 ``[N]``, of the training file.
@@ -268,7 +268,7 @@ def make_config(out: Path, name: str, epochs: int, row: Row, imbalance: int, see
 
 
 def _rows(arguments: argparse.Namespace) -> dict[str, Row]:
-    """Return the rows asked for that the preset allows."""
+    """Return the requested rows that the preset allows."""
     rows = chosen_rows(TABLES[arguments.table], arguments.rows)
     if PRESETS[arguments.preset].num_val:
         return rows
@@ -283,13 +283,13 @@ def _learns(loss: str | Mapping[str, Any]) -> bool:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Train what is not yet trained, write the table and return the exit code."""
+    """Train the missing runs, write the table and return the exit code."""
     arguments = _parser().parse_args(argv)
-    return carry_out(lambda: make_campaign(arguments), arguments.part)
+    return run_campaign(lambda: make_campaign(arguments), arguments.part)
 
 
 def make_campaign(arguments: argparse.Namespace) -> Campaign:
-    """Plan what the arguments ask for; raises ``UserError`` for rows that table or preset do not have."""
+    """Plan the requested runs; raises ``UserError`` for rows that table or preset do not have."""
     check_out(arguments.out)
     preset = arguments.preset
     chosen = selection(_parser(), arguments, TABLES[arguments.table], "imbalances", "seeds", "seed")

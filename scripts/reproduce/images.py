@@ -28,8 +28,8 @@ class Images:
         labels: int64 ``[N]``, class ids.
         names: N names, for messages.
         seed: of the run, for order and augmentation.
-        positions: int64 ``[N]``, each image's place among the ``num_positions`` that augmentation is drawn for.
-        num_positions: at least N; a part keeps those of the whole, so that its images look as they do there.
+        positions: int64 ``[N]``, each image's place among the ``num_positions`` for which augmentation is drawn.
+        num_positions: at least N; a subset keeps that of the whole, so that its images are augmented the same.
     """
 
     pixels: Tensor
@@ -56,13 +56,13 @@ class Images:
 
 
 class ImageLoader(ClipLoader):
-    """Give the batches of one split: the order of ``ClipLoader``, whole batches cut from memory in this process.
+    """Yield the batches of one split, in the order of ``ClipLoader``, from memory in this process.
 
     Args:
         images: of the split.
-        batch_size: images a batch.
+        batch_size: images per batch.
         task: name under which the labels are given.
-        crop_and_flip: in training, crop the image out of itself with 4 black pixels around it and mirror every
+        crop_and_flip: in training, crop the image padded with 4 black pixels and mirror every
             second one, as for CIFAR (He et al., CVPR 2016, section 4.2): a function of seed, epoch, image and
             repeat.
     """
@@ -115,14 +115,14 @@ class ImageLoader(ClipLoader):
 
 
 def _draws(images: Images, epoch: int, repeat: int) -> Tensor:
-    """Return the draws of all images of the split, int64 ``[num_positions, 3]``: at once, which costs 1 ms."""
+    """Return the draws of all images of the split, int64 ``[num_positions, 3]``, in about 1 ms."""
     draw = generator(images.seed, "augment", epoch, repeat)
     crops = torch.randint(2 * PADDING + 1, (images.num_positions, 2), generator=draw)
     return torch.cat([crops, torch.randint(2, (images.num_positions, 1), generator=draw)], dim=1)
 
 
 def crop_and_flip(pixels: Tensor, top: Tensor, left: Tensor, mirrored: Tensor) -> Tensor:
-    """Cut each image out of itself with 4 black pixels around it.
+    """Crop each image, padded with 4 black pixels, to its own size.
 
     Args:
         pixels: ``[N, C, S, S]``.

@@ -3,20 +3,20 @@
 Source: Sinha et al., "Class-Wise Difficulty-Balanced Loss for Solving Class-Imbalance", ACCV 2020. 5000 training
 images, the 9 a share of 0.9 to 0.995 of them; 500 + 500 others for validation, 800 + 800 of the test set; LeNet-5,
 SGD with momentum 0.9, weight decay 5e-4, batches of 100, learning rate 0.001 and a tenth of it in the last quarter;
-each run with other images. What is tested are the last weights. From the folder of the repository::
+each run with other images. The last weights are tested. From the folder of the repository::
 
     python -m scripts.reproduce.mnist_imbalance --data DIR --table 1            # losses
     python -m scripts.reproduce.mnist_imbalance --data DIR --table 2            # CDB's tau
 
-``DIR`` holds the four canonical files, ``train-images-idx3-ubyte.gz`` and so on. The same command goes on where it was
-stopped and repeats no finished run; runs are in ``OUT/steps_<steps>/``, results in ``OUT/table<1|2>_steps_<steps>.md``
-(also ``.json`` and ``.png``), written at the end; those of some rows, columns or splits say so in their names, and
-leave the whole table as it is. To share the work, start the command several times, with
+``DIR`` holds the four canonical files, ``train-images-idx3-ubyte.gz`` and so on. The same command resumes
+and repeats no finished run; runs are in ``OUT/steps_<steps>/``, results in ``OUT/table<1|2>_steps_<steps>.md``
+(also ``.json`` and ``.png``), written at the end; those of some rows, columns or splits have other names, so that
+the whole table is kept. To share the work, start the command several times, with
 ``--part 1/2`` and ``--part 2/2``; each writes the table of the runs that are finished by then.
 
 The paper trains 4000 epochs of 50 steps, 200,000; the default here is the 8000 of the L2RW code, and the table says how
-many ran. With 2000 cross-entropy at 0.98 has not yet begun to learn: it calls every image a nine. No code of
-these experiments was released; where the text is silent, this is what is done:
+many ran. With 2000, cross-entropy at 0.98 has not yet begun to learn: it predicts nine for every image. No code of
+these experiments was released; what the paper leaves open is chosen as follows:
 
 - ``Focal``: the softmax form with gamma 1 and the modulator detached, as in the authors' code for CIFAR and EGTEA.
 - ``CB-CE``: beta 0.9999. With the 0.9 of that code all weights are within 8 % of one another.
@@ -50,10 +50,10 @@ from scripts.reproduce.campaign import (
     Campaign,
     ImageConfig,
     Row,
-    carry_out,
     chosen_rows,
     image_config,
     part_of,
+    run_campaign,
     selection,
 )
 from scripts.reproduce.images import Images
@@ -135,7 +135,7 @@ def class_counts(ratio: float) -> tuple[int, int]:
 
 
 def make_splits(folder: Path, ratio: float, seed: int) -> dict[Split, Images]:
-    """Draw the images of a run; all ratios of a seed have the same validation and test, and nested training sets."""
+    """Draw the images of a run; all ratios of a seed share validation and test images and have nested training sets."""
     train, test = _digits(folder)
     rows: dict[Split, list[Tensor]] = {"train": [], "val": [], "test": []}
     for label, count in enumerate(class_counts(ratio)):
@@ -186,13 +186,13 @@ def make_config(out: Path, steps: int, row: Row, ratio: float, seed: int) -> Ima
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Train what is not yet trained, write the table and return the exit code."""
+    """Train the missing runs, write the table and return the exit code."""
     arguments = _parser().parse_args(argv)
-    return carry_out(lambda: make_campaign(arguments), arguments.part)
+    return run_campaign(lambda: make_campaign(arguments), arguments.part)
 
 
 def make_campaign(arguments: argparse.Namespace) -> Campaign:
-    """Plan what the arguments ask for; raises ``UserError`` for a row that the table does not have."""
+    """Plan the requested runs; raises ``UserError`` for a row that the table does not have."""
     check_out(arguments.out)
     chosen = selection(_parser(), arguments, TABLES[arguments.table], "ratios", "splits", "seed")
     return Campaign(

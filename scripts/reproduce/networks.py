@@ -1,4 +1,4 @@
-"""The networks of the published image tables, as backbones of the recognizer: they see a video of one frame."""
+"""The networks of the published image tables, as backbones of the recognizer for videos of one frame."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from torch.nn.functional import pad, relu
 class LeNet5(nn.Module):
     """Extract 84 features of a grey digit of 28×28 pixels: two convolutions of 5×5, two linear layers.
 
-    LeCun et al., "Gradient-Based Learning Applied to Document Recognition", 1998, with ReLU and max pooling, as it is
-    used today. The padding of the first convolution stands for the published 32×32 input.
+    LeCun et al., "Gradient-Based Learning Applied to Document Recognition", 1998, with ReLU and max pooling, as used
+    today. The padding of the first convolution replaces the published 32×32 input.
 
     Shapes:
         video floating ``[N, 3, 1, 28, 28]`` of equal channels; result ``[N, 84, 1, 1, 1]``.
@@ -77,7 +77,7 @@ class ResNet32(nn.Module):
 
 
 class _Block(nn.Module):
-    """Add two convolutions to their input; with more channels than before, the input is thinned and zero-padded."""
+    """Add two convolutions to their input; with more channels than before, the input is subsampled and zero-padded."""
 
     def __init__(self, before: int, channels: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""A measured table beside the published one: read from the runs' event logs, written as Markdown, JSON and a plot."""
+"""Compare a measured table with the published one: read from event logs, written as Markdown, JSON and a plot."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hoi_train.tracking.events import read_events
 
 @dataclass(frozen=True)
 class Cell:
-    """One number of a table: measured in percent, once a run, and as published (``None``: not published)."""
+    """One number of a table: measured in percent, once per run, and as published (``None``: not published)."""
 
     values: tuple[float, ...]
     published: float | None
@@ -49,11 +49,11 @@ class Result:
     """A table of cells.
 
     Args:
-        title: what is measured, of what, over how many steps.
-        axis: what the columns are.
+        title: measure, data and number of steps.
+        axis: meaning of the columns.
         columns: their headings.
-        planned: runs a cell.
-        rows: by heading, one cell a column.
+        planned: runs per cell.
+        rows: by heading, one cell per column.
     """
 
     title: str
@@ -72,7 +72,7 @@ class Result:
         return "\n".join([f"**{self.title}**", "", *lines, "", note, ""])
 
     def plain(self) -> list[dict[str, object]]:
-        """Return one row a cell, for JSON."""
+        """Return one row per cell, for JSON."""
         return [
             {
                 "row": heading,
@@ -129,6 +129,6 @@ def tested_value(folder: Path, scalar: str) -> float | None:
 
 
 def cell(folders: Sequence[Path], scalar: str, published: float | None, *, error: bool) -> Cell:
-    """Collect a cell from its runs, in percent: the scalar's share, or with ``error`` what is missing to 1."""
+    """Collect a cell from its runs, in percent: the scalar, or with ``error`` its complement to 1."""
     found = [value for folder in folders if (value := tested_value(folder, scalar)) is not None]
     return Cell(tuple(100 * (1 - value if error else value) for value in found), published)
