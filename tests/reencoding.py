@@ -13,15 +13,15 @@ from unittest.mock import patch
 import numpy as np
 from rich.console import Console
 
-from data_tools.derive.reencode.command import Report, Run, reencode
-from data_tools.derive.reencode.source import Settings
+from data_tools.derive.pipeline import DeriveReport, Work
+from data_tools.derive.reencode import ReencodeSettings, reencode
 from hoi_train.core.records import ClassList, Task
 from hoi_train.data.manifest import Manifest, read_manifest, write_manifest
 from hoi_train.data.readers import open_clip
 from tests.videos import number_of
 
 TASK = Task("label", ClassList(("x", "y")), "single")
-SMALL = Settings(short_side=80)
+SMALL = ReencodeSettings(short_side=80)
 
 
 @contextmanager
@@ -31,7 +31,7 @@ def in_this_process() -> Iterator[None]:
     def here(work: Callable[[Any], Any], items: Iterable[Any], **_: Any) -> Iterator[tuple[Any, Any]]:
         return ((item, work(item)) for item in items)
 
-    with patch("data_tools.derive.reencode.command.run_jobs", here):
+    with patch("data_tools.derive.pipeline.run_jobs", here):
         yield
 
 
@@ -42,13 +42,13 @@ def manifest_of(folder: Path, rows: list[dict[str, Any]]) -> Path:
 
 
 def run(
-    path: Path, settings: Settings = SMALL, out: Path | None = None, *, processes: bool = False, **how: Any
-) -> tuple[Report, Manifest]:
+    path: Path, settings: ReencodeSettings = SMALL, out: Path | None = None, *, processes: bool = False, **how: Any
+) -> tuple[DeriveReport, Manifest]:
     """Re-encode; return the report, and the manifest as it is read again."""
     out = out or path.parent / "out"
     console = Console(file=io.StringIO(), width=200)
     with nullcontext() if processes else in_this_process():
-        report = reencode(path, out, settings, Run(**{"workers": 1, **how}), console=console)
+        report = reencode(path, out, settings, Work(**{"workers": 1, **how}), console=console)
     return report, read_manifest(out / "manifest.parquet")
 
 

@@ -91,15 +91,15 @@ def _rate(text: str) -> str:
 
 
 def _reencode(given: argparse.Namespace) -> int:
-    from data_tools.derive.reencode.command import Run, plan_reencode, reencode
-    from data_tools.derive.reencode.source import Settings
+    from data_tools.derive.pipeline import Work
+    from data_tools.derive.reencode import ReencodeSettings, plan_reencode, reencode
 
-    settings = Settings(given.short_side, given.fps, given.gop, given.crf)
-    run = Run(given.workers, given.timeout, given.engine)
+    settings = ReencodeSettings(given.short_side, given.fps, given.gop, given.crf)
+    work = Work(given.workers, given.timeout, given.engine)
     if given.dry_run:
-        print(plan_reencode(given.manifest, given.out, settings, run))
+        print(plan_reencode(given.manifest, given.out, settings, work))
         return 0
-    return 1 if reencode(given.manifest, given.out, settings, run).bad else 0
+    return 1 if reencode(given.manifest, given.out, settings, work).bad else 0
 
 
 def add_cache(commands: Commands) -> None:
@@ -125,12 +125,15 @@ left out."""
 
 
 def _cache(given: argparse.Namespace) -> int:
-    from data_tools.derive.cache.clips import Settings
-    from data_tools.derive.cache.command import make_cache, plan_cache
+    from data_tools.derive.cache import make_cache, plan_cache
+    from data_tools.derive.frames import FrameSettings
+    from data_tools.derive.pipeline import Work
 
-    settings = Settings(given.short_side, given.quality, given.shard_clips)
+    settings, work = (
+        FrameSettings(given.short_side, given.quality, given.shard_clips),
+        Work(given.workers, given.timeout),
+    )
     if given.dry_run:
-        print(plan_cache(given.manifest, given.out, settings))
+        print(plan_cache(given.manifest, given.out, settings, work))
         return 0
-    report = make_cache(given.manifest, given.out, settings, workers=given.workers, timeout=given.timeout)
-    return 1 if report.bad else 0
+    return 1 if make_cache(given.manifest, given.out, settings, work).bad else 0

@@ -107,8 +107,11 @@ class Store:
         sync(unfinished)
         found = unfinished.stat()
         record = Record(key, found.st_size, found.st_mtime_ns, sha256_of(unfinished), dict(facts))
-        unfinished.replace(path)
-        write_json(path.with_suffix(".json"), asdict(record), indent=None)
+        with self.unfinished() as waiting:  # a kill leaves it where `sweep` finds it
+            waiting.write_text(_json(asdict(record), indent=None), encoding="utf-8", errors="backslashreplace")
+            sync(waiting)
+            unfinished.replace(path)
+            waiting.replace(path.with_suffix(".json"))
         return record
 
     def sweep(self) -> None:
@@ -178,9 +181,13 @@ def claim(folder: Path, settings: Mapping[str, Any], result: str, *, dry_run: bo
         raise UserError(f"{folder}: {text}; give the same ones, or another --out")
 
 
-def write_json(path: Path, content: Any, *, indent: int | None = 1) -> None:
+def write_json(path: Path, content: Any) -> None:
     """Write plain values as JSON, whole; other objects by their text, such as paths."""
-    write_whole(path, json.dumps(content, indent=indent, ensure_ascii=False, allow_nan=False, default=str) + "\n")
+    write_whole(path, _json(content, indent=1))
+
+
+def _json(content: Any, indent: int | None) -> str:
+    return json.dumps(content, indent=indent, ensure_ascii=False, allow_nan=False, default=str) + "\n"
 
 
 def run_jobs(

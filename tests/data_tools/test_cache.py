@@ -21,18 +21,20 @@ import torch
 from rich.console import Console
 
 from data_tools.cli import main
-from data_tools.derive.cache.clips import Settings
-from data_tools.derive.cache.command import Report, make_cache, plan_cache
+from data_tools.derive.cache import make_cache, plan_cache
+from data_tools.derive.frames import FrameSettings
+from data_tools.derive.pipeline import DeriveReport, Work
 from hoi_train.core.records import ClassList, Task, UserError
 from hoi_train.data.manifest import Manifest, read_manifest, write_manifest
 from hoi_train.data.readers import open_clip
 from tests.conftest import ROOT
+from tests.reencoding import in_this_process
 from tests.videos import encode, number_of, numbered, write_image
 
 VERB = Task("verb", ClassList(("take", "put")), "single")
 NOUN = Task("noun", ClassList(("cup", "plate")), "multi")
 DOES = Task("does", ClassList(("hold", "touch")), "multi", of="pair")
-SMALL = Settings(short_side=40, quality=90, shard_clips=3)
+SMALL = FrameSettings(short_side=40, quality=90, shard_clips=3)
 
 
 def manifest_of(folder: Path, rows: list[dict[str, Any]], *tasks: Task) -> Path:
@@ -41,9 +43,10 @@ def manifest_of(folder: Path, rows: list[dict[str, Any]], *tasks: Task) -> Path:
     return write_manifest(folder / "clips.parquet", filled, tasks or (VERB, NOUN), folder)
 
 
-def run(path: Path, settings: Settings = SMALL, **options: Any) -> tuple[Report, str]:
-    stream = io.StringIO()
-    made = make_cache(path, out_of(path), settings, console=Console(file=stream, width=300), **options)
+def run(path: Path, settings: FrameSettings = SMALL, **how: Any) -> tuple[DeriveReport, str]:
+    stream, work = io.StringIO(), Work(**{"workers": 1, **how})
+    with in_this_process():
+        made = make_cache(path, out_of(path), settings, work, console=Console(file=stream, width=300))
     return made, stream.getvalue()
 
 
@@ -127,24 +130,24 @@ def test_the_report_says_what_is_there(tmp_path: Path, video: Path) -> None:
     path = manifest_of(tmp_path, [{"path": "video.mp4"}, *({"path": "video.mp4", "end": k / 10} for k in (2, 5, 9))])
     report, shown = run(path)
     written = json.loads((out_of(path) / "cache.json").read_text())
-    assert written["shards"] == list(report.shards)
-    assert [(shard["path"], shard["clips"]) for shard in report.shards] == [
+    assert written["shards"] == report.contents["shards"]
+    assert [(shard["path"], shard["clips"]) for shard in report.contents["shards"]] == [
         ("shards/00000.zip", 3),
         ("shards/00001.zip", 1),
     ]
-    for shard in report.shards:
+    for shard in report.contents["shards"]:
         data = (out_of(path) / shard["path"]).read_bytes()
         assert (len(data), hashlib.sha256(data).hexdigest()) == (shard["bytes"], shard["sha256"])
-    assert report.frames == 40 + 6 + 15 + 27
-    assert report.source_bytes == round(video.stat().st_size * report.frames / 40)
+    assert report.contents["frames"] == 40 + 6 + 15 + 27
+    assert report.contents["source_bytes"] == round(video.stat().st_size * report.contents["frames"] / 40)
     some = np.arange(0, 40, 8)
     with open_clip(cached(path).clip(0)) as reader, open_clip(read_manifest(path).clip(0)) as source:
         given, kept = (torch.from_numpy(each.read(some)).permute(0, 3, 1, 2).float() for each in (source, reader))
     scaled = torch.nn.functional.interpolate(given, (40, 48), mode="bilinear", antialias=True)
     psnr = 10 * math.log10(255**2 / (kept - scaled).square().mean().item())
-    assert abs(psnr - report.psnr["lowest"]) < 0.1
-    assert report.psnr["lowest"] < report.psnr["mean"]
-    assert f"PSNR of the JPEG: {report.psnr['mean']:.1f} dB" in shown
+    assert abs(psnr - report.contents["psnr"]["lowest"]) < 0.1
+    assert report.contents["psnr"]["lowest"] < report.contents["psnr"]["mean"]
+    assert f"PSNR of the JPEG: {report.contents['psnr']['mean']:.1f} dB" in shown
     assert "88 frames" in shown
     names = {each.name for each in out_of(path).iterdir()}
     assert names == {"manifest.parquet", "dataset.json", "cache.json", "settings.json", "shards", "unpacked", "lock"}
@@ -158,14 +161,14 @@ def test_what_is_made_is_not_made_again(tmp_path: Path, video: Path) -> None:
     path = manifest_of(tmp_path, [*rows, {"path": "late.mp4"}])
     first, _ = run(path)
     assert (first.made, [clip.fault for clip in first.bad]) == (5, ["missing"])
-    shards = {shard["path"]: shard["sha256"] for shard in first.shards}
+    shards = {shard["path"]: shard["sha256"] for shard in first.contents["shards"]}
     encode(tmp_path / "late.mp4", 9)
-    assert plan_cache(path, out_of(path), SMALL) == f"{path}: would make 1 clips; 5 are made already"
+    assert plan_cache(path, out_of(path), SMALL) == f"{path}: would make 1 clips from 1 sources; 5 are made already"
     second, shown = run(path)  # its shard is written anew: two clips from the old one, and the new one
     assert (second.made, second.bad) == (1, ())
     assert "6 clips: 1 made, 5 made before, 0 bad" in shown
     assert [numbers(cached(path), row) for row in (3, 4, 5)] == [list(range(12)), list(range(15)), list(range(9))]
-    after = {shard["path"]: shard["sha256"] for shard in second.shards}
+    after = {shard["path"]: shard["sha256"] for shard in second.contents["shards"]}
     assert after["shards/00000.zip"] == shards["shards/00000.zip"]
     assert after["shards/00001.zip"] != shards["shards/00001.zip"]
     encode(tmp_path / "late.mp4", 11)  # a source that changed
@@ -242,7 +245,7 @@ def test_detections_beside_the_manifest_are_said_to_be_of_the_sources(tmp_path: 
 
 def test_a_cache_can_be_made_of_a_cache(tmp_path: Path, video: Path) -> None:
     path = manifest_of(tmp_path, [{"path": "video.mp4", "start": 0.5}])
-    run(path, Settings(short_side=80, quality=95))
+    run(path, FrameSettings(short_side=80, quality=95))
     again = make_cache(
         out_of(path) / "manifest.parquet", tmp_path / "again", SMALL, console=Console(file=io.StringIO())
     )
@@ -258,7 +261,7 @@ def test_wrong_options_are_refused(tmp_path: Path, video: Path) -> None:
         ({"shard_clips": 0}, "--shard-clips must be 1 to 10000, got 0"),
     ):
         with pytest.raises(UserError, match=text):
-            run(path, Settings(**options))
+            run(path, FrameSettings(**options))
     with pytest.raises(UserError, match="--workers must be 1 to 10000, got 0"):
         run(path, workers=0)
     with pytest.raises(UserError, match="--timeout must be seconds above 0, got nan"):
@@ -268,7 +271,7 @@ def test_wrong_options_are_refused(tmp_path: Path, video: Path) -> None:
     assert not out_of(path).exists()
     run(path)
     with pytest.raises(UserError, match=r"made with other settings \(quality 90, now 80\); give the same ones"):
-        run(path, Settings(short_side=40, quality=80, shard_clips=3))
+        run(path, FrameSettings(short_side=40, quality=80, shard_clips=3))
 
 
 @pytest.mark.parametrize("name", ["mine.csv", "manifest.parquet"])
@@ -290,7 +293,7 @@ def test_the_command(tmp_path: Path, video: Path, capsys: pytest.CaptureFixture[
     (tmp_path / "text.mp4").write_text("no video")
     arguments = ["cache", str(path), "--out", str(out_of(path)), "--workers", "1"]
     assert main([*arguments, "--dry-run"]) == 0
-    assert "would make 1 clips; 0 are made already" in capsys.readouterr().out
+    assert "would make 1 clips from 1 sources; 0 are made already" in capsys.readouterr().out
     assert not out_of(path).exists()
     assert main(arguments) == 1
     assert "no clip is left: no manifest" in capsys.readouterr().out
@@ -327,4 +330,4 @@ def test_killed_runs_and_runs_at_once_lose_nothing(tmp_path: Path) -> None:
     assert not [*out_of(path).glob("unpacked/*/*")]
     fresh = make_cache(path, tmp_path / "fresh" / "out", SMALL, console=Console(file=io.StringIO()))
     final = json.loads((out_of(path) / "cache.json").read_text())
-    assert final["shards"] == list(fresh.shards)
+    assert final["shards"] == fresh.contents["shards"]

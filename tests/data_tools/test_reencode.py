@@ -10,9 +10,9 @@ import av
 import numpy as np
 import pytest
 
-from data_tools.derive.derived import InexactError, Made
+from data_tools.derive.mapping import ClipMapping, InexactError
 from data_tools.derive.rates import frames_at, rate_of
-from data_tools.derive.reencode.source import Settings, even_size
+from data_tools.derive.reencode import ReencodeSettings, even_size
 from hoi_train.core.records import ClassList, Task
 from hoi_train.data.manifest import Manifest, read_manifest, write_manifest
 from hoi_train.data.readers import open_clip
@@ -73,7 +73,7 @@ def test_every_player_plays_it(tmp_path: Path) -> None:
         silence = av.AudioFrame.from_ndarray(np.zeros((2, 1024), np.float32), "fltp", "stereo")
         silence.sample_rate = 48000
         both.mux([*sound.encode(silence), *sound.encode()])
-    _, made = run(manifest_of(tmp_path, [{"path": "sound.mov"}]), Settings(short_side=64))
+    _, made = run(manifest_of(tmp_path, [{"path": "sound.mov"}]), ReencodeSettings(short_side=64))
     file = made.clip(0).path
     data = file.read_bytes()
     assert data.index(b"moov") < data.index(b"mdat"), "the index comes first"
@@ -83,7 +83,7 @@ def test_every_player_plays_it(tmp_path: Path) -> None:
         assert (stream.codec_context.name, stream.codec_context.pix_fmt) == ("h264", "yuv420p")
         assert (stream.width, stream.height, stream.average_rate) == (118, 64, 30)
         assert all(packet.is_keyframe for packet in container.demux(stream) if packet.size)
-    smaller = Settings(short_side=64, gop=12, crf=30)
+    smaller = ReencodeSettings(short_side=64, gop=12, crf=30)
     _, long = run(manifest_of(tmp_path, [{"path": "sound.mov"}]), smaller, tmp_path / "long")
     assert long.clip(0).path.stat().st_size < file.stat().st_size / 2
     assert numbers_of(long) == list(range(24))
@@ -92,7 +92,7 @@ def test_every_player_plays_it(tmp_path: Path) -> None:
 def test_pixels_are_close_and_upright(tmp_path: Path) -> None:
     source = encode(tmp_path / "v.mp4", 5, width=96, height=80)
     turned = turn(source, tmp_path / "turned.mp4", (0, 1, -1, 0))
-    best = Settings(crf=1)
+    best = ReencodeSettings(crf=1)
     _, made = run(manifest_of(tmp_path, [{"path": source.name}, {"path": turned.name}]), best)
     for row, turns in ((0, 0), (1, 3)):
         for image, given in zip(frames_of(made, row), sequential(source), strict=True):
@@ -158,7 +158,7 @@ def test_frame_folders_and_their_rate(tmp_path: Path) -> None:
 )
 def test_another_frame_rate(tmp_path: Path, fps: str, expected: list[int]) -> None:
     encode(tmp_path / "v.mp4", 30)
-    _, made = run(manifest_of(tmp_path, [{"path": "v.mp4"}]), Settings(short_side=80, fps=fps))
+    _, made = run(manifest_of(tmp_path, [{"path": "v.mp4"}]), ReencodeSettings(short_side=80, fps=fps))
     assert numbers_of(made) == expected
     assert made.clip(0).fps == float(Fraction(fps))
 
@@ -224,7 +224,7 @@ def check_colours(made: Manifest, row: int) -> None:
 def test_pairs_and_tracks_go_along(tmp_path: Path) -> None:
     path = pairs_of(tmp_path / "given")
     given = read_manifest(path)
-    _, made = run(path, Settings(short_side=24, crf=2))
+    _, made = run(path, ReencodeSettings(short_side=24, crf=2))
     assert made.object_classes == OBJECTS
     assert made.table.column("split").to_pylist() == given.table.column("split").to_pylist()
     for row in range(len(given)):
@@ -252,7 +252,7 @@ def trimmed(path: Path, folder: Path, **times: float) -> Path:
 def test_pairs_and_tracks_follow_the_trim_and_the_rate(tmp_path: Path) -> None:
     path = pairs_of(tmp_path / "given")
     cut_path = trimmed(path, tmp_path / "cut", start=0.125, end=0.75)
-    _, made = run(cut_path, Settings(fps="16"))
+    _, made = run(cut_path, ReencodeSettings(fps="16"))
     row = made.clip_ids.index("train_1")
     assert [pair.frame for pair in made.pairs(row)[:2]] == [2 * (frame - 1) for frame in KEY_FRAMES]
     assert [(track.start_frame, len(track.boxes)) for track in made.tracks(row)[:1]] == [(0, 10)]
@@ -267,9 +267,9 @@ def test_labels_of_a_frame_that_would_be_left_out_are_refused(tmp_path: Path) ->
         "give a higher --fps, one at which every labelled frame stays"
     )
     with pytest.raises(InexactError, match=text):
-        run(path, Settings(fps="3"))
+        run(path, ReencodeSettings(fps="3"))
     assert not (path.parent / "out" / "manifest.parquet").exists()
-    _, made = run(pairs_of(tmp_path / "more"), Settings(fps="8"))
+    _, made = run(pairs_of(tmp_path / "more"), ReencodeSettings(fps="8"))
     assert len(made.tracks(1)[0].boxes) == FRAMES
 
 
@@ -301,23 +301,23 @@ def test_a_made_clip_whose_labels_cannot_be_kept_is_named(tmp_path: Path) -> Non
         for pair in row["pairs"]:
             pair["frame"] = pair["frame"] // 4 * 4
     write_manifest(path, rows, [PREDICATE], tmp_path / "given", OBJECTS)
-    run(path, Settings(fps="2"))
+    run(path, ReencodeSettings(fps="2"))
     rows[1]["pairs"][0]["frame"] = 5
     write_manifest(path, rows, [PREDICATE], tmp_path / "given", OBJECTS)
     text = r"clip 'train_1': .*train_1\.mp4: labels are of frame 5, which is left out at 2 frames a second"
     with pytest.raises(InexactError, match=text):
-        run(path, Settings(fps="2"))
+        run(path, ReencodeSettings(fps="2"))
 
 
 def test_tracks_beyond_the_trim_keep_a_box_for_their_pairs() -> None:
     import torch
 
-    from data_tools.derive.derived import move_pairs, move_tracks
+    from data_tools.derive.mapping import move_pairs, move_tracks
     from hoi_train.core.records import Track
     from hoi_train.data.manifest.manifest import tracks_of
 
     boxes = torch.arange(40, dtype=torch.float32).view(10, 4) + torch.tensor([0.0, 0, 50, 50])
-    made = Made(Fraction(30), (50, 50), (100, 100), 5, 3, np.array([5, 5, 6, 7]))
+    made = ClipMapping(Fraction(30), (50, 50), (100, 100), 5, 3, np.array([5, 5, 6, 7]))
     found = move_tracks([([Track(7, 0, boxes), Track(8, 6, boxes), Track(9, 20, boxes)], made), None, ([], made)])
     assert found.is_valid().to_pylist() == [True, False, True]
     moved = tracks_of(found[0].values)

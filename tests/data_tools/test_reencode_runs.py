@@ -17,8 +17,7 @@ import numpy as np
 import pytest
 
 from data_tools.cli import main
-from data_tools.derive.reencode.command import plan_reencode, reencode
-from data_tools.derive.reencode.source import Settings
+from data_tools.derive.reencode import ReencodeSettings, plan_reencode, reencode
 from hoi_train.core.records import ClassList, Task, UserError
 from hoi_train.data.manifest import ManifestError, read_manifest, write_manifest
 from tests.conftest import ROOT
@@ -93,7 +92,7 @@ def test_only_what_changed_is_made_again(tmp_path: Path) -> None:
     file.write_bytes(file.read_bytes()[:-1])
     assert run(path)[0].made == 1
     with pytest.raises(UserError, match=r"made with other settings \(crf 21, now 30\)"):
-        run(path, Settings(short_side=80, crf=30))
+        run(path, ReencodeSettings(short_side=80, crf=30))
     assert subprocess.run(["sha256sum", "-c", "--quiet", "SHA256SUMS"], cwd=out).returncode == 0
 
 
@@ -175,12 +174,12 @@ def test_wrong_options_are_refused(tmp_path: Path) -> None:
     encode(tmp_path / "v.mp4", 3)
     path = manifest_of(tmp_path, [{"path": "v.mp4"}])
     for settings, text in (
-        (Settings(short_side=0), "--short-side must be 2 to 8192, got 0"),
-        (Settings(short_side=255), "--short-side must be even, got 255"),
-        (Settings(fps="0"), "--fps must be above 0 and at most 1000, got 0"),
-        (Settings(fps="-1/2"), "--fps must be above 0 and at most 1000, got -1/2"),
-        (Settings(gop=0), "--gop must be 1 to 1000, got 0"),
-        (Settings(crf=52), "--crf must be 0 to 51, got 52"),
+        (ReencodeSettings(short_side=0), "--short-side must be 2 to 8192, got 0"),
+        (ReencodeSettings(short_side=255), "--short-side must be even, got 255"),
+        (ReencodeSettings(fps="0"), "--fps must be above 0 and at most 1000, got 0"),
+        (ReencodeSettings(fps="-1/2"), "--fps must be above 0 and at most 1000, got -1/2"),
+        (ReencodeSettings(gop=0), "--gop must be 1 to 1000, got 0"),
+        (ReencodeSettings(crf=52), "--crf must be 0 to 51, got 52"),
     ):
         with pytest.raises(UserError, match=text):
             run(path, settings)
@@ -270,7 +269,7 @@ def test_a_kill_and_two_runs_at_once_lose_nothing(tmp_path: Path) -> None:
     assert not (out / "manifest.parquet").exists()
     both = [start(path, out), start(path, out)]
     assert [process.wait() for process in both] == [0, 0]
-    _, expected = run(path, Settings(), tmp_path / "expected")
+    _, expected = run(path, ReencodeSettings(), tmp_path / "expected")
     assert digests(out) == digests(tmp_path / "expected")
     assert read_manifest(out / "manifest.parquet").table == expected.table
     assert not list((out / "clips" / "unfinished").iterdir())
@@ -280,7 +279,7 @@ def test_a_kill_and_two_runs_at_once_lose_nothing(tmp_path: Path) -> None:
 @pytest.mark.timeout(3600)
 def test_30_kills(tmp_path: Path) -> None:
     path, draw = many(tmp_path, 40), np.random.default_rng(0)
-    _, expected = run(path, Settings(), tmp_path / "expected")
+    _, expected = run(path, ReencodeSettings(), tmp_path / "expected")
     wanted = digests(tmp_path / "expected")
     for number in range(10):
         out = tmp_path / f"out{number}"

@@ -6,11 +6,11 @@ import io
 from pathlib import Path
 
 import pytest
+from data_tools.derive.cache.clips import Settings
+from data_tools.derive.cache.command import make_cache
 from PIL import Image
 from rich.console import Console
 
-from data_tools.derive.cache.clips import Settings
-from data_tools.derive.cache.command import make_cache
 from data_tools.stats.clips import clip_facts
 from data_tools.stats.probe import Header, probe_files, read_header
 from hoi_train.core.records import ClassList, Task

@@ -1,7 +1,7 @@
-"""From the clips of a manifest to those made of them: which have one source, and what their rows become.
+"""Map manifest rows to re-encoded or cached clips: frames, boxes, pairs and tracks.
 
-Labels of a frame that is left out of the result cannot be kept exactly and are refused. So are, here, those of a frame
-that the clip never had: the tools leave such clips out before.
+Labels of a frame that is left out of the result cannot be kept exactly and are refused. So are labels of a frame that
+the clip never had: the tools leave such clips out before.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ class InexactError(UserError):
 
 
 @dataclass(frozen=True)
-class Made:
-    """How a clip was made; what its record keeps.
+class ClipMapping:
+    """Frames and size of a clip made from another; its record keeps them.
 
     Args:
         rate: frames a second of the result.
@@ -65,7 +65,7 @@ class Made:
         return {**self.__dict__, "rate": str(self.rate), "frames": frames}
 
     @classmethod
-    def of(cls, facts: Mapping[str, Any]) -> Made:
+    def of(cls, facts: Mapping[str, Any]) -> ClipMapping:
         """Return what ``facts`` was made from."""
         frames = None if facts["frames"] is None else np.array(facts["frames"], np.int64)
         size, source_size = tuple(facts["size"]), tuple(facts["source_size"])
@@ -109,18 +109,8 @@ def rows_by_source(table: Any, rows: Indices) -> Iterator[list[int]]:
     yield from (group.tolist() for group in groups)
 
 
-def last_labelled(table: Any, rows: Indices) -> list[int]:
-    """Return the last frame that pairs of each of some rows are of, 0 where there are none."""
-    pairs = table.column("pairs").take(pa.array(rows)).combine_chunks()
-    last = np.zeros(len(pairs), np.int64)
-    frames = np.asarray(pc.struct_field(pc.list_flatten(pairs), "frame"), np.int64)
-    np.maximum.at(last, np.asarray(pc.list_parent_indices(pairs)), frames)
-    found: list[int] = last.tolist()
-    return found
-
-
 def notes_of(manifest: Path) -> Iterator[str]:
-    """Say what lies beside a manifest and does not go along."""
+    """Warn about sidecar files of a manifest that are not converted."""
     if (manifest.parent / "detections.parquet").exists():
         yield "note: detections.parquet is of the sources; make it anew for the clips made here"
 
@@ -134,7 +124,7 @@ def groups_of(table: Any) -> Any:
 
 
 def derived_rows(
-    kept: Manifest, made: Sequence[Made], *, paths: Sequence[str], fps: Sequence[float | None], groups: Any
+    kept: Manifest, made: Sequence[ClipMapping], *, paths: Sequence[str], fps: Sequence[float | None], groups: Any
 ) -> Any:
     """Return rows of a manifest as those of what was made of their clips: whole files in place of times.
 
@@ -177,7 +167,7 @@ def inexact(clip: Clip, error: InexactError) -> InexactError:
     return InexactError(str(clip_error(clip, str(error))))
 
 
-def move_pairs(pairs: Sequence[Mapping[str, Any]], made: Made) -> list[dict[str, Any]]:
+def move_pairs(pairs: Sequence[Mapping[str, Any]], made: ClipMapping) -> list[dict[str, Any]]:
     """Return human-object pairs with the frames and boxes of the result; raises ``InexactError``."""
     places = made.places([pair["frame"] for pair in pairs])
     moved = []
@@ -187,7 +177,7 @@ def move_pairs(pairs: Sequence[Mapping[str, Any]], made: Made) -> list[dict[str,
     return moved
 
 
-def move_tracks(rows: Sequence[tuple[Sequence[Track], Made] | None]) -> Any:
+def move_tracks(rows: Sequence[tuple[Sequence[Track], ClipMapping] | None]) -> Any:
     """Return the tracks of rows as an Arrow array, their frames and boxes those of the results; ``None`` for none.
 
     A track has a box in every frame of the result that shows a frame in which it had one. One that has none is kept
@@ -212,7 +202,7 @@ def _offsets(counts: Sequence[int | None]) -> Iterator[int | None]:
     yield total
 
 
-def _moved(track: Track, made: Made) -> tuple[int, int, npt.NDArray[np.float32]]:
+def _moved(track: Track, made: ClipMapping) -> tuple[int, int, npt.NDArray[np.float32]]:
     relative = made.sources - track.start_frame
     start, stop = np.searchsorted(relative, [0, len(track.boxes)])
     if start == stop:
@@ -222,7 +212,7 @@ def _moved(track: Track, made: Made) -> tuple[int, int, npt.NDArray[np.float32]]
     return track.track_id, int(start), _scaled(boxes, made)
 
 
-def _scaled(boxes: npt.NDArray[Any], made: Made) -> npt.NDArray[Any]:
+def _scaled(boxes: npt.NDArray[Any], made: ClipMapping) -> npt.NDArray[Any]:
     """Return boxes ``[…, 4]`` in pixels of the result; none loses its area to rounding."""
     scale = np.array(made.size, np.float64) / made.source_size
     moved = (boxes * np.tile(scale, 2)).astype(boxes.dtype)

@@ -1,1 +1,0 @@
-"""The command ``hoi-data cache``: frames at training size in zip shards."""

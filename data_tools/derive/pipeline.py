@@ -1,0 +1,270 @@
+"""From a manifest to the manifest of what is made of its clips: the steps that all derived forms share.
+
+Each step has one place here: look at the folder, divide the clips by source, make them in processes that may hang or
+die, write manifest and report. What a form makes of a clip is its ``ClipMaker``; how its files become rows is its
+``DerivedForm``.
+"""
+
+from __future__ import annotations
+
+import random
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from rich.console import Console
+
+from data_tools.console import progress, say
+from data_tools.derive.mapping import ClipMapping, derived_rows, groups_of, notes_of, rows_by_source
+from data_tools.derive.source import ClipMaker, Source, SourceClip, found_of, make_clips
+from data_tools.faults import Outcome, lines_of
+from data_tools.jobs.killable import Lost
+from data_tools.jobs.local import Engine, claim, run_jobs, write_json
+from data_tools.options import check_out, check_work
+from data_tools.sources import MANIFEST
+from hoi_train.core.disk import write_whole
+from hoi_train.core.records import UserError
+from hoi_train.data.manifest import Manifest, read_manifest, write_manifest
+from hoi_train.data.manifest.manifest import check_place
+
+
+@dataclass(frozen=True)
+class Work:
+    """How the work is done; the result does not depend on it.
+
+    Args:
+        workers: processes, or tasks at once on a Ray cluster; ``None`` for as many as there are cores.
+        timeout: seconds that one source may take, with all its clips.
+        engine: on this machine, or on a Ray cluster.
+    """
+
+    workers: int | None = None
+    timeout: float = 1800.0
+    engine: Engine = "local"
+
+
+@dataclass(frozen=True)
+class DeriveReport:
+    """What became of the clips of a manifest.
+
+    Args:
+        manifest: its path.
+        settings: what the folder was made with.
+        clips, made: in the manifest, and made by this run.
+        contents: what the form says of the result, such as its ``bytes``.
+        bad: clips that are not in the result, in the order of the manifest.
+    """
+
+    manifest: str
+    settings: Mapping[str, Any]
+    clips: int
+    made: int
+    contents: Mapping[str, Any]
+    bad: tuple[Outcome, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the report as plain JSON, its contents beside the other fields."""
+        found = asdict(self)
+        contents = found.pop("contents")
+        return {**found, **contents, "made_before": self.clips - self.made - len(self.bad)}
+
+
+class DerivedClip(NamedTuple):
+    """A finished clip: its frames and size, its path in the new manifest and, where it has times, its rate."""
+
+    mapping: ClipMapping
+    path: str
+    fps: float | None
+
+
+class DerivedForm(ABC):
+    """A form that clips are derived in.
+
+    Args:
+        out: folder of the result, absolute.
+        maker: makes the clips.
+    """
+
+    name: ClassVar[str]  # of the command
+    report: ClassVar[str]  # name of the report's file
+
+    def __init__(self, out: Path, maker: ClipMaker) -> None:
+        self.out, self.maker = out, maker
+
+    @abstractmethod
+    def check(self) -> None:
+        """Raise ``UserError`` for settings out of range."""
+
+    @abstractmethod
+    def batches(self, manifest: Manifest) -> Iterator[range]:
+        """Yield the rows of the manifest in parts, each written at a time."""
+
+    @abstractmethod
+    def derived(self, kept: Manifest, batch: range) -> list[DerivedClip]:
+        """Return the clips of a batch that are kept, and count what is in them."""
+
+    @abstractmethod
+    def contents(self) -> dict[str, Any]:
+        """Return what the report says of all batches."""
+
+    @abstractmethod
+    def lines(self, contents: Mapping[str, Any]) -> Iterator[str]:
+        """Yield what the terminal says of the contents."""
+
+    def estimate(self, sources: Sequence[Source], clips: int, timeout: float) -> str:
+        """Return what a dry run adds about the size of clips that are to be made."""
+        return ""
+
+    def alone(self) -> AbstractContextManager[None]:
+        """Keep other runs from what follows the work."""
+        return nullcontext()
+
+    def finish(self, manifest: Manifest, bad: dict[str, Outcome], console: Console) -> dict[str, Outcome]:
+        """Complete the files once the clips are made, and return which clips are bad after all."""
+        return bad
+
+    def sidecars(self) -> dict[str, str]:
+        """Return the text of files that belong beside the manifest, by name."""
+        return {}
+
+    def sweep(self) -> None:
+        """Remove what killed runs left half written."""
+        self.maker.store.sweep()
+
+
+def derive(path: Path, form: DerivedForm, work: Work, console: Console) -> DeriveReport:
+    """Make every clip of a manifest that is not made yet, then the manifest and the report of all.
+
+    Args:
+        path: the manifest; neither it nor its videos are touched.
+        form: what is made; its folder is created, and several runs may share it if their settings are equal.
+        work: how the work is done.
+        console: where progress is shown.
+
+    Raises:
+        UserError: the folder was made with other settings, labels cannot be kept, or the disk is full.
+    """
+    manifest, settings = _prepared(path, form, work)
+    claim(form.out, settings, MANIFEST)
+    form.maker.store.folder.mkdir(exist_ok=True)
+    form.sweep()
+    try:
+        made, bad = _make(manifest, form, work, console)
+    finally:
+        form.sweep()
+    claim(form.out, settings, MANIFEST)
+    with form.alone():
+        bad = form.finish(manifest, bad, console)
+        _write_manifest(manifest, form, bad)
+        ordered = tuple(bad[clip_id] for clip_id in manifest.clip_ids if clip_id in bad)
+        report = DeriveReport(str(manifest.path), settings, len(manifest), made, form.contents(), ordered)
+        write_json(form.out / form.report, report.to_json())
+    say(console, *_lines(report, form))
+    return report
+
+
+def plan(path: Path, form: DerivedForm, work: Work) -> str:
+    """Return what ``derive`` would do, without doing it."""
+    manifest, settings = _prepared(path, form, work)
+    claim(form.out, settings, MANIFEST, dry_run=True)
+    todo, clips, missing = [], 0, 0
+    for source in sources_of(manifest):
+        left = sum(facts is None for _, facts in found_of(source, form.maker))
+        if not source.exists():
+            missing += left
+        elif left:
+            clips += left
+            todo.append(source)
+    about, before = form.estimate(todo, clips, work.timeout), len(manifest) - clips - missing
+    gone = f"; {missing} have no file" if missing else ""
+    return f"{path}: would make {clips} clips from {len(todo)} sources{about}; {before} are made already{gone}"
+
+
+def sources_of(manifest: Manifest) -> Iterator[Source]:
+    """Yield the sources of a manifest with their clips, in random order."""
+    for rows in rows_by_source(manifest.table, np.arange(len(manifest))):
+        yield source_at(manifest, rows)
+
+
+def source_at(manifest: Manifest, rows: Sequence[int]) -> Source:
+    """Return some clips of one source by their rows."""
+    table = manifest.table
+    clips = tuple(SourceClip(manifest.clip(row), row, _labelled(table.column("pairs")[row].values)) for row in rows)
+    return Source(clips[0].clip.path, table.column("path")[rows[0]].as_py(), clips)
+
+
+def _labelled(pairs: Any) -> tuple[int, ...]:
+    return () if pairs is None else tuple(pc.unique(pc.struct_field(pairs, "frame")).to_pylist())
+
+
+def _prepared(path: Path, form: DerivedForm, work: Work) -> tuple[Manifest, dict[str, Any]]:
+    check_work(work.workers, work.timeout)
+    form.check()
+    check_out(form.out, path)
+    manifest = read_manifest(path)
+    check_place(form.out / MANIFEST, form.out, manifest)
+    return manifest, {**form.maker.settings, "manifest": str(path.resolve())}
+
+
+def _make(manifest: Manifest, form: DerivedForm, work: Work, console: Console) -> tuple[int, dict[str, Outcome]]:
+    """Make the clips, with a progress bar; return how many were made, and the bad ones by id."""
+    made, bad = 0, dict[str, Outcome]()
+    with progress(console) as shown:
+        bar = shown.add_task(form.name, total=len(manifest))
+        make = partial(make_clips, maker=form.maker)
+        jobs = run_jobs(make, sources_of(manifest), engine=work.engine, workers=work.workers, timeout=work.timeout)
+        for source, result in jobs:
+            if isinstance(result, UserError):
+                raise result
+            outcomes = _after(source, result, form.maker) if isinstance(result, Lost) else result
+            made += sum(outcome.made for outcome in outcomes)
+            bad.update({outcome.clip_id: outcome for outcome in outcomes if outcome.fault})
+            shown.update(bar, advance=len(outcomes), description=f"{form.name}, {len(bad)} bad")
+    return made, bad
+
+
+def _after(source: Source, lost: Lost, maker: ClipMaker) -> list[Outcome]:
+    """Return the outcomes of a source whose process was killed: some of its clips may have been finished."""
+    return [
+        Outcome(each.clip.clip_id, made=True) if facts else Outcome(each.clip.clip_id, fault=lost.why, text=lost.text)
+        for each, facts in found_of(source, maker)
+    ]
+
+
+def _write_manifest(manifest: Manifest, form: DerivedForm, bad: Mapping[str, Outcome]) -> None:
+    """Write the manifest of what was made, and what belongs beside it. Without any clip nothing is written."""
+    parts, groups, ids = [], groups_of(manifest.table), manifest.table.column("clip_id")
+    for batch in form.batches(manifest):
+        names = ids.slice(batch.start, len(batch)).to_pylist()
+        rows = [row for row, clip_id in zip(batch, names, strict=True) if clip_id not in bad]
+        if rows:
+            kept = manifest.select(rows)
+            mappings, paths, rates = zip(*form.derived(kept, batch), strict=True)
+            parts.append(derived_rows(kept, mappings, paths=paths, fps=rates, groups=groups.take(pa.array(rows))))
+    if parts:
+        table, tasks = pa.concat_tables(parts), list(manifest.tasks.values())
+        write_manifest(form.out / MANIFEST, table, tasks, form.out, manifest.object_classes)
+        for name, text in form.sidecars().items():
+            write_whole(form.out / name, text)
+
+
+def _lines(report: DeriveReport, form: DerivedForm) -> Iterator[str]:
+    """Yield the summary of a report for the terminal."""
+    yield from lines_of(report.manifest, report.clips, report.made, report.bad)
+    yield from form.lines(report.contents)
+    left = report.clips - len(report.bad)
+    yield f"{form.out / MANIFEST}: {left} clips" if left else "no clip is left: no manifest"
+    yield from notes_of(Path(report.manifest))
+    yield f"report: {form.out / form.report}"
+
+
+def sample_of(sources: Sequence[Source], most: int) -> list[Source]:
+    """Return at most so many of the sources, the same each time."""
+    return random.Random(0).sample(list(sources), min(most, len(sources)))

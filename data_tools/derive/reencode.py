@@ -1,0 +1,249 @@
+"""Encode all clips of a manifest anew, so that reading random frames of them is cheap, and write their manifest.
+
+Each clip becomes an mp4 file of its own: trimmed, upright, at a constant frame rate, scaled, without sound, every frame
+a key frame. Below the output folder:
+
+=================== =======================================================================================
+manifest.parquet    the clips that were made, with labels, groups, splits, pairs and tracks; and dataset.json
+clips/              the files, each with the record of what it was made from
+SHA256SUMS          their checksums: ``sha256sum -c SHA256SUMS``
+reencode.json       what became of every clip that is not in the manifest
+settings.json       what the folder was made with; other settings are refused
+=================== =======================================================================================
+
+A clip that is made already is not made again unless its source, its times or its settings changed.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from fractions import Fraction
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from data_tools.derive.mapping import ClipMapping, InexactError, inexact
+from data_tools.derive.pipeline import DerivedClip, DerivedForm, DeriveReport, Work, derive, plan, sample_of
+from data_tools.derive.rates import MAX_RATE, frames_at, rate_of
+from data_tools.derive.source import ClipPlan, Facts, Source, SourceClip, Writing
+from data_tools.encoding import X264, Mp4Writer
+from data_tools.faults import Outcome, on_disk, too_short, without_place
+from data_tools.jobs.killable import run_killable
+from data_tools.jobs.local import Store
+from data_tools.options import check_range
+from hoi_train.core.records import Clip, ClipError, UserError
+from hoi_train.data.manifest import Manifest
+from hoi_train.data.readers import Reader, open_clip
+from hoi_train.data.readers.base import Image
+
+VERSION = 1  # of the files that this tool makes from the same source and settings
+CLIPS, CHECKSUMS = "clips", "SHA256SUMS"
+MAX_SIDE = 8192  # pixels; more is not played
+BITS, LONG_GOP = 0.5, 0.6  # measured: bits per pixel of a real clip at crf 21, and what is left of them at GOP 12
+SAMPLE = 20  # sources that a dry run opens
+BATCH = 1024  # rows whose boxes are moved at a time
+
+
+@dataclass(frozen=True)
+class ReencodeSettings:
+    """What the clips are made to be.
+
+    Args:
+        short_side: pixels, even; smaller sources keep their size.
+        fps: frames per second, as a fraction; ``None`` for the rate of each source.
+        gop: frames from one key frame to the next; 1 makes every frame a key frame.
+        crf: x264's quality, 0 to 51; less is better.
+    """
+
+    short_side: int = 256
+    fps: str | None = None
+    gop: int = 1
+    crf: int = 21
+
+    @property
+    def x264(self) -> dict[str, str]:
+        """The encoder's options."""
+        return {**X264, "g": str(self.gop), "crf": str(self.crf)}
+
+
+def reencode(
+    path: Path, out: Path, settings: ReencodeSettings, work: Work | None = None, *, console: Console | None = None
+) -> DeriveReport:
+    """Re-encode the clips of a manifest into ``out``; see ``derive``."""
+    return derive(path, _ClipFiles(out, settings), work or Work(), console or Console())
+
+
+def plan_reencode(path: Path, out: Path, settings: ReencodeSettings, work: Work | None = None) -> str:
+    """Return what ``reencode`` would do, without doing it: how many clips, and about how many bytes."""
+    return plan(path, _ClipFiles(out, settings), work or Work())
+
+
+@dataclass(frozen=True)
+class VideoMaker:
+    """Makes an mp4 file of each clip; a ``ClipMaker``."""
+
+    store: Store
+    options: ReencodeSettings
+
+    @property
+    def settings(self) -> Facts:
+        """See ``ClipMaker``."""
+        return {"version": VERSION, **asdict(self.options)}
+
+    def find(self, clips: Sequence[SourceClip]) -> list[Facts | None]:
+        """See ``ClipMaker``."""
+        records = (self.store.find(each.clip.clip_id, each.key) for each in clips)
+        return [record.facts if record else None for record in records]
+
+    def open(self, clips: Sequence[Clip]) -> Reader:
+        """See ``ClipMaker``."""
+        folder = clips[0].path.is_dir()
+        if folder and clips[0].fps is None:
+            raise ValueError("a frame folder without a rate; fill the column fps")
+        whole = replace(clips[0], start=None, end=None, num_frames=None, size=None)
+        return open_clip(whole, "frames" if folder else "pyav")
+
+    def size(self, reader: Reader, num_clips: int) -> tuple[int, int] | None:
+        """See ``ClipMaker``."""
+        return size_of(reader)
+
+    def plan(self, reader: Reader, clip: SourceClip, size: tuple[int, int] | None) -> ClipPlan | Outcome:
+        """See ``ClipMaker``; raises ``InexactError`` for labels of frames that the result will not have."""
+        assert size is not None
+        mapping = self.mapping(reader, clip, size)
+        if isinstance(mapping, Outcome):
+            return mapping
+        try:
+            mapping.places(clip.labelled)
+        except InexactError as error:
+            raise inexact(clip.clip, error) from None
+        return ClipPlan(clip, mapping.sources, mapping)
+
+    def mapping(self, reader: Reader, clip: SourceClip, size: tuple[int, int]) -> ClipMapping | Outcome:
+        """Return frames and size of a clip's file, or why it cannot be made."""
+        whole, source, options = reader.clip, clip.clip, self.options
+        reader.clip = source  # of which the reader gives the window, and checks the size
+        try:
+            fault = too_short(reader, source.num_frames, clip.labelled)
+            if source.size not in (None, size):
+                reader.read([0])
+            if fault:
+                return Outcome(source.clip_id, False, *fault)
+            times, window = reader.timestamps, reader.window()
+            rate = rate_of(times) if options.fps is None else Fraction(options.fps)
+            new = even_size(size, options.short_side)
+            if max(new) > MAX_SIDE:
+                raise ValueError(f"{new[0]}×{new[1]} pixels; at most {MAX_SIDE} a side")
+            frames = frames_at(times, window, source.end, rate)
+            return ClipMapping(rate, new, size, window.start, len(window), frames)
+        except (ClipError, ValueError) as error:
+            return Outcome(source.clip_id, fault="unreadable", text=without_place(source.path, error))
+        finally:
+            reader.clip = whole
+
+    def encode(self, image: Image, index: int) -> Image:
+        """See ``ClipMaker``."""
+        return image
+
+    def writing(self, plan: ClipPlan, reader: Reader) -> Writing:
+        """See ``ClipMaker``."""
+        mapping = plan.mapping
+        assert mapping is not None
+        with on_disk(self.store.folder), self.store.unfinished() as file:
+            with Mp4Writer(file, mapping.rate, size=mapping.size, x264=self.options.x264, faststart=True) as writer:
+                for _ in plan.frames:
+                    image = yield
+                    if (image.shape[1], image.shape[0]) != mapping.source_size:
+                        raise ClipError("its frames differ in size")
+                    writer.write(image)
+            self.store.keep(plan.of.clip.clip_id, plan.of.key, file, mapping.facts())
+
+
+class _ClipFiles(DerivedForm):
+    """The folder of re-encoded clips."""
+
+    name, report = "reencode", "reencode.json"
+    maker: VideoMaker
+
+    def __init__(self, out: Path, settings: ReencodeSettings) -> None:
+        super().__init__(out, VideoMaker(Store(out.resolve() / CLIPS, ".mp4"), settings))
+        self._sums, self._bytes = list[str](), 0
+
+    def check(self) -> None:
+        options = self.maker.options
+        check_range("--short-side", options.short_side, 2, MAX_SIDE)
+        check_range("--gop", options.gop, 1, 1000)
+        check_range("--crf", options.crf, 0, 51)
+        if options.short_side % 2:
+            raise UserError(f"--short-side must be even, got {options.short_side}")
+        if options.fps is not None and not 0 < Fraction(options.fps) <= MAX_RATE:
+            raise UserError(f"--fps must be above 0 and at most {MAX_RATE}, got {options.fps}")
+
+    def batches(self, manifest: Manifest) -> Iterator[range]:
+        return (range(start, min(start + BATCH, len(manifest))) for start in range(0, len(manifest), BATCH))
+
+    def derived(self, kept: Manifest, batch: range) -> list[DerivedClip]:
+        found, store = [], self.maker.store
+        for clip_id in kept.clip_ids:
+            record, path = store.load(clip_id), store.path(clip_id).relative_to(store.folder.parent).as_posix()
+            mapping = ClipMapping.of(record.facts)
+            found.append(DerivedClip(mapping, path, float(mapping.rate)))
+            self._sums.append(f"{record.sha256}  {path}\n")
+            self._bytes += record.size
+        return found
+
+    def sidecars(self) -> dict[str, str]:
+        return {CHECKSUMS: "".join(self._sums)}
+
+    def contents(self) -> dict[str, Any]:
+        return {"bytes": self._bytes}
+
+    def lines(self, contents: Mapping[str, Any]) -> Iterator[str]:
+        if contents["bytes"]:
+            yield f"{contents['bytes'] / 2**20:.1f} MiB"
+
+    def estimate(self, sources: Sequence[Source], clips: int, timeout: float) -> str:
+        work = partial(bytes_of, maker=self.maker)
+        survey = run_killable(work, sample_of(sources, SAMPLE), workers=1, timeout=timeout)
+        sizes = [size / len(source.clips) for source, size in survey if isinstance(size, int)]
+        return f", about {statistics.mean(sizes) * clips / 2**20:.0f} MiB" if sizes else ", of unknown size"
+
+
+def bytes_of(source: Source, *, maker: VideoMaker) -> int | None:
+    """Return about how many bytes the clips of a source will have; ``None`` if it cannot be read."""
+    options = maker.options
+    bits = BITS * 2 ** ((21 - options.crf) / 8) * (1 if options.gop == 1 else LONG_GOP)
+    try:
+        with maker.open([each.clip for each in source.clips]) as reader:
+            size = size_of(reader)
+            found = [maker.mapping(reader, each, size) for each in source.clips]
+    except (UserError, ValueError, OSError):
+        return None
+    made = (each for each in found if isinstance(each, ClipMapping))
+    return int(sum(each.num_frames * each.size[0] * each.size[1] for each in made) * bits / 8)
+
+
+def size_of(reader: Reader) -> tuple[int, int]:
+    """Return width and height of the first frame."""
+    height, width = reader.read([0]).shape[1:3]
+    return width, height
+
+
+def even_size(size: tuple[int, int], short_side: int) -> tuple[int, int]:
+    """Return a width and height like a given one, even, its short side as wanted and never longer than it was.
+
+    >>> even_size((640, 480), 256), even_size((101, 300), 256)
+    ((342, 256), (100, 298))
+
+    Raises:
+        ValueError: less than two pixels wide or high.
+    """
+    short = min(short_side, *size) // 2 * 2
+    if not short:
+        raise ValueError(f"{size[0]}×{size[1]} pixels: no even size fits in")
+    width, height = (min(round(side * short / min(size) / 2) * 2, side // 2 * 2) for side in size)
+    return width, height

@@ -1,1 +1,0 @@
-"""The command ``hoi-data reencode``: clips cut and encoded so that any frame is cheap to read."""
