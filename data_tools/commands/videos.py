@@ -125,8 +125,7 @@ left out."""
 
 
 def _cache(given: argparse.Namespace) -> int:
-    from data_tools.derive.cache import make_cache, plan_cache
-    from data_tools.derive.frames import FrameSettings
+    from data_tools.derive.cache import FrameSettings, make_cache, plan_cache
     from data_tools.derive.pipeline import Work
 
     settings, work = (

@@ -83,7 +83,7 @@ def plan_reencode(path: Path, out: Path, settings: ReencodeSettings, work: Work 
 
 
 @dataclass(frozen=True)
-class VideoMaker:
+class _VideoMaker:
     """Makes an mp4 file of each clip; a ``ClipMaker``."""
 
     store: Store
@@ -91,16 +91,13 @@ class VideoMaker:
 
     @property
     def settings(self) -> Facts:
-        """See ``ClipMaker``."""
         return {"version": VERSION, **asdict(self.options)}
 
     def find(self, clips: Sequence[SourceClip]) -> list[Facts | None]:
-        """See ``ClipMaker``."""
         records = (self.store.find(each.clip.clip_id, each.key) for each in clips)
         return [record.facts if record else None for record in records]
 
     def open(self, clips: Sequence[Clip]) -> Reader:
-        """See ``ClipMaker``."""
         folder = clips[0].path.is_dir()
         if folder and clips[0].fps is None:
             raise ValueError("a frame folder without a rate; fill the column fps")
@@ -108,11 +105,10 @@ class VideoMaker:
         return open_clip(whole, "frames" if folder else "pyav")
 
     def size(self, reader: Reader, num_clips: int) -> tuple[int, int] | None:
-        """See ``ClipMaker``."""
         return size_of(reader)
 
     def plan(self, reader: Reader, clip: SourceClip, size: tuple[int, int] | None) -> ClipPlan | Outcome:
-        """See ``ClipMaker``; raises ``InexactError`` for labels of frames that the result will not have."""
+        # raises ``InexactError`` for labels of frames that the result will not have.
         assert size is not None
         mapping = self.mapping(reader, clip, size)
         if isinstance(mapping, Outcome):
@@ -146,11 +142,9 @@ class VideoMaker:
             reader.clip = whole
 
     def encode(self, image: Image, index: int) -> Image:
-        """See ``ClipMaker``."""
         return image
 
     def writing(self, plan: ClipPlan, reader: Reader) -> Writing:
-        """See ``ClipMaker``."""
         mapping = plan.mapping
         assert mapping is not None
         with on_disk(self.store.folder), self.store.unfinished() as file:
@@ -167,10 +161,10 @@ class _ClipFiles(DerivedForm):
     """The folder of re-encoded clips."""
 
     name, report = "reencode", "reencode.json"
-    maker: VideoMaker
+    maker: _VideoMaker
 
     def __init__(self, out: Path, settings: ReencodeSettings) -> None:
-        super().__init__(out, VideoMaker(Store(out.resolve() / CLIPS, ".mp4"), settings))
+        super().__init__(out, _VideoMaker(Store(out.resolve() / CLIPS, ".mp4"), settings))
         self._sums, self._bytes = list[str](), 0
 
     def check(self) -> None:
@@ -213,7 +207,7 @@ class _ClipFiles(DerivedForm):
         return f", about {statistics.mean(sizes) * clips / 2**20:.0f} MiB" if sizes else ", of unknown size"
 
 
-def bytes_of(source: Source, *, maker: VideoMaker) -> int | None:
+def bytes_of(source: Source, *, maker: _VideoMaker) -> int | None:
     """Return about how many bytes the clips of a source will have; ``None`` if it cannot be read."""
     options = maker.options
     bits = BITS * 2 ** ((21 - options.crf) / 8) * (1 if options.gop == 1 else LONG_GOP)

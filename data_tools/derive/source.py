@@ -156,14 +156,14 @@ def _make(todo: Sequence[SourceClip], maker: ClipMaker) -> Iterator[Outcome]:
         raise
     except Exception as error:  # any decoder error is reported for its clip, and the next one is read
         if len(todo) == 1:
-            yield bad(todo[0].clip, error)
+            yield unreadable(todo[0].clip, error)
             return
         for each in todo:
             if each.clip.clip_id not in done:
                 yield from _make([each], maker)
 
 
-def bad(clip: Clip, error: Exception) -> Outcome:
+def unreadable(clip: Clip, error: Exception) -> Outcome:
     """Return the outcome of a clip whose source raised an error."""
     return Outcome(clip.clip_id, False, *fault_of(clip.path, error))
 

@@ -181,9 +181,9 @@ def claim(folder: Path, settings: Mapping[str, Any], result: str, *, dry_run: bo
         raise UserError(f"{folder}: {text}; give the same ones, or another --out")
 
 
-def write_json(path: Path, content: Any) -> None:
+def write_json(path: Path, content: Any, *, indent: int | None = 1) -> None:
     """Write plain values as JSON, whole; other objects by their text, such as paths."""
-    write_whole(path, _json(content, indent=1))
+    write_whole(path, _json(content, indent))
 
 
 def _json(content: Any, indent: int | None) -> str:

@@ -21,8 +21,7 @@ import torch
 from rich.console import Console
 
 from data_tools.cli import main
-from data_tools.derive.cache import make_cache, plan_cache
-from data_tools.derive.frames import FrameSettings
+from data_tools.derive.cache import FrameSettings, make_cache, plan_cache
 from data_tools.derive.pipeline import DeriveReport, Work
 from hoi_train.core.records import ClassList, Task, UserError
 from hoi_train.data.manifest import Manifest, read_manifest, write_manifest

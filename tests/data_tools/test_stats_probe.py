@@ -6,11 +6,10 @@ import io
 from pathlib import Path
 
 import pytest
-from data_tools.derive.cache.clips import Settings
-from data_tools.derive.cache.command import make_cache
 from PIL import Image
 from rich.console import Console
 
+from data_tools.derive.cache import FrameSettings, make_cache
 from data_tools.stats.clips import clip_facts
 from data_tools.stats.probe import Header, probe_files, read_header
 from hoi_train.core.records import ClassList, Task
@@ -59,7 +58,7 @@ def test_a_frame_cache(tmp_path: Path) -> None:
     ]
     path = write_manifest(tmp_path / "m.jsonl", rows, [task], tmp_path)
     out = Console(file=io.StringIO())
-    make_cache(path, tmp_path / "cache", Settings(short_side=40), console=out)
+    make_cache(path, tmp_path / "cache", FrameSettings(short_side=40), console=out)
     manifest = read_manifest(tmp_path / "cache" / "manifest.parquet")
     facts = clip_facts(manifest)
     assert [(of.files, of.missing) for of in facts.values()] == [(2, 0), (1, 0)]
