@@ -18,6 +18,7 @@ import pytest
 
 from data_tools.cli import main
 from data_tools.derive.reencode import ReencodeSettings, plan_reencode, reencode
+from data_tools.faults import lines_of
 from hoi_train.core.records import ClassList, Task, UserError
 from hoi_train.data.manifest import ManifestError, read_manifest, write_manifest
 from tests.conftest import ROOT
@@ -65,9 +66,8 @@ def test_bad_clips_are_listed_and_left_out(tmp_path: Path) -> None:
     assert [clip["clip_id"] for clip in written["bad"]] == [clip.clip_id for clip in report.bad]
     assert (written["made"], written["made_before"], written["clips"]) == (2, 0, 12)
     assert written["bytes"] == sum(file.stat().st_size for file in (tmp_path / "out").glob("clips/*/*.mp4"))
-    assert next(report.lines(tmp_path)).endswith(
-        "12 clips: 2 made, 0 made before, 10 bad (6 unreadable, 2 shorter, 1 missing, 1 empty)"
-    )
+    summary = lines_of(report.manifest, report.clips, report.made, report.bad)
+    assert summary[0].endswith("12 clips: 2 made, 0 made before, 10 bad (6 unreadable, 2 shorter, 1 missing, 1 empty)")
 
 
 def test_only_what_changed_is_made_again(tmp_path: Path) -> None:
