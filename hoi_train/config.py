@@ -25,6 +25,7 @@ from hoi_train.data.sampling import PLANS
 from hoi_train.data.transforms import TRANSFORMS
 from hoi_train.losses import LOSSES
 from hoi_train.methods import METHODS
+from hoi_train.metrics import direction_of
 from hoi_train.metrics.groups import GROUP_RULES
 from hoi_train.models.backbones import BACKBONES
 from hoi_train.models.heads import HEADS
@@ -134,13 +135,20 @@ class Training(Strict):
 
 
 class Checkpoints(Strict):
-    """When to save, and which result is the best."""
+    """When to save, and which result is the best; ``mode`` follows from the direction of the monitored metric."""
 
     every_minutes: Annotated[float, Gt(0)] = 10.0
     every_steps: Annotated[int, Ge(1)] | None = None
     keep: Annotated[int, Ge(2)] = 2
     monitor: str | None = None
     mode: Literal["max", "min"] = "max"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _mode_of_the_monitor(cls, raw: Any) -> Any:
+        if not isinstance(raw, Mapping) or raw.get("mode") is not None or not isinstance(raw.get("monitor"), str):
+            return raw
+        return {**raw, "mode": direction_of(raw["monitor"].rpartition("/")[2])}
 
 
 class RunConfig(Strict):

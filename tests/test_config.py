@@ -147,6 +147,21 @@ def test_free_keys_may_change_when_a_run_is_resumed() -> None:
     assert differences(old.plain(), new.plain()) == []
 
 
+def test_the_mode_of_the_best_follows_from_the_monitored_metric() -> None:
+    def mode(*overrides: str) -> str:
+        return load_config(DEMO, overrides).checkpoints.mode
+
+    assert (mode(), mode("checkpoints.monitor=verb/loss"), mode("checkpoints.monitor=verb/map_minority")) == (
+        "max",
+        "min",
+        "max",
+    )
+    assert mode("checkpoints.monitor=verb/loss", "checkpoints.mode=max") == "max"  # refused once the data are known
+    recorded = load_config(DEMO).plain()  # what run directories hold
+    assert recorded["checkpoints"]["mode"] == "max"
+    assert parse_config(recorded, DEMO).plain() == recorded
+
+
 def test_the_schema_can_be_printed() -> None:
     assert "cdb_ce" in str(RunConfig.model_json_schema())
 

@@ -26,6 +26,7 @@ from data_tools.stats.tables import (
     unreadable_lines,
 )
 from data_tools.stats.tasks import TaskFacts
+from hoi_train.core.palette import BLUE, GRID
 
 if TYPE_CHECKING:
     from data_tools.stats.command import Statistics
@@ -38,7 +39,7 @@ _PAGE = Template("""<!DOCTYPE html>
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
 <title>$title</title>
 <style>
-:root { color-scheme: light; --line: #d0d0d0; --bar: #0072b2; }
+:root { color-scheme: light; --line: $grid; --bar: $blue; }
 body { font: 16px/1.5 system-ui, sans-serif; color: #1a1a1a; background: #fff; max-width: 60rem; margin: 0 auto;
   padding: 1rem; overflow-wrap: anywhere; }
 h1 { font-size: 1.5rem; line-height: 1.25; } h2 { font-size: 1.2rem; margin-top: 2.5rem; } h3 { font-size: 1rem; }
@@ -98,6 +99,8 @@ def page(found: Statistics, pictures: Iterable[Picture]) -> str:
     )
     path = found.manifest.path
     return _PAGE.substitute(
+        grid=GRID,
+        blue=BLUE,
         title=escape(f"Statistics of {path.name}"),
         summary=escape(f"{path}: {len(found.manifest):,} clips"),
         contents=contents,

@@ -16,13 +16,11 @@ from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 from data_tools.stats.numbers import FEW, MANY, Counts, Numbers, by_count, shares
 from data_tools.stats.tasks import TaskFacts, Together
 from hoi_train.core.disk import whole_file
+from hoi_train.core.palette import BLUE, GREY, ORANGE
 from hoi_train.core.records import Split, Task
 
-# Okabe and Ito's palette, which colour-blind readers can tell apart (https://jfly.uni-koeln.de/color/)
-BAR = "#0072B2"
-MARKS: dict[Split, tuple[str, str]] = {"val": ("D", "#E69F00"), "test": ("o", "#FFFFFF")}
-LINES: dict[Split, tuple[str, str]] = {"train": ("-", BAR), "val": ("--", "#B86E00"), "test": (":", "black")}
-GREY = "#595959"
+MARKS: dict[Split, tuple[str, str]] = {"val": ("D", ORANGE), "test": ("o", "#FFFFFF")}
+LINES: dict[Split, tuple[str, str]] = {"train": ("-", BLUE), "val": ("--", "#B86E00"), "test": (":", "black")}
 NAMED_BARS = 80  # classes that get a bar and a name each; more are drawn by rank
 NAMED_CELLS = 50  # classes along a side of the co-occurrence
 NAMED_POINTS = 8  # points of the shift that are named: those farthest from the diagonal
@@ -135,7 +133,7 @@ def _named_bars(task: Task, counts: Counts, order: Sequence[int]) -> Figure:
     figure = Figure(figsize=(8, 1.4 + 0.24 * len(order)), layout="constrained", dpi=150)
     axes = figure.add_subplot()
     lengths = [counts[bars][class_id] for class_id in order]
-    shown: list[Any] = [axes.barh(places, lengths, color=BAR, label=bars, height=0.75)]
+    shown: list[Any] = [axes.barh(places, lengths, color=BLUE, label=bars, height=0.75)]
     for split, (marker, colour) in MARKS.items():
         if split in counts and split != bars:
             values = [counts[split][class_id] or math.nan for class_id in order]
@@ -163,7 +161,7 @@ def _ranked_bars(task: Task, counts: Counts, order: Sequence[int]) -> Figure:
     figure = Figure(figsize=(10, 4.6), layout="constrained", dpi=150)
     axes = figure.add_subplot()
     heights = np.array([counts[bars][class_id] for class_id in order], np.float64)
-    shown: list[Any] = [axes.fill_between(ranks, 0.7, np.maximum(heights, 0.7), step="mid", color=BAR, label=bars)]
+    shown: list[Any] = [axes.fill_between(ranks, 0.7, np.maximum(heights, 0.7), step="mid", color=BLUE, label=bars)]
     for split, (marker, colour) in MARKS.items():
         if split in counts and split != bars:
             values = [counts[split][class_id] or math.nan for class_id in order]

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from hoi_train.core.strict_json import finite
+from hoi_train.core.strict_json import finite, number
 
 if TYPE_CHECKING:  # at run time torch takes seconds, which processes that only decode need not wait for
     from torch import Tensor
@@ -21,6 +21,8 @@ if TYPE_CHECKING:  # at run time torch takes seconds, which processes that only 
 LabelKind = Literal["single", "multi"]
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
+ClassGroups = Mapping[str, tuple[int, ...]]
+"""Class ids by the name of their group: any number of groups, the most frequent classes first, ids ascending."""
 
 
 class UserError(Exception):
@@ -248,7 +250,7 @@ class Track:
 
 @dataclass(frozen=True)
 class TaskStats:
-    """How one task did on one split: per-class vectors first, averages made from them.
+    """The results of one task on one split: per-class vectors, and the averages made from them.
 
     Args:
         task: what was evaluated.
@@ -256,7 +258,7 @@ class TaskStats:
         support: int64 ``[C]``, evaluated rows that carry each class.
         vectors: float64 ``[C]`` each: ``recall``, ``precision``, ``f1``, ``ap`` in 0..1; nan where undefined.
         scalars: averages by name (``top1``, ``recall_macro``, ``recall_minority``, ``loss`` …); nan where undefined.
-        groups: class ids of each group, such as ``majority`` and ``minority``.
+        groups: class ids of each group, such as ``majority`` and ``minority``; any number of groups.
         confusion: int64 ``[C, C]``, rows truth, columns prediction; single-label only.
     """
 
@@ -265,7 +267,7 @@ class TaskStats:
     support: Tensor
     vectors: Mapping[str, Tensor]
     scalars: Mapping[str, float]
-    groups: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    groups: ClassGroups = field(default_factory=dict)
     confusion: Tensor | None = None
 
     def __post_init__(self) -> None:
@@ -274,7 +276,7 @@ class TaskStats:
                 raise ValueError(f"{self.task.name}/{name} must be [{self.task.num_classes}], got {vector.shape}")
 
     def to_json(self) -> dict[str, Any]:
-        """Return the record with plain lists; nan becomes ``None`` so that any JSON reader takes it."""
+        """Return all but the scalars as plain lists; nan becomes ``None``, for which JSON has a form."""
         return {
             "classes": list(self.task.classes),
             "num_samples": self.num_samples,
@@ -283,6 +285,27 @@ class TaskStats:
             "groups": {name: list(ids) for name, ids in self.groups.items()},
             "confusion": None if self.confusion is None else self.confusion.tolist(),
         }
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any], task: Task, scalars: Mapping[str, float]) -> TaskStats:
+        """Return the results that `to_json` wrote, with the task and the scalars that it leaves out."""
+        import torch
+
+        vectors = record.keys() - {"classes", "num_samples", "support", "groups", "confusion"}
+        confusion = record["confusion"]
+        return cls(
+            task=task,
+            num_samples=record["num_samples"],
+            support=torch.tensor(record["support"], dtype=torch.int64),
+            vectors={
+                name: torch.tensor([number(value) for value in values], dtype=torch.float64)
+                for name, values in record.items()
+                if name in vectors
+            },
+            scalars=scalars,
+            groups={name: tuple(ids) for name, ids in record["groups"].items()},
+            confusion=None if confusion is None else torch.tensor(confusion, dtype=torch.int64),
+        )
 
 
 @dataclass(frozen=True)
@@ -301,3 +324,29 @@ class EpochStats:
         """Return the record with plain values, as the event log keeps it."""
         tasks = {task: stats.to_json() for task, stats in self.tasks.items()}
         return {"epoch": self.epoch, "split": self.split, "scalars": finite(self.scalars()), "tasks": tasks}
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any], tasks: Mapping[str, Task]) -> EpochStats:
+        """Return the evaluation that `to_json` wrote.
+
+        Args:
+            record: an evaluation record of an event log, or an ``evaluation_<split>.json``.
+            tasks: the run's tasks, see `recorded_tasks`. Of a task that is not among them, as in the logs of old
+                runs, the confusion matrix tells the label kind: only single-label tasks have one.
+        """
+        found = {}
+        for name, entry in record["tasks"].items():
+            kind: LabelKind = "multi" if entry["confusion"] is None else "single"
+            task = tasks.get(name) or Task(name, ClassList(tuple(entry["classes"])), kind)
+            prefix = f"{name}/"
+            own = {key.removeprefix(prefix): v for key, v in record["scalars"].items() if key.startswith(prefix)}
+            found[name] = TaskStats.from_json(entry, task, {key: number(value) for key, value in own.items()})
+        return cls(record["epoch"], record["split"], found)
+
+
+def recorded_tasks(start: Mapping[str, Any]) -> dict[str, Task]:
+    """Return the tasks that the start record of a run describes; none where it is too old to do so."""
+    return {
+        name: Task(name, ClassList(tuple(start["classes"][name])), labels, start["of"][name])
+        for name, labels in start.get("labels", {}).items()
+    }

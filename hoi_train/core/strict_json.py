@@ -57,6 +57,11 @@ def finite(value: Any) -> Any:
     return value
 
 
+def number(value: float | None) -> float:
+    """Return a number that was read from JSON, nan for ``None``: the inverse of `finite`."""
+    return math.nan if value is None else float(value)
+
+
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     content = dict(pairs)
     if len(content) != len(pairs):

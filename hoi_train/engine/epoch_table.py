@@ -1,4 +1,4 @@
-"""What the terminal shows of one evaluation: a line a task, in per cent, epochs counted from 1."""
+"""The table of one evaluation in the terminal: one line per task, in per cent, epochs counted from 1."""
 
 from __future__ import annotations
 
@@ -8,55 +8,60 @@ from collections.abc import Mapping, Sequence
 from rich.table import Table
 from rich.text import Text
 
-from hoi_train.core.records import EpochStats, TaskStats
+from hoi_train.core.records import EpochStats
+from hoi_train.metrics import shown
+from hoi_train.metrics.metric import Scalar
 
 NOT_AVAILABLE = "n/a"
-# Of pairs, beside the former: the data set's own protocol with the boxes of the ground truth.
-PAIR_COLUMNS = {
-    "VidHOI mAP": "vidhoi_map",
-    "VidHOI rare": "vidhoi_map_rare",
-    "VidHOI non-rare": "vidhoi_map_non_rare",
-}
 
 
 def epoch_table(stats: EpochStats, *, heading: bool = True) -> Table:
-    """Return what one evaluation found, one line a task; without its heading the lines of epochs make one table."""
+    """Return the results of one evaluation; tables without heading continue the lines of one with it."""
     title = f"{stats.split}, in %" if heading else None
     table = Table(title=title, box=None, title_justify="left", padding=(0, 1, 0, 0), show_header=heading)
-    groups = list(dict.fromkeys(group for task in stats.tasks.values() for group in task.groups))
-    ranked = any("top1" in task.scalars for task in stats.tasks.values())
+    scalars = shown(stats.tasks.values(), "epoch")
+    columns = column_headings(scalars)
     table.add_column("epoch", justify="right", min_width=5)
     table.add_column("task", overflow="fold")
-    for column in ("loss", *(("top-1", "top-5") if ranked else ()), "mAP"):
-        table.add_column(column, justify="right", no_wrap=True, min_width=5)
-    if any(of_pairs(task.scalars) for task in stats.tasks.values()):  # a run labels clips or pairs, not both
-        table.add_column("VidHOI\nmAP", justify="right", no_wrap=True)
-    for group in ("macro", *groups):
-        table.add_column(f"{group}\nrec/prec", justify="right", no_wrap=True, min_width=9)
+    for label, names in columns.items():
+        table.add_column(label, justify="right", no_wrap=True, min_width=5 if len(names) == 1 else 9)
     table.add_column("classes\ncounted", justify="right", no_wrap=True, min_width=7)
-    for name, task in stats.tasks.items():
-        table.add_row(str(stats.epoch + 1), Text(name), *_epoch_cells(task, ranked, groups))
+    for task, found in stats.tasks.items():
+        cells = (
+            "/".join(shown_value(found.scalars.get(name, math.nan), scalars[name], 1) for name in names)
+            for names in columns.values()
+        )
+        counted = f"{found.scalars['classes_counted']:.0f}/{found.task.num_classes}"
+        table.add_row(str(stats.epoch + 1), Text(task), *cells, counted)
     return table
 
 
-def _epoch_cells(task: TaskStats, ranked: bool, groups: Sequence[str]) -> list[str]:
-    scalars = task.scalars
-    cells = [f"{scalars['loss']:.3f}" if math.isfinite(scalars["loss"]) else NOT_AVAILABLE]
-    cells += [percent(scalars.get(name, math.nan), 1) for name in (("top1", "top5") if ranked else ())]
-    cells.append(percent(scalars["map"], 1))
-    if of_pairs(scalars):
-        cells.append(percent(scalars["vidhoi_map"], 1))
-    for group in ("macro", *groups):
-        pair = (scalars.get(f"{name}_{group}", math.nan) for name in ("recall", "precision"))
-        cells.append("/".join(percent(value, 1) for value in pair))
-    return [*cells, f"{scalars['classes_counted']:.0f}/{task.task.num_classes}"]
+def column_headings(scalars: Mapping[str, Scalar]) -> dict[str, Sequence[str]]:
+    r"""Return the columns of a table and the names of the numbers in each: metrics of one group share a column.
+
+    >>> recall, precision = Scalar("recall", "rec", "rare"), Scalar("precision", "prec", "rare")
+    >>> column_headings({"top1": Scalar("top-1"), "recall_rare": recall, "precision_rare": precision})
+    {'top-1': ['top1'], 'rare\nrec/prec': ['recall_rare', 'precision_rare']}
+    """
+    members: dict[str, list[str]] = {}
+    for name, scalar in scalars.items():
+        members.setdefault(scalar.group or name, []).append(name)
+    columns: dict[str, Sequence[str]] = {}
+    for names in members.values():
+        first = scalars[names[0]]
+        shorts = "/".join(scalars[name].short or scalars[name].heading for name in names)
+        label = f"{first.group}\n{shorts}" if len(names) > 1 else first.title.replace(" ", "\n")
+        columns[label] = names
+    return columns
+
+
+def shown_value(value: float, scalar: Scalar, digits: int) -> str:
+    """Return a number as tables show it: a share in per cent with so many digits, others with three."""
+    if scalar.share or math.isnan(value):
+        return percent(value, digits)
+    return f"{value:.3f}" if math.isfinite(value) else NOT_AVAILABLE
 
 
 def percent(share: float, digits: int) -> str:
-    """Return a share as per cent, nan as ``n/a``."""
+    """Return a share in per cent, nan as ``n/a``."""
     return NOT_AVAILABLE if math.isnan(share) else f"{100 * share:.{digits}f}"
-
-
-def of_pairs(scalars: Mapping[str, float]) -> bool:
-    """Return whether scalars are of pairs, with those of the data set's own protocol."""
-    return all(name in scalars for name in PAIR_COLUMNS.values())

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -11,19 +11,17 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from hoi_train.core.batches import ClipBatch
+from hoi_train.core.pairs import TruePairs
 from hoi_train.core.ranks import distributed
-from hoi_train.core.records import EpochStats, Split, Task, TaskStats, UserError
+from hoi_train.core.records import ClassGroups, EpochStats, Split, Task, TaskStats, UserError
 from hoi_train.losses.base import Loss
 from hoi_train.losses.objective import Objective
 from hoi_train.metrics import task_stats
 from hoi_train.metrics.gather import gather
-from hoi_train.metrics.groups import Groups
 from hoi_train.metrics.thresholds import DEFAULT
 
 if TYPE_CHECKING:  # at run time it takes seconds, which checking a configuration need not wait for
     from lightning_fabric import Fabric
-
-Measure = Callable[[Tensor, Tensor], dict[str, float]]
 
 
 class NonFiniteError(UserError):
@@ -37,13 +35,13 @@ class TaskEvaluation:
     Args:
         task: what is recognised.
         groups: class ids of each group.
-        measure: returns further averages, given the logits and targets of all rows.
+        pairs: the annotated pairs of the split, for a task of pairs.
         threshold: multi-label only: a class is predicted above this score in 0..1; one, or float64 ``[C]``.
     """
 
     task: Task
-    groups: Groups
-    measure: Measure | None = None
+    groups: ClassGroups
+    pairs: TruePairs | None = None
     threshold: float | Tensor = DEFAULT
 
 
@@ -126,8 +124,7 @@ def _statistics(of: TaskEvaluation, loss: Loss, logits: Tensor, target: Tensor) 
     device = next((buffer.device for buffer in loss.buffers()), logits.device)
     logits_there, target_there = logits.to(device), target.to(device)
     value = float(loss.reduce(loss(logits_there, target_there), target_there))
-    stats = task_stats(of.task, logits, target, groups=of.groups, loss=value, threshold=of.threshold)
-    return stats if of.measure is None else replace(stats, scalars={**stats.scalars, **of.measure(logits, target)})
+    return task_stats(of.task, logits, target, of.groups, value, of.threshold, of.pairs)
 
 
 def _check_finite(logits: Mapping[str, Tensor], indices: Tensor, split: Split) -> None:

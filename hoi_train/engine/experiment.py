@@ -25,7 +25,7 @@ from hoi_train.engine.tasks import make_loss
 from hoi_train.losses.objective import Objective
 from hoi_train.methods import METHODS
 from hoi_train.methods.fit import Context, Fit
-from hoi_train.metrics.pairs import oracle_scalars
+from hoi_train.metrics import default_monitor
 from hoi_train.models.backbones import BACKBONES
 from hoi_train.models.heads import HEADS
 from hoi_train.models.pooling import POOLING
@@ -65,9 +65,7 @@ class Experiment:
         """Return how each task is evaluated on a split."""
 
         def of(name: str, task: Task) -> TaskEvaluation:
-            truth = self.data.truth(split, name)
-            measure = None if truth is None else partial(oracle_scalars, truth)
-            return TaskEvaluation(task, self.data.groups[name], measure)
+            return TaskEvaluation(task, self.data.groups[name], self.data.truth(split, name))
 
         return {name: of(name, task) for name, task in self.data.tasks.items()}
 
@@ -168,7 +166,7 @@ def compose(
         mixing=build(config.data.mixing, MIXING),
         make_optimizer=partial(build, config.optimizer, OPTIMIZERS),
         schedule=build(config.schedule, SCHEDULES),
-        monitor=config.checkpoints.monitor or f"{first.name}/{'recall_macro' if first.labels == 'single' else 'map'}",
+        monitor=config.checkpoints.monitor or default_monitor(first),
     )
     _check_losses(experiment)
     _check_validation(experiment)

@@ -32,7 +32,7 @@ from torch import Tensor
 
 from hoi_train.config import ConfigError, RunConfig, differences, parse_config
 from hoi_train.core.disk import write_whole
-from hoi_train.core.records import ClassList, Task
+from hoi_train.core.records import ClassList, Task, recorded_tasks
 from hoi_train.core.strict_json import read_json
 from hoi_train.engine import checkpoint
 from hoi_train.engine.checkpoint import Checkpoint
@@ -165,11 +165,7 @@ def read_tasks(folder: Path) -> tuple[dict[str, Task], ClassList | None]:
     start = _start(folder)
     if "labels" not in start:
         raise ConfigError(f"{path}: does not record the run's tasks and classes; train the run again")
-    tasks = {
-        name: Task(name, ClassList(tuple(classes)), start["labels"][name], start["of"][name])
-        for name, classes in start["classes"].items()
-    }
-    return tasks, ClassList(tuple(start["object_classes"])) if start["object_classes"] else None
+    return recorded_tasks(start), ClassList(tuple(start["object_classes"])) if start["object_classes"] else None
 
 
 def _start(folder: Path) -> dict[str, Any]:

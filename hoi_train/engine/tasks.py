@@ -5,20 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from hoi_train.config import ConfigError, RunConfig
-from hoi_train.core.records import ClassCounts, Split, Task, nearest, unknown_task
+from hoi_train.core.records import ClassCounts, ClassGroups, Split, Task, nearest, unknown_task
 from hoi_train.core.schema import build
 from hoi_train.data.manifest import Manifest
 from hoi_train.data.manifest.tasks import DATASET_FILE
 from hoi_train.losses import LOSSES
 from hoi_train.losses.base import Loss
-from hoi_train.metrics import scalar_names
-from hoi_train.metrics.groups import GROUP_RULES, Groups
-from hoi_train.metrics.pairs import oracle_scalar_names
+from hoi_train.metrics import scalars_of
+from hoi_train.metrics.groups import GROUP_RULES
 
 
 def check_tasks(
     config: RunConfig, manifest: Manifest, counts: Mapping[Split, Mapping[str, ClassCounts]]
-) -> dict[str, Groups]:
+) -> dict[str, ClassGroups]:
     """Check that the configured tasks are in the manifest and that each loss and group rule fits.
 
     Args:
@@ -69,11 +68,8 @@ def check_tasks(
     counted = getattr(config.data.sampling, "task", None)
     if counted is not None and counted not in config.tasks:
         problems.append(f"data.sampling.{unknown_task(counted, config.tasks)}")
-    monitor = config.checkpoints.monitor
-    if not problems and monitor is not None and monitor not in (measured := measured_names(known_tasks, groups)):
-        problems.append(f"checkpoints.monitor: {monitor!r} is not measured; measured are {', '.join(measured)}")
-    if monitor is not None and monitor.endswith("/loss") and config.checkpoints.mode == "max":
-        problems.append(f"checkpoints.mode: 'max' keeps the largest {monitor}, which is the worst; use 'min'")
+    if not problems:
+        problems += _monitor_problems(config, known_tasks, groups)
     if not len(manifest.split("train")):
         problems.append(f"data.manifest: {manifest.path} has no clips in the split 'train'")
     if problems:
@@ -81,13 +77,18 @@ def check_tasks(
     return groups
 
 
-def measured_names(tasks: Iterable[Task], groups: Mapping[str, Groups]) -> list[str]:
-    """Return the names of all averages that are measured after an epoch, such as ``verb/recall_macro``."""
-    return [
-        f"{task.name}/{scalar}"
-        for task in tasks
-        for scalar in (*scalar_names(task, groups[task.name]), *(oracle_scalar_names() if task.of == "pair" else ()))
-    ]
+def _monitor_problems(config: RunConfig, tasks: Iterable[Task], groups: Mapping[str, ClassGroups]) -> list[str]:
+    monitor, mode = config.checkpoints.monitor, config.checkpoints.mode
+    if monitor is None:
+        return []
+    measured = {f"{task.name}/{name}": s for task in tasks for name, s in scalars_of(task, groups[task.name]).items()}
+    if monitor not in measured:
+        hint = nearest(monitor, list(measured))
+        return [f"checkpoints.monitor: {monitor!r} is not measured{hint}; measured are {', '.join(measured)}"]
+    if measured[monitor].direction not in (mode, None):
+        extreme = "largest" if mode == "max" else "least"
+        return [f"checkpoints.mode: {mode!r} keeps the {extreme} {monitor}, which is the worst; leave it out"]
+    return []
 
 
 def make_loss(config: RunConfig, task: str, counts: ClassCounts) -> Loss:
@@ -101,11 +102,11 @@ def make_loss(config: RunConfig, task: str, counts: ClassCounts) -> Loss:
     return loss
 
 
-def make_groups(config: RunConfig, task: Task, counts: Mapping[Split, ClassCounts]) -> Groups:
+def make_groups(config: RunConfig, task: Task, counts: Mapping[Split, ClassCounts]) -> ClassGroups:
     """Divide a task's classes by its rule; raises ``ValueError`` if the rule does not fit."""
     rule = build(config.tasks[task.name].groups, GROUP_RULES)
     splits = [counts[split] for split in rule.count_splits if split in counts]
     positives = [sum(counts) for counts in zip(*(split.positives for split in splits), strict=True)]
     total = ClassCounts(tuple(positives), sum(split.num_samples for split in splits), task.labels)
-    groups: Groups = rule(total, task.classes)
+    groups: ClassGroups = rule(total, task.classes)
     return groups

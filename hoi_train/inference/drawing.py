@@ -12,12 +12,13 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
+from hoi_train.core.palette import ORANGE, SKY, rgb
+
 Corners = tuple[float, float, float, float]
 Colour = tuple[int, int, int]
 Picture = npt.NDArray[np.uint8]
 
-# Two of the eight colours that people of all kinds of colour vision tell apart (Okabe and Ito, 2008).
-PERSON, THING = (230, 159, 0), (86, 180, 233)
+PERSON, THING = rgb(ORANGE), rgb(SKY)
 WHITE, BLACK, SHADE = (255, 255, 255), (0, 0, 0), (0, 0, 0, 170)
 SHORTEST = 240  # pixels of the short side in which words can be read; smaller frames are enlarged
 LETTERS = 24  # height of the picture over that of the letters, from 264 pixels on

@@ -29,7 +29,7 @@ from hoi_train.engine.run import (
     write_thresholds,
 )
 from hoi_train.engine.train import launch, load_checkpoint
-from hoi_train.metrics.pairs import detected_scalars
+from hoi_train.metrics import detected_scalars
 from hoi_train.metrics.thresholds import fit_thresholds
 
 ORACLE, DETECTED = "oracle", "detected"
@@ -102,7 +102,7 @@ def evaluate_run(folder: Path, split: Split = "test", which: str = "best", *, fi
             write_thresholds(folder, chosen, data.tasks, thresholds)
         run.write(split, ({} if boxes is None else {"boxes": boxes}) | stats.to_json())
     notes = (f"thresholds: {folder / THRESHOLDS_FILE}, fitted on val",) if thresholds else ()
-    protocols = {name: stats.tasks[name].scalars for name, task in tasks.items() if task.measure is not None}
+    protocols = {name: stats.tasks[name].scalars for name, task in tasks.items() if task.pairs is not None}
     return SplitResult(split, fabric.global_rank, stats, boxes, protocols, notes)
 
 

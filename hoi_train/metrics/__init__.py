@@ -1,34 +1,83 @@
-"""Per-class results first, averages last.
+"""``METRICS``: every number that an evaluation yields. Per-class results come first, averages last.
 
-Two rules are ours and hold for every number here:
+Two rules hold for every number:
 
 - A class without support in the evaluated split has nan for recall, precision, F1 and AP, and is left out of every
   average; ``classes_counted`` says how many classes were averaged.
 - A class with support that was never predicted has precision 0 (0/0 is set to 0, as in the CDB evaluation code).
+
+A new metric is a file beside this one and a line in the table. ``scalar_names``, ``checkpoints.monitor`` and its mode,
+the table after each epoch, ``hoi-train compare`` and the curves follow from it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-
-from hoi_train.core.records import Task, TaskStats
-from hoi_train.metrics import multi_label, single_label
-from hoi_train.metrics.per_class import PerClass, counted, counted_mean
+from hoi_train.core.records import ClassGroups, LabelKind, Task, TaskStats
+from hoi_train.metrics.metric import (
+    Direction,
+    Metric,
+    PairMetric,
+    PerClassMetric,
+    Place,
+    Scalar,
+    ScalarMetric,
+    counted,
+)
+from hoi_train.metrics.pairs import PER_TRIPLET, PERSON_TOP_K, VIDHOI
+from hoi_train.metrics.per_class import AP, F1, PRECISION, RECALL
+from hoi_train.metrics.rows import EvaluatedRows, evaluated_frames
 from hoi_train.metrics.thresholds import DEFAULT
+from hoi_train.metrics.top_k import TOP1, TOP5
 
-__all__ = ["scalar_names", "task_stats"]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from hoi_train.core.pairs import Detections, TruePairs
+
+__all__ = [
+    "METRICS",
+    "class_vectors",
+    "default_monitor",
+    "detected_scalars",
+    "direction_of",
+    "scalar_names",
+    "scalars_of",
+    "shown",
+    "task_stats",
+]
+
+LOSS = ScalarMetric(
+    "loss",
+    lambda rows: {"loss": rows.loss},
+    {"loss": Scalar("loss", direction="min", share=False, places=frozenset({"epoch", "curves"}))},
+)
+_LINES: tuple[Metric, ...] = (
+    LOSS,
+    TOP1,
+    TOP5,
+    RECALL,
+    PRECISION,
+    F1,
+    AP,
+    VIDHOI,
+    PER_TRIPLET,
+    PERSON_TOP_K,
+)  # tables and plots show them in this order
+METRICS: dict[str, Metric] = {metric.name: metric for metric in _LINES}
+MONITORED: Mapping[LabelKind, str] = {"single": "recall_macro", "multi": "map"}
 
 
 def task_stats(
     task: Task,
     logits: Tensor,
     target: Tensor,
-    groups: Mapping[str, tuple[int, ...]],
+    groups: ClassGroups,
     loss: float,
     threshold: float | Tensor = DEFAULT,
+    pairs: TruePairs | None = None,
 ) -> TaskStats:
     """Measure one task on one split, each row once (see :func:`hoi_train.metrics.gather.gather`).
 
@@ -40,9 +89,10 @@ def task_stats(
         task: names the classes and says whether a row carries one of them or any number.
         logits: floating ``[N, C]``, finite.
         target: int64 ``[N]`` (single-label) or ``[N, C]`` of zeros and ones (multi-label).
-        groups: class ids of each group, from a rule of :mod:`hoi_train.metrics.groups`.
+        groups: class ids of each group, from a rule of :mod:`hoi_train.metrics.groups`; any number of groups.
         loss: the split's loss, reduced as the task's loss does it; reported as it comes.
         threshold: in 0..1, one or ``[C]``; a multi-label class is predicted where its sigmoid score is above it.
+        pairs: the annotated pairs of the rows; a task of pairs has the metrics of the published protocols with them.
 
     Returns:
         Vectors ``recall``, ``precision``, ``f1``, ``ap`` and the averages; with N = 0 all but ``loss`` are nan.
@@ -59,71 +109,103 @@ def task_stats(
     >>> stats.vectors["recall"].tolist(), stats.scalars["recall_macro"], stats.scalars["classes_counted"]
     ([1.0, 0.5, nan], 0.75, 2)
     """
-    _check(task, logits, target, groups)
-    logits, target = logits.detach().cpu().double(), target.detach().cpu()
-    if task.labels == "single":
-        result = single_label.evaluate(logits, target)
-    else:
-        result = multi_label.evaluate(logits, target, torch.as_tensor(threshold, dtype=torch.float64))
-    scalars = {"loss": loss, **result.accuracy, **_averages(result, groups)}
-    return TaskStats(task, len(logits), result.support, result.vectors, scalars, dict(groups), result.confusion)
+    for group, ids in groups.items():
+        if any(not 0 <= class_id < task.num_classes for class_id in ids):
+            allowed = f"allowed 0..{task.num_classes - 1}"
+            raise ValueError(f"task {task.name!r}: group {group!r} has class ids {ids}, {allowed}")
+    rows = EvaluatedRows(task, logits, target, loss, threshold, pairs)
+    vectors: dict[str, Tensor] = {}
+    scalars: dict[str, float] = {}
+    for metric in _metrics_of(task):
+        found = metric.measure(rows, groups)
+        vectors |= found.vectors
+        scalars |= found.scalars
+    scalars["classes_counted"] = counted(rows.support)
+    scalars |= {f"classes_counted_{group}": counted(rows.support, ids) for group, ids in groups.items()}
+    return TaskStats(task, len(rows), rows.support, vectors, scalars, dict(groups), rows.confusion)
+
+
+def detected_scalars(truth: TruePairs, detections: Detections, logits: Tensor) -> dict[str, float]:
+    """Measure the predicates of detected pairs by every metric of pairs.
+
+    Args:
+        truth: the annotated pairs of a split.
+        detections: on its frames.
+        logits: floating ``[N, P]`` of the detected pairs.
+
+    Returns:
+        ``<protocol>_map`` and ``<protocol>_classes`` of all triplet classes, and with ``_rare`` and ``_non_rare``;
+        ``person_top5_recall``, ``_precision``, ``_accuracy`` and ``_f1``; in 0..1, nan where there is nothing.
+    """
+    frames = evaluated_frames(truth, detections, logits)
+    found: dict[str, float] = {}
+    for metric in METRICS.values():
+        if isinstance(metric, PairMetric):
+            found |= metric.value(frames)
+    return found
+
+
+def scalars_of(task: Task, groups: Iterable[str]) -> dict[str, Scalar]:
+    """Return how every number of a task reads, by name, without measuring anything."""
+    groups = tuple(groups)
+    found: dict[str, Scalar] = {}
+    for metric in _metrics_of(task):
+        found |= metric.scalars(task.labels, groups)
+    counts = ("classes_counted", *(f"classes_counted_{group}" for group in groups))
+    return found | dict.fromkeys(counts, Scalar("classes counted", direction=None, share=False))
 
 
 def scalar_names(task: Task, groups: Iterable[str]) -> tuple[str, ...]:
-    """Return the names of the averages that :func:`task_stats` gives for a task, without measuring anything.
+    """Return the names of the numbers that :func:`task_stats` gives for a task.
 
     >>> from hoi_train.core.records import ClassList
-    >>> scalar_names(Task("noun", ClassList(("cup",)), "multi"), ("minority",))[-3:]
-    ('precision_minority', 'map_minority', 'classes_counted_minority')
+    >>> scalar_names(Task("noun", ClassList(("cup",)), "multi"), ("rare",))[:3]
+    ('loss', 'recall_macro', 'recall_rare')
     """
-    accuracy = ("top1", "top5") if task.labels == "single" else ()
-    macro = ("recall_macro", "precision_macro", "f1_macro", "map", "classes_counted")
-    of_groups = (f"{name}_{group}" for group in groups for name in ("recall", "precision", "map", "classes_counted"))
-    return ("loss", *accuracy, *macro, *of_groups)
+    return tuple(scalars_of(task, groups))
 
 
-def _averages(result: PerClass, groups: Mapping[str, tuple[int, ...]]) -> dict[str, float]:
-    recall, precision, f1, ap = (result.vectors[name] for name in ("recall", "precision", "f1", "ap"))
-    scalars: dict[str, float] = {
-        "recall_macro": counted_mean(recall),
-        "precision_macro": counted_mean(precision),
-        "f1_macro": counted_mean(f1),
-        "map": counted_mean(ap),
-        "classes_counted": counted(result.support),
+def shown(tasks: Iterable[TaskStats], place: Place) -> dict[str, Scalar]:
+    """Return the numbers that a place shows of tasks (or of several runs of one task).
+
+    They stand in the order of the table, those without a group before the averages over groups.
+    """
+    tasks = list(tasks)
+    found = {
+        name: scalar
+        for metric in METRICS.values()
+        for stats in tasks
+        if metric.applies(stats.task)
+        for name, scalar in metric.scalars(stats.task.labels, stats.groups).items()
+        if place in scalar.places and name in stats.scalars
     }
-    for group, ids in groups.items():
-        scalars[f"recall_{group}"] = counted_mean(recall, ids)
-        scalars[f"precision_{group}"] = counted_mean(precision, ids)
-        scalars[f"map_{group}"] = counted_mean(ap, ids)
-        scalars[f"classes_counted_{group}"] = counted(result.support, ids)
-    return scalars
+    return dict(sorted(found.items(), key=lambda item: item[1].group != ""))
 
 
-def _check(task: Task, logits: Tensor, target: Tensor, groups: Mapping[str, tuple[int, ...]]) -> None:
-    num_classes, rows = task.num_classes, len(logits)
-    if logits.ndim != 2 or logits.shape[1] != num_classes or not logits.is_floating_point():
-        raise ValueError(f"task {task.name!r}: logits must be floating [N, {num_classes}], got {_describe(logits)}")
-    if not logits.isfinite().all():
-        bad = (~logits.isfinite()).any(1).nonzero().flatten().tolist()
-        raise ValueError(f"task {task.name!r}: logits of {len(bad)} of {rows} rows are not finite, first row {bad[0]}")
-    for group, ids in groups.items():
-        if any(not 0 <= class_id < num_classes for class_id in ids):
-            raise ValueError(f"task {task.name!r}: group {group!r} has class ids {ids}, allowed 0..{num_classes - 1}")
-    _check_target(task, target, rows)
+def class_vectors(stats: TaskStats) -> dict[str, str]:
+    """Return the headings of a task's vectors for the table of its classes, by name."""
+    lines = (metric for metric in METRICS.values() if isinstance(metric, PerClassMetric))
+    return {line.name: line.class_heading or line.heading for line in lines if line.name in stats.vectors}
 
 
-def _check_target(task: Task, target: Tensor, rows: int) -> None:
-    if task.labels == "single":
-        fits = target.shape == (rows,) and not target.is_floating_point()
-        fits = fits and bool(((target >= 0) & (target < task.num_classes)).all())
-        wanted = f"class ids [{rows}] in 0..{task.num_classes - 1}"
-    else:
-        fits = target.shape == (rows, task.num_classes) and bool(((target == 0) | (target == 1)).all())
-        wanted = f"zeros and ones [{rows}, {task.num_classes}]"
-    if not fits:
-        values = f" with values {target.min().item()}..{target.max().item()}" if target.numel() else ""
-        raise ValueError(f"task {task.name!r}: target must be {wanted}, got {_describe(target)}{values}")
+def default_monitor(task: Task) -> str:
+    """Return the number by which a run's best checkpoint is chosen unless ``checkpoints.monitor`` says otherwise."""
+    return f"{task.name}/{MONITORED[task.labels]}"
 
 
-def _describe(tensor: Tensor) -> str:
-    return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
+def direction_of(scalar: str) -> Direction:
+    """Return which values of a number are better, by its name alone; ``max`` for counts and unknown names.
+
+    >>> direction_of("loss"), direction_of("map_minority")
+    ('min', 'max')
+    """
+    groups = [scalar.split("_", n)[-1] for n in range(scalar.count("_"), 0, -1)]  # what may be a group's name
+    for candidates in ((), *((group,) for group in groups)):
+        for metric in METRICS.values():
+            if (found := metric.scalars("single", candidates).get(scalar)) is not None:
+                return found.direction or "max"
+    return "max"
+
+
+def _metrics_of(task: Task) -> list[Metric]:
+    return [metric for metric in METRICS.values() if metric.applies(task)]

@@ -7,15 +7,13 @@ in its ``count_splits`` together.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Protocol
 
 from annotated_types import Ge
 
-from hoi_train.core.records import SPLITS, ClassCounts, ClassList, Split
-
-Groups = Mapping[str, tuple[int, ...]]
+from hoi_train.core.records import SPLITS, ClassCounts, ClassGroups, ClassList, Split
 
 
 class GroupRule(Protocol):
@@ -25,7 +23,7 @@ class GroupRule(Protocol):
     def count_splits(self) -> tuple[Split, ...]:
         """The splits whose rows are counted for :meth:`__call__`."""
 
-    def __call__(self, counts: ClassCounts, classes: ClassList) -> Groups:
+    def __call__(self, counts: ClassCounts, classes: ClassList) -> ClassGroups:
         """Return the class ids of each group, ascending; raises ``ValueError`` if the rule does not fit the classes."""
 
 
@@ -48,7 +46,7 @@ class TopK:
         if self.k < 1:
             raise ValueError(f"groups rule top_k: k must be at least 1, got {self.k}")
 
-    def __call__(self, counts: ClassCounts, classes: ClassList) -> Groups:
+    def __call__(self, counts: ClassCounts, classes: ClassList) -> ClassGroups:
         """Return the two groups; raises ``ValueError`` if k leaves no class for the minority."""
         if self.k >= len(classes):
             raise ValueError(
@@ -75,7 +73,7 @@ class Threshold:
         if self.above < 0:
             raise ValueError(f"groups rule threshold: above must be at least 0, got {self.above}")
 
-    def __call__(self, counts: ClassCounts, classes: ClassList) -> Groups:
+    def __call__(self, counts: ClassCounts, classes: ClassList) -> ClassGroups:
         """Return the two groups; raises ``ValueError`` if either is empty."""
         fewest, most = min(counts.positives), max(counts.positives)
         if fewest == most:
@@ -105,7 +103,7 @@ class Names:
         if not self.majority:
             raise ValueError("groups rule names: majority must name at least one class")
 
-    def __call__(self, counts: ClassCounts, classes: ClassList) -> Groups:
+    def __call__(self, counts: ClassCounts, classes: ClassList) -> ClassGroups:
         """Return the two groups; raises ``ValueError`` with the nearest name for an unknown class."""
         try:
             ids = {classes.index(name) for name in self.majority}
@@ -116,7 +114,7 @@ class Names:
         return _split(ids, len(classes))
 
 
-def _split(majority: Iterable[int], num_classes: int) -> Groups:
+def _split(majority: Iterable[int], num_classes: int) -> ClassGroups:
     chosen = set(majority)
     return {"majority": tuple(sorted(chosen)), "minority": tuple(i for i in range(num_classes) if i not in chosen)}
 

@@ -1,59 +1,47 @@
-"""What both label kinds share: rates from counts, exact average precision, means over the classes with support.
+"""Recall, precision, F1 and average precision of each class.
 
-The counts come from torchmetrics; the divisions are made here, because torchmetrics divides in float32 and is
-1e-7 away from the exact value (measured against scikit-learn).
+Counts are divided here and not by torchmetrics, which divides in float32 and is 1e-7 away from the exact value
+(measured against scikit-learn).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from hoi_train.metrics.metric import BOTH, MULTI, SINGLE, PerClassMetric, Shown
+from hoi_train.metrics.rows import EvaluatedRows
 
-class PerClass(NamedTuple):
-    """What one evaluation yields before averaging.
 
-    Args:
-        support: int64 ``[C]``, rows that carry each class.
-        vectors: float64 ``[C]`` each: ``recall``, ``precision``, ``f1``, ``ap``; nan for a class without support.
-        accuracy: ``top1`` and ``top5`` of single-label tasks, else empty.
-        confusion: int64 ``[C, C]``, rows truth, columns prediction; single-label only.
+def recall(rows: EvaluatedRows) -> Tensor:
+    """Return ``hits / support``."""
+    return _rate(rows, rows.counts.hits, rows.support)
+
+
+def precision(rows: EvaluatedRows) -> Tensor:
+    """Return ``hits / predicted``; 0 for a class with support that was never predicted, as in the CDB code."""
+    return _rate(rows, rows.counts.hits, rows.counts.predicted)
+
+
+def f1(rows: EvaluatedRows) -> Tensor:
+    """Return ``2 hits / (support + predicted)``."""
+    return _rate(rows, 2 * rows.counts.hits, rows.support + rows.counts.predicted)
+
+
+def _rate(rows: EvaluatedRows, part: Tensor, whole: Tensor) -> Tensor:
+    """Return float64 ``[C]`` in 0..1; nan for a class without support, 0 where only the whole is 0."""
+    return (part.double() / whole.double().clamp(min=1)).masked_fill(rows.support == 0, math.nan)
+
+
+def ap(rows: EvaluatedRows) -> Tensor:
+    """Return the average precision of each class against the rest.
+
+    Single-label rows are ranked by softmax scores. Multi-label rows are ranked by the logits themselves: the sigmoid
+    keeps their order but makes equal what lies beyond ±37.
     """
-
-    support: Tensor
-    vectors: dict[str, Tensor]
-    accuracy: dict[str, float]
-    confusion: Tensor | None
-
-
-def rates(hits: Tensor, predicted: Tensor, support: Tensor) -> dict[str, Tensor]:
-    """Return recall, precision and F1 of each class.
-
-    ``recall = hits / support``, ``precision = hits / predicted``, ``f1 = 2 hits / (support + predicted)``.
-
-    Args:
-        hits: int64 ``[C]``, rows that carry the class and were predicted to.
-        predicted: int64 ``[C]``, rows predicted to carry the class.
-        support: int64 ``[C]``, rows that carry the class.
-
-    Returns:
-        float64 ``[C]`` each, in 0..1. A class without support is nan in all three; a class with support that was
-        never predicted has precision 0.
-
-    >>> rates(torch.tensor([1, 0, 0]), torch.tensor([4, 0, 2]), torch.tensor([2, 3, 0]))["precision"].tolist()
-    [0.25, 0.0, nan]
-    """
-    hits, predicted, support = hits.double(), predicted.double(), support.double()
-    vectors = {
-        "recall": hits / support.clamp(min=1),
-        "precision": hits / predicted.clamp(min=1),
-        "f1": 2 * hits / (support + predicted).clamp(min=1),
-    }
-    return {name: vector.masked_fill(support == 0, math.nan) for name, vector in vectors.items()}
+    return average_precision(rows.logits.softmax(1) if rows.task.labels == "single" else rows.logits, rows.truth)
 
 
 def average_precision(scores: Tensor, truth: Tensor) -> Tensor:
@@ -89,20 +77,27 @@ def _column_ap(scores: Tensor, truth: Tensor) -> float:
     return math.fsum((new_hits * precision).tolist()) / hits[-1].item()
 
 
-def counted(support: Tensor, ids: Sequence[int] | None = None) -> int:
-    """Return how many of the classes ``ids`` (all when left out) have support."""
-    return int((_pick(support, ids) > 0).sum())
-
-
-def counted_mean(vector: Tensor, ids: Sequence[int] | None = None) -> float:
-    """Return the mean of the classes ``ids`` (all when left out) without the nan ones; nan when none is left.
-
-    >>> counted_mean(torch.tensor([0.5, math.nan, 1.0])), counted_mean(torch.tensor([0.5, math.nan]), ids=(1,))
-    (0.75, nan)
-    """
-    values = [value for value in _pick(vector, ids).tolist() if not math.isnan(value)]
-    return math.fsum(values) / len(values) if values else math.nan
-
-
-def _pick(vector: Tensor, ids: Sequence[int] | None) -> Tensor:
-    return vector if ids is None else vector[list(ids)]
+RECALL = PerClassMetric(
+    "recall",
+    recall,
+    "recall",
+    "rec",
+    shown={"epoch": Shown(BOTH, BOTH), "compare": Shown(BOTH, SINGLE), "curves": Shown(BOTH, SINGLE)},
+)
+PRECISION = PerClassMetric(
+    "precision",
+    precision,
+    "precision",
+    "prec",
+    shown={"epoch": Shown(BOTH, BOTH), "compare": Shown(BOTH, SINGLE)},
+)
+F1 = PerClassMetric("f1", f1, "F1")
+AP = PerClassMetric(
+    "ap",
+    ap,
+    "mAP",
+    class_heading="AP",
+    average="map",
+    overall="map",
+    shown={"epoch": Shown(overall=BOTH), "compare": Shown(MULTI, MULTI), "curves": Shown(MULTI, MULTI)},
+)

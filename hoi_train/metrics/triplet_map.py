@@ -79,11 +79,6 @@ class TripletClasses:
         """The mAP: the plain mean over classes; nan without a class."""
         return _mean(self.ap)
 
-    @property
-    def mean_max_recall(self) -> float:
-        """The plain mean over classes; nan without a class."""
-        return _mean(self.max_recall)
-
     def where(self, chosen: Bools) -> TripletClasses:
         """Return the chosen classes; ``chosen`` is bool ``[K]``."""
         return TripletClasses(*(getattr(self, column.name)[chosen] for column in fields(self)))
@@ -109,12 +104,6 @@ class TripletMap:
     full: TripletClasses
     rare: TripletClasses
     non_rare: TripletClasses
-
-    @property
-    def partition_of_full(self) -> dict[str, TripletClasses]:
-        """``rare`` and ``non_rare`` cut from the full run: equal to the groups under ``per_triplet`` only."""
-        is_rare = self.full.n_gt < self.rare_below
-        return {"rare": self.full.where(is_rare), "non_rare": self.full.where(~is_rare)}
 
 
 def triplet_map(

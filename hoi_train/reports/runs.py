@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hoi_train.core.records import UserError, nearest
+from hoi_train.core.records import EpochStats, Task, TaskStats, UserError, nearest, recorded_tasks
+from hoi_train.core.strict_json import number
+from hoi_train.metrics import direction_of
 from hoi_train.tracking.events import read_events
 
 
@@ -16,33 +18,9 @@ class ReportError(UserError):
     """A report that cannot be made from the run directories given. The message names the run and what is missing."""
 
 
-@dataclass(frozen=True)
-class Evaluation:
-    """One evaluation record of one task.
-
-    Args:
-        epoch: from 0.
-        scalars: averages by name, without the task's name; nan where undefined.
-        vectors: ``recall``, ``precision`` … per class; nan where undefined.
-        classes: class names.
-        groups: class ids of each group.
-    """
-
-    epoch: int
-    scalars: Mapping[str, float]
-    vectors: Mapping[str, tuple[float, ...]]
-    classes: tuple[str, ...]
-    groups: Mapping[str, tuple[int, ...]]
-
-    @property
-    def single_label(self) -> bool:
-        """Whether the task is single-label: only those have a top-1."""
-        return "top1" in self.scalars
-
-
 @dataclass(frozen=True, eq=False)
-class Run:
-    """The events of one run directory under the name the reports show."""
+class RecordedRun:
+    """The events of one run directory under the name that reports show."""
 
     name: str
     events: tuple[Mapping[str, Any], ...]
@@ -51,37 +29,23 @@ class Run:
         """Return the names of the tasks evaluated, in the run's order."""
         return tuple(dict.fromkeys(task for event in self._of("evaluation") for task in event["tasks"]))
 
-    def evaluations(self, task: str, split: str) -> tuple[Evaluation, ...]:
-        """Return the evaluations of a task on a split in the order made; raises ``ReportError`` if there is none."""
-        if task not in self.tasks():
-            known = ", ".join(self.tasks()) or "none"
-            raise ReportError(f"{self.name}: no task {task!r}, evaluated were: {known}{nearest(task, self.tasks())}")
-        found = [event for event in self._of("evaluation") if event["split"] == split and task in event["tasks"]]
-        if not found:
-            splits = ", ".join(dict.fromkeys(event["split"] for event in self._of("evaluation")))
-            raise ReportError(f"{self.name}: task {task!r} has not been evaluated on {split!r}, only on: {splits}")
-        return tuple(_evaluation(event, task) for event in found)
+    def evaluation(self, task: str, split: str, best: str | None = None) -> EpochStats:
+        """Return the last evaluation of a task on a split, or the earliest one with the best value of a scalar.
 
-    def evaluation(self, task: str, split: str, best: str | None = None) -> Evaluation:
-        """Return the last evaluation, or the earliest one with the best value of a scalar (least ``loss``).
-
-        The best is looked for in the last stage of a run of several, as its best checkpoint is.
+        Which values are better is said by ``METRICS``. The best is looked for in the last stage of a run of several,
+        as its best checkpoint is.
 
         Raises:
             ReportError: there is no evaluation, or none with that scalar.
         """
-        found = self.evaluations(task, split)
-        if best is None:
-            return found[-1]
-        known = tuple(found[-1].scalars)
-        if best not in known:
-            raise ReportError(f"{self.name}: no scalar {best!r}{nearest(best, known)}; allowed: {', '.join(known)}")
-        begin = max((event["epoch"] for event in self._of("stage")), default=0)
-        last = [evaluation for evaluation in found if evaluation.epoch >= begin]
-        defined = [evaluation for evaluation in last if not math.isnan(evaluation.scalars[best])]
-        if not defined:
-            raise ReportError(f"{self.name}: {task}/{best} on {split!r} is n/a in all {len(last)} evaluations")
-        return max(defined, key=lambda each: -each.scalars[best] if best == "loss" else each.scalars[best])
+        found = self._evaluations(task, split)
+        return self._read(found[-1] if best is None else self._best(found, task, split, best))
+
+    def curve(self, task: str, split: str, scalar: str) -> dict[int, float]:
+        """Return a scalar by epoch, nan where undefined; empty where it was not measured."""
+        key = f"{task}/{scalar}"
+        found = self._evaluations(task, split)
+        return {event["epoch"]: number(event["scalars"][key]) for event in found if key in event["scalars"]}
 
     def class_counts(self, task: str) -> tuple[int, ...]:
         """Return how often each class occurs in the training split, from the start record."""
@@ -102,8 +66,37 @@ class Run:
     def _of(self, kind: str) -> list[Mapping[str, Any]]:
         return [event for event in self.events if event["event"] == kind]
 
+    def _evaluations(self, task: str, split: str) -> list[Mapping[str, Any]]:
+        if task not in self.tasks():
+            known = ", ".join(self.tasks()) or "none"
+            raise ReportError(f"{self.name}: no task {task!r}, evaluated were: {known}{nearest(task, self.tasks())}")
+        found = [event for event in self._of("evaluation") if event["split"] == split and task in event["tasks"]]
+        if not found:
+            splits = ", ".join(dict.fromkeys(event["split"] for event in self._of("evaluation")))
+            raise ReportError(f"{self.name}: task {task!r} has not been evaluated on {split!r}, only on: {splits}")
+        return found
 
-def read_runs(run_dirs: Sequence[Path]) -> tuple[Run, ...]:
+    def _best(self, found: Sequence[Mapping[str, Any]], task: str, split: str, scalar: str) -> Mapping[str, Any]:
+        prefix = f"{task}/"
+        known = [name.removeprefix(prefix) for name in found[-1]["scalars"] if name.startswith(prefix)]
+        if scalar not in known:
+            raise ReportError(f"{self.name}: no scalar {scalar!r}{nearest(scalar, known)}; allowed: {', '.join(known)}")
+        begin = max((event["epoch"] for event in self._of("stage")), default=0)
+        last = [event for event in found if event["epoch"] >= begin]
+        defined = [event for event in last if event["scalars"][prefix + scalar] is not None]
+        if not defined:
+            raise ReportError(f"{self.name}: {task}/{scalar} on {split!r} is n/a in all {len(last)} evaluations")
+        pick = max if direction_of(scalar) == "max" else min
+        return pick(defined, key=lambda event: event["scalars"][prefix + scalar])
+
+    def _read(self, event: Mapping[str, Any]) -> EpochStats:
+        tasks: dict[str, Task] = {}
+        for start in self._of("start"):
+            tasks |= recorded_tasks(start)
+        return EpochStats.from_json(event, tasks)
+
+
+def read_runs(run_dirs: Sequence[Path]) -> tuple[RecordedRun, ...]:
     """Read run directories; a run is called by its folder's name, or by its path where two folders share the name.
 
     Raises:
@@ -118,37 +111,22 @@ def read_runs(run_dirs: Sequence[Path]) -> tuple[Run, ...]:
     return tuple(_read(path, name) for path, name in zip(run_dirs, names, strict=True))
 
 
-def shared_tasks(runs: Sequence[Run], task: str | None) -> tuple[str, ...]:
+def shared_tasks(runs: Sequence[RecordedRun], task: str | None) -> tuple[str, ...]:
     """Return the task asked for, or every task of the runs in the first run's order."""
     return (task,) if task is not None else tuple(dict.fromkeys(name for run in runs for name in run.tasks()))
 
 
-def check_label_kinds(task: str, found: Iterable[Evaluation]) -> None:
-    """Raise ``ReportError`` unless the task is single-label in all evaluations or multi-label in all."""
-    if len({evaluation.single_label for evaluation in found}) > 1:
+def check_label_kinds(task: str, found: Iterable[TaskStats]) -> None:
+    """Raise ``ReportError`` unless the task is single-label in all results or multi-label in all."""
+    if len({stats.task.labels for stats in found}) > 1:
         raise ReportError(f"task {task!r} is single-label in some of the runs and multi-label in others")
 
 
-def _read(path: Path, name: str) -> Run:
+def _read(path: Path, name: str) -> RecordedRun:
     log = path / "events.jsonl"
     if not log.is_file():
         raise ReportError(f"{path} is not a run directory: it has no events.jsonl")
-    run = Run(name, tuple(read_events(log)))
+    run = RecordedRun(name, tuple(read_events(log)))
     if not run.tasks():
         raise ReportError(f"{path}: the run has not been evaluated yet")
     return run
-
-
-def _evaluation(event: Mapping[str, Any], task: str) -> Evaluation:
-    """Read one record; ``None`` stands for nan there, because JSON has no nan."""
-    record = event["tasks"][task]
-    prefix = f"{task}/"
-    scalars = {k.removeprefix(prefix): _number(v) for k, v in event["scalars"].items() if k.startswith(prefix)}
-    vectors = {k: tuple(map(_number, record[k])) for k in ("recall", "precision", "f1", "ap")}
-    vectors["support"] = tuple(map(float, record["support"]))
-    groups = {name: tuple(ids) for name, ids in record["groups"].items()}
-    return Evaluation(event["epoch"], scalars, vectors, tuple(record["classes"]), groups)
-
-
-def _number(value: float | None) -> float:
-    return math.nan if value is None else float(value)

@@ -15,30 +15,15 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from hoi_train.core.records import Split, TaskStats
-from hoi_train.engine.epoch_table import NOT_AVAILABLE, PAIR_COLUMNS, of_pairs, percent
-from hoi_train.reports.runs import Evaluation, Run, check_label_kinds, read_runs, shared_tasks
-
-SINGLE_LABEL_COLUMNS = {
-    "top-1": "top1",
-    "macro recall": "recall_macro",
-    "macro precision": "precision_macro",
-    "majority recall": "recall_majority",
-    "majority precision": "precision_majority",
-    "minority recall": "recall_minority",
-    "minority precision": "precision_minority",
-}
-MULTI_LABEL_COLUMNS = {
-    "mAP": "map",
-    "majority mAP": "map_majority",
-    "minority mAP": "map_minority",
-    "macro recall": "recall_macro",
-    "macro precision": "precision_macro",
-}
+from hoi_train.core.records import EpochStats, Split, TaskStats
+from hoi_train.engine.epoch_table import NOT_AVAILABLE, column_headings, percent, shown_value
+from hoi_train.metrics import class_vectors, shown
+from hoi_train.metrics.metric import Scalar
+from hoi_train.reports.runs import check_label_kinds, read_runs, shared_tasks
 
 
 @dataclass(frozen=True)
-class Row:
+class ComparedRun:
     """One run's result on one task.
 
     Args:
@@ -46,7 +31,8 @@ class Row:
         task: name of the task.
         epoch: the epoch evaluated, from 0.
         classes: how many classes had samples and were averaged, of how many, such as ``7/8``.
-        values: shares in 0..1 by column heading; nan where undefined.
+        values: the numbers compared, by the heading of their column; nan where undefined.
+        scalars: how each of them reads, by the same headings.
     """
 
     run: str
@@ -54,11 +40,12 @@ class Row:
     epoch: int
     classes: str
     values: Mapping[str, float]
+    scalars: Mapping[str, Scalar]
 
 
 def rows(
     run_dirs: Sequence[Path], *, task: str | None = None, split: Split = "test", best: str | None = None
-) -> list[Row]:
+) -> list[ComparedRun]:
     """Collect the results of runs, task by task, in the order of ``run_dirs``.
 
     Args:
@@ -71,13 +58,13 @@ def rows(
         ReportError: a directory is not a run, or has no such task, split or scalar.
     """
     runs = read_runs(run_dirs)
-    found: list[Row] = []
+    found: list[ComparedRun] = []
     for name in shared_tasks(runs, task):
         evaluations = {
-            run: run.evaluation(name, split, best) for run in runs if task is not None or name in run.tasks()
+            run.name: run.evaluation(name, split, best) for run in runs if task is not None or name in run.tasks()
         }
-        check_label_kinds(name, evaluations.values())
-        found += [_row(run, name, evaluation) for run, evaluation in evaluations.items()]
+        check_label_kinds(name, (each.tasks[name] for each in evaluations.values()))
+        found += _compared(name, evaluations)
     return found
 
 
@@ -89,10 +76,12 @@ def compare(
     return Group(*(_compare_table(name, split, of_task) for name, of_task in found.items()))
 
 
-def markdown(found: Sequence[Row]) -> str:
+def markdown(found: Sequence[ComparedRun]) -> str:
     """Return the rows as Markdown tables, one a task, the best value of each column bold.
 
-    >>> print(markdown([Row("ce", "verb", 9, "7/8", {"top-1": 0.5}), Row("cdb", "verb", 9, "7/8", {"top-1": 0.6})]))
+    >>> top1 = {"top-1": Scalar("top-1")}
+    >>> ce = ComparedRun("ce", "verb", 9, "7/8", {"top-1": 0.5}, top1)
+    >>> print(markdown([ce, ComparedRun("cdb", "verb", 9, "7/8", {"top-1": 0.6}, top1)]))
     | verb (7/8 classes) | epoch | top-1 |
     |---|---|---|
     | ce | 10 | 50.00 |
@@ -106,73 +95,86 @@ def class_table(stats: TaskStats) -> Table:
     table = Table(title=Text(f"{stats.task.name}, per class, in %"), box=box.SIMPLE_HEAD, title_justify="left")
     table.add_column("class", overflow="fold")
     table.add_column("group")
-    for heading in ("samples", "recall", "precision", "F1", "AP"):
+    headings = class_vectors(stats)
+    for heading in ("samples", *headings.values()):
         table.add_column(heading, justify="right")
-    group_of = {class_id: group for group, ids in stats.groups.items() for class_id in ids}
     support = stats.support.tolist()
-    vectors = [stats.vectors[name].tolist() for name in ("recall", "precision", "f1", "ap")]
+    vectors = [stats.vectors[name].tolist() for name in headings]
     for i in sorted(range(stats.task.num_classes), key=lambda i: (-support[i], i)):
+        groups = ", ".join(group for group, ids in stats.groups.items() if i in ids)
         shares = (percent(vector[i], 1) for vector in vectors)
-        table.add_row(Text(stats.task.classes.names[i]), group_of.get(i, ""), str(support[i]), *shares)
+        table.add_row(Text(stats.task.classes.names[i]), groups, str(support[i]), *shares)
     return table
 
 
-def _compare_table(task: str, split: str, found: Sequence[Row]) -> Table:
+def _compare_table(task: str, split: str, found: Sequence[ComparedRun]) -> Table:
     title = Text(f"{_heading(task, found)}, {split}, in %")
     table = Table(title=title, box=box.SIMPLE_HEAD, padding=0, title_justify="left")
     table.add_column("run", overflow="fold")
     table.add_column("epoch", justify="right")
-    columns: dict[str, list[str]] = {}
-    for heading in found[0].values:
-        columns.setdefault(heading.removesuffix(" recall").removesuffix(" precision"), []).append(heading)
-    for group, headings in columns.items():
-        label = group.replace(" ", "\n") if len(headings) == 1 else f"{group}\nrec/prec"
+    columns = column_headings(found[0].scalars)
+    for label in columns:
         table.add_column(label, justify="right", no_wrap=True)
     for row, marks in zip(found, _best(found), strict=True):
-        shares = {h: Text(percent(value, 2), "bold" if h in marks else "") for h, value in row.values.items()}
+        shares = {heading: Text(share, "bold" if heading in marks else "") for heading, share in _shares(row).items()}
         cells = (Text("/").join(shares[heading] for heading in headings) for headings in columns.values())
         table.add_row(Text(row.run), str(row.epoch + 1), *cells)
     return table
 
 
-def _markdown_table(task: str, found: Sequence[Row]) -> str:
+def _markdown_table(task: str, found: Sequence[ComparedRun]) -> str:
     lines = [(_heading(task, found), "epoch", *found[0].values)]
     for row, marks in zip(found, _best(found), strict=True):
-        shares = {heading: percent(value, 2) for heading, value in row.values.items()}
-        cells = (f"**{share}**" if heading in marks else share for heading, share in shares.items())
+        cells = (f"**{share}**" if heading in marks else share for heading, share in _shares(row).items())
         lines.append((row.run, str(row.epoch + 1), *cells))
     text = ["| " + " | ".join(cell.replace("|", r"\|") for cell in line) + " |" for line in lines]
     return "\n".join([text[0], "|---" * len(lines[0]) + "|", *text[1:]])
 
 
-def _row(run: Run, task: str, evaluation: Evaluation) -> Row:
-    columns = SINGLE_LABEL_COLUMNS if evaluation.single_label else MULTI_LABEL_COLUMNS
-    if of_pairs(evaluation.scalars):
-        columns = {**columns, **PAIR_COLUMNS}
-    values = {heading: evaluation.scalars.get(scalar, math.nan) for heading, scalar in columns.items()}
-    classes = f"{evaluation.scalars['classes_counted']:.0f}/{len(evaluation.classes)}"
-    return Row(run.name, task, evaluation.epoch, classes, values)
+def _compared(task: str, evaluations: Mapping[str, EpochStats]) -> list[ComparedRun]:
+    of_runs = {run: evaluation.tasks[task] for run, evaluation in evaluations.items()}
+    numbers = shown(of_runs.values(), "compare")
+    ordered = [name for names in column_headings(numbers).values() for name in names]
+    scalars = {numbers[name].title: numbers[name] for name in ordered}
+    return [
+        ComparedRun(
+            run,
+            task,
+            evaluations[run].epoch,
+            f"{stats.scalars['classes_counted']:.0f}/{stats.task.num_classes}",
+            {numbers[name].title: stats.scalars.get(name, math.nan) for name in ordered},
+            scalars,
+        )
+        for run, stats in of_runs.items()
+    ]
 
 
-def _heading(task: str, found: Sequence[Row]) -> str:
+def _shares(row: ComparedRun) -> dict[str, str]:
+    return {heading: shown_value(value, row.scalars[heading], 2) for heading, value in row.values.items()}
+
+
+def _heading(task: str, found: Sequence[ComparedRun]) -> str:
     return f"{task} ({', '.join(dict.fromkeys(row.classes for row in found))} classes)"
 
 
-def _by_task(found: Sequence[Row]) -> dict[str, list[Row]]:
-    tasks: dict[str, list[Row]] = {}
+def _by_task(found: Sequence[ComparedRun]) -> dict[str, list[ComparedRun]]:
+    tasks: dict[str, list[ComparedRun]] = {}
     for row in found:
         tasks.setdefault(row.task, []).append(row)
     return tasks
 
 
-def _best(found: Sequence[Row]) -> list[set[str]]:
-    """Return for each row the headings where no other row is better; none where all are alike."""
+def _best(found: Sequence[ComparedRun]) -> list[set[str]]:
+    """Return for each row the headings where no other row is better as shown; none where all are alike."""
     marks: list[set[str]] = [set() for _ in found]
-    for heading in found[0].values:
-        shown = [percent(row.values[heading], 2) for row in found]
-        defined = [float(share) for share in shown if share != NOT_AVAILABLE]
-        if len(set(shown)) > 1:
-            for mark, share in zip(marks, shown, strict=True):
-                if share != NOT_AVAILABLE and float(share) == max(defined):
-                    mark.add(heading)
+    shares = [_shares(row) for row in found]
+    for heading, scalar in found[0].scalars.items():
+        texts = [of_row[heading] for of_row in shares]
+        defined = [float(text) for text in texts if text != NOT_AVAILABLE]
+        if len(set(texts)) == 1 or scalar.direction is None:
+            continue
+        best = max(defined) if scalar.direction == "max" else min(defined)
+        for mark, text in zip(marks, texts, strict=True):
+            if text != NOT_AVAILABLE and float(text) == best:
+                mark.add(heading)
     return marks

@@ -207,7 +207,14 @@ def test_a_second_process_is_refused(manifest: Path, tmp_path: Path) -> None:
             "data.sampling.task: no task 'verbs'; this run has verb; did you mean 'verb'?",
         ),
         ({"tasks": {"verb": {"groups": {"k": 3}}}}, "tasks.verb.groups: groups rule top_k: k = 3 of 3 classes"),
-        ({"checkpoints": {"monitor": "verb/loss"}}, "checkpoints.mode: 'max' keeps the largest verb/loss"),
+        (
+            {"checkpoints": {"monitor": "verb/loss", "mode": "max"}},
+            "checkpoints.mode: 'max' keeps the largest verb/loss, which is the worst; leave it out",
+        ),
+        (
+            {"checkpoints": {"monitor": "verb/recall_macro", "mode": "min"}},
+            "checkpoints.mode: 'min' keeps the least verb/recall_macro, which is the worst; leave it out",
+        ),
         ({"optimizer": {"nesterov": True, "momentum": 0.0}}, "optimizer: Nesterov momentum requires a momentum"),
         ({"checkpoints": {"monitor": "verb/recal"}}, "checkpoints.monitor: 'verb/recal' is not measured"),
     ],

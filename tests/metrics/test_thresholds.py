@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from hoi_train.metrics import multi_label
+from hoi_train.core.records import ClassList, Task
+from hoi_train.metrics.per_class import f1
+from hoi_train.metrics.rows import EvaluatedRows
 from hoi_train.metrics.thresholds import DEFAULT, fit_thresholds
 
 
@@ -16,9 +18,10 @@ def test_no_threshold_is_better(seed: int) -> None:
     target = (torch.rand(12, 3, generator=draw) < 0.4).long()
     target[0] = 1
     fitted = fit_thresholds(logits, target)
-    reached = multi_label.evaluate(logits, target, fitted).vectors["f1"]
+    task = Task("noun", ClassList(("a", "b", "c")), "multi")
+    reached = f1(EvaluatedRows(task, logits, target, threshold=fitted))
     for logit in torch.arange(-5, 5, 0.5, dtype=torch.float64):
-        other = multi_label.evaluate(logits, target, logit.sigmoid()).vectors["f1"]
+        other = f1(EvaluatedRows(task, logits, target, threshold=logit.sigmoid()))
         assert (other <= reached).all()
 
 

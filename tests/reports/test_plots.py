@@ -13,8 +13,12 @@ import pytest
 from matplotlib.colors import to_rgb
 from matplotlib.image import imread
 
-from hoi_train.reports.plots import COLOURS, MARKERS, PAIR_CURVES, SHADE, history, per_class_recall
+from hoi_train.core.palette import CYCLE, SHADE
+from hoi_train.metrics.pairs import GROUPS as TRIPLET_GROUPS
+from hoi_train.metrics.pairs import PROTOCOLS, triplet_names
+from hoi_train.reports.plots import MARKERS, history, per_class_recall
 from hoi_train.reports.runs import ReportError
+from tests.reports.conftest import VERBS
 
 MakeRun = Callable[..., Path]
 
@@ -27,7 +31,7 @@ def pixels(path: Path, colour: str) -> np.ndarray:
 def test_recall_is_drawn_for_every_run_and_the_majority_is_shaded(make_run: MakeRun, tmp_path: Path) -> None:
     path = tmp_path / "plots" / "recall.png"  # the folder is made
     per_class_recall([make_run("ce", tail=0.3), make_run("cdb_ce", tail=0.8)], path)
-    assert [pixels(path, colour).any() for colour in COLOURS[:3]] == [True, True, False]
+    assert [pixels(path, colour).any() for colour in CYCLE[:3]] == [True, True, False]
     # Three classes of eight are the majority, and they are on top.
     shaded = np.flatnonzero(pixels(path, SHADE).sum(1) > 200)
     assert shaded.max() < imread(path).shape[0] / 2
@@ -37,7 +41,7 @@ def test_a_better_recall_is_drawn_further_right(make_run: MakeRun, tmp_path: Pat
     path = tmp_path / "recall.png"
     per_class_recall([make_run("hopeless", tail=-5.0), make_run("perfect", tail=5.0)], path)
     lowest_rows = slice(imread(path).shape[0] * 2 // 3, None)  # minority classes only, no legend
-    rightmost = [np.flatnonzero(pixels(path, colour)[lowest_rows].any(0)).max() for colour in COLOURS[:2]]
+    rightmost = [np.flatnonzero(pixels(path, colour)[lowest_rows].any(0)).max() for colour in CYCLE[:2]]
     width = imread(path).shape[1]
     assert rightmost[0] < 0.2 * width
     assert rightmost[1] > 0.9 * width
@@ -57,9 +61,9 @@ def test_there_is_a_panel_for_every_task_and_room_for_every_class(make_run: Make
 def test_history_shows_every_run(make_run: MakeRun, tmp_path: Path) -> None:
     path = tmp_path / "history.png"
     history([make_run("ce", epochs=30), make_run("cdb_ce", tail=0.5, epochs=30)], path)
-    assert [pixels(path, colour).any() for colour in COLOURS[:3]] == [True, True, False]
+    assert [pixels(path, colour).any() for colour in CYCLE[:3]] == [True, True, False]
     history([make_run("multi", labels=("multi",), epochs=1)], path)  # one epoch is a point, not an empty panel
-    assert pixels(path, COLOURS[0]).sum() > 6 * 20
+    assert pixels(path, CYCLE[0]).sum() > 6 * 20
 
 
 def test_history_of_pairs_has_the_protocols_of_vidhoi(make_run: MakeRun, tmp_path: Path) -> None:
@@ -69,15 +73,18 @@ def test_history_of_pairs_has_the_protocols_of_vidhoi(make_run: MakeRun, tmp_pat
     pairs = [make_run(name, labels=("multi",)) for name in ("bce", "asl")]
     for run, gain in zip(pairs, (0.02, 0.04), strict=True):
         lines = [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]
+        lines[0] |= {"labels": {"noun": "multi"}, "of": {"noun": "pair"}, "classes": {"noun": list(VERBS)}}
+        scalars = [triplet_names(protocol, group)[0] for protocol in PROTOCOLS for group in TRIPLET_GROUPS]
         for line in lines:
             if line["event"] == "evaluation":
-                for scalar in PAIR_CURVES.values():
+                for scalar in scalars:
                     line["scalars"][f"noun/{scalar}"] = None if "rare" in scalar else 0.2 + gain * line["epoch"]
         (run / "events.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     history(pairs, path)
     assert imread(path).shape[0] == 2 * height
-    lower = [pixels(path, colour)[height:-100].any(1) for colour in COLOURS[:2]]
-    assert all(of_run[: height // 2].any() and of_run[height // 2 :].any() for of_run in lower)
+    # The second line of panels is VidHOI's, the third that of the triplets.
+    panels = [pixels(path, colour)[height // 2 : 3 * height // 2].any(1) for colour in CYCLE[:2]]
+    assert all(of_run[: height // 2].any() and of_run[height // 2 :].any() for of_run in panels)
     history([plain, *pairs], path)  # a run without them has no curve there
     assert imread(path).shape[0] == 2 * height
 
@@ -91,7 +98,7 @@ def test_names_are_text_not_markup(make_run: MakeRun, tmp_path: Path) -> None:
 
 
 def test_no_two_of_many_runs_look_alike() -> None:
-    looks = {(COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)]) for i in range(42)}
+    looks = {(CYCLE[i % len(CYCLE)], MARKERS[i % len(MARKERS)]) for i in range(42)}
     assert len(looks) == 42
 
 

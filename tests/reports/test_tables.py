@@ -14,8 +14,9 @@ from rich.console import Console, RenderableType
 
 from hoi_train.core.records import ClassList, EpochStats, Task
 from hoi_train.engine.epoch_table import epoch_table
+from hoi_train.metrics.metric import Scalar
 from hoi_train.reports.runs import ReportError, read_runs
-from hoi_train.reports.tables import Row, class_table, compare, markdown, rows
+from hoi_train.reports.tables import ComparedRun, class_table, compare, markdown, rows
 
 MakeRun = Callable[..., Path]
 
@@ -32,8 +33,8 @@ def evaluations(run: Path, split: str) -> list[dict[str, Any]]:
     return [event for event in events if event["event"] == "evaluation" and event["split"] == split]
 
 
-def row(run: str, **values: float) -> Row:
-    return Row(run, "verb", 0, "8/8", values)
+def row(run: str, **values: float) -> ComparedRun:
+    return ComparedRun(run, "verb", 0, "8/8", values, {name: Scalar(name) for name in values})
 
 
 def test_a_row_is_the_last_evaluation_of_the_split(make_run: MakeRun) -> None:
@@ -55,7 +56,7 @@ def test_a_row_is_the_last_evaluation_of_the_split(make_run: MakeRun) -> None:
 def test_multi_label_tasks_are_compared_by_their_map(make_run: MakeRun) -> None:
     run = make_run("ce", labels=("single", "multi"))
     (found,) = rows([run], task="noun")
-    assert list(found.values) == ["mAP", "majority mAP", "minority mAP", "macro recall", "macro precision"]
+    assert list(found.values) == ["mAP", "macro recall", "macro precision", "majority mAP", "minority mAP"]
     assert found.values["mAP"] == evaluations(run, "test")[-1]["scalars"]["noun/map"]
     assert [each.task for each in rows([run])] == ["verb", "noun"]
 
