@@ -43,9 +43,8 @@ def lws(entry: Entry) -> None:
 def ncm(entry: Entry) -> None:
     features, target = numbers(entry["inputs"]["train_feats"]), torch.tensor(entry["inputs"]["train_labels"])
     distance = {"l2": "l2", "cos": "cosine"}[entry["params"]["dist_type"]]
-    head = NearestMean(
-        nn.Identity(), features.shape[1], 6, features=entry["params"]["feat_type"], distance=distance
-    ).double()
+    classes, width = len(entry["expected"]["centroids"]), features.shape[1]
+    head = NearestMean(nn.Identity(), width, classes, features=entry["params"]["feat_type"], distance=distance).double()
     head.fit(features, target)
     logits = head(numbers(entry["inputs"]["feat"]))
     check(entry, {"centroids": head.centroids, "feat_mean": head.mean, "logits": logits})
@@ -88,7 +87,8 @@ def meta_embedding(entry: Entry) -> None:
 
 
 def cifar_counts(entry: Entry) -> None:
-    kept = exponential_counts(100, entry["inputs"]["max_per_class"], entry["inputs"]["imbalance"])
+    classes = len(entry["expected"]["counts"])
+    kept = exponential_counts(classes, entry["inputs"]["max_per_class"], entry["inputs"]["imbalance"])
     assert list(kept) == entry["expected"]["counts"]
     check(entry, {"counts": torch.tensor(kept), "total": sum(kept)})
 
