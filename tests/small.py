@@ -18,6 +18,8 @@ VERB = Task("verb", ClassList(("take", "put", "pour")), "single")
 NOUN = Task("noun", ClassList(("cup", "plate")), "multi")
 TRAIN_VERBS = (0, 0, 0, 0, 0, 0, 1, 1, 1, 2, 2, 0)
 HELD_OUT_VERBS = (0, 1, 2, 0, 1)
+SMALLEST = {"backbone": {"name": "resnet3d", "stage_depths": [1, 1, 1, 1], "block": "basic", "width": 1 / 16}}
+"""A model for runs that save every step: saving takes longer than training, and depends on the number of tensors."""
 
 
 def make_data(folder: Path) -> Path:
@@ -40,7 +42,10 @@ def make_data(folder: Path) -> Path:
 
 
 def make_config(folder: Path, manifest: Path, **changes: Any) -> Path:
-    """Write a configuration of a run in ``folder``; return its path. Sections in ``changes`` are merged."""
+    """Write a configuration of a run in ``folder``; return its path.
+
+    Sections in ``changes`` are merged, but for one of another ``name``, which replaces the section.
+    """
     config: dict[str, Any] = {
         "name": "small",
         "seed": 3,
@@ -57,7 +62,6 @@ def make_config(folder: Path, manifest: Path, **changes: Any) -> Path:
         "loss": "cdb_ce",
         "optimizer": {"name": "sgd", "lr": 0.02},
         "training": {"epochs": 3, "batch_size": 4},
-        "checkpoints": {"every_steps": 1},
         "wandb": {"mode": "disabled"},
     }
     path = folder / "small.yaml"
@@ -68,6 +72,10 @@ def make_config(folder: Path, manifest: Path, **changes: Any) -> Path:
 
 def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     both = {
-        key for key in base.keys() & changes.keys() if isinstance(base[key], dict) and isinstance(changes[key], dict)
+        key
+        for key in base.keys() & changes.keys()
+        if isinstance(base[key], dict)
+        and isinstance(changes[key], dict)
+        and base[key].get("name") == changes[key].get("name", base[key].get("name"))
     }
     return {**base, **changes, **{key: _merged(base[key], changes[key]) for key in both}}

@@ -183,6 +183,7 @@ def torch_seconds() -> float:
     return _processor_seconds("-c", "import torch; torch.optim.SGD([torch.zeros(1)])")[1]
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("arguments", "share"), [(["--help"], 0.25), (["train", "--help"], 0.25), (["config", "check", str(DEMO)], 1.6)]
 )

@@ -14,6 +14,7 @@ from hoi_train.core.records import Clip
 
 COLUMNS, ROWS = 4, 3  # twelve bits, the lowest at the top left
 TIME_BASE = Fraction(1, 15360)
+ENCODED: dict[str, bytes] = {}  # what ``encode`` has made already, by its arguments
 
 
 def numbered(number: int, width: int = 96, height: int = 80) -> np.ndarray:
@@ -54,7 +55,11 @@ def encode(
     options: dict[str, str] | None = None,
     **container: Any,
 ) -> Path:
-    """Encode ``count`` numbered frames at 30 a second, or at ``times`` in units of ``TIME_BASE``."""
+    """Encode ``count`` numbered frames at 30 per second, or at ``times`` in units of ``TIME_BASE``; keep the bytes."""
+    wanted = repr((path.suffix, count, width, height, codec, pixels, gop, b_frames, times, options, container))
+    if wanted in ENCODED:
+        path.write_bytes(ENCODED[wanted])
+        return path
     with av.open(str(path), "w", **container) as output:
         stream = output.add_stream(codec, rate=30, options={"threads": "1", **(options or {})})
         stream.width, stream.height, stream.pix_fmt = width, height, pixels
@@ -67,6 +72,7 @@ def encode(
             frame.pts = number if times is None else int(times[number])
             output.mux(stream.encode(frame))
         output.mux(stream.encode())
+    ENCODED[wanted] = path.read_bytes()
     return path
 
 

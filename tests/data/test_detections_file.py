@@ -17,7 +17,7 @@ from hoi_train.data.pair_dataset import PairDataset
 from hoi_train.data.samplers import Item
 from hoi_train.data.sampling import AroundKey
 from hoi_train.data.transforms import Augment, CenterCrop
-from tests.pairs import OBJECTS, PREDICATE, detections_like, make_pair_data
+from tests.pairs import OBJECTS, PREDICATE, detections_like
 
 PAIR = {
     **{"frame": 2, "person_id": 0, "object_id": 1, "object_class": "cup", "person_score": 0.5, "object_score": 1.0},
@@ -26,8 +26,8 @@ PAIR = {
 
 
 @pytest.fixture(scope="module")
-def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_pair_data(tmp_path_factory.mktemp("pairs"))
+def manifest(pair_manifest: Path) -> Path:
+    return pair_manifest
 
 
 def dataset_of(manifest: Path) -> PairDataset:

@@ -142,6 +142,7 @@ def test_a_consumer_that_stops_leaves_no_worker(manifest: Manifest) -> None:
     assert not multiprocessing.active_children()
 
 
+@pytest.mark.process
 def test_a_process_that_dies_takes_its_workers_along(manifest: Manifest, tmp_path: Path) -> None:
     (tmp_path / "dataset.pickle").write_bytes(pickle.dumps(make_dataset(manifest)))
     script = tmp_path / "die.py"
@@ -184,6 +185,7 @@ class Faulty(ClipDataset):
         return super().__getitem__(item)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("blow", "blows", "clips"),
     [
@@ -210,6 +212,7 @@ def test_the_stream_goes_on_when_workers_are_killed_or_stopped(
     assert not multiprocessing.active_children()
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("fault", "why"), [("dies", "the process that read it died"), ("hangs", "not read within 3 s")]
 )

@@ -20,8 +20,8 @@ from tests.videos import encode, turn
 
 
 @pytest.fixture(scope="module")
-def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_pair_data(tmp_path_factory.mktemp("pairs"))
+def manifest(pair_manifest: Path) -> Path:
+    return pair_manifest
 
 
 def dataset_of(manifest: Path, split: Split = "train", plan: Plan | None = None, **augment: object) -> PairDataset:

@@ -73,6 +73,7 @@ def video(tmp_path: Path) -> Path:
     return encode(tmp_path / "video.mp4", 40, container_options={"movflags": "faststart"})  # 96×80, 30 a second
 
 
+@pytest.mark.process
 def test_every_clip_is_cached_or_said_to_be_bad(tmp_path: Path, video: Path) -> None:
     (tmp_path / "frames").mkdir()
     for number in range(7):
@@ -155,6 +156,7 @@ def test_the_report_says_what_is_there(tmp_path: Path, video: Path) -> None:
         assert zipfile.ZipFile(clip).namelist() == [f"{k:06}.jpg" for k in range(27)]
 
 
+@pytest.mark.process
 def test_what_is_made_is_not_made_again(tmp_path: Path, video: Path) -> None:
     rows = [{"path": "video.mp4", "end": (k + 1) / 10} for k in range(5)]
     path = manifest_of(tmp_path, [*rows, {"path": "late.mp4"}])
@@ -199,6 +201,7 @@ def test_pairs_and_tracks_go_along(tmp_path: Path, video: Path) -> None:
         assert torch.equal(new.boxes_at(torch.arange(6)), old.boxes_at(torch.arange(15, 21)) / 2)
 
 
+@pytest.mark.process
 def test_pairs_beyond_the_end_are_left_out_whether_made_before_or_not(tmp_path: Path, video: Path) -> None:
     box = [0.0, 8.0, 96.0, 80.0]
     pair = {"frame": 2, "person_id": 0, "object_id": 1, "object_class": "cup", "predicates": ["hold"]}
@@ -300,6 +303,7 @@ def test_the_command(tmp_path: Path, video: Path, capsys: pytest.CaptureFixture[
     assert "made with other settings" in capsys.readouterr().err
 
 
+@pytest.mark.process
 def test_killed_runs_and_runs_at_once_lose_nothing(tmp_path: Path) -> None:
     rows = []
     for number in range(8):

@@ -24,6 +24,7 @@ def hoi_data(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False, timeout=120)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("arguments", [(), *((command,) for command in COMMANDS)])
 def test_help_answers_at_once(arguments: tuple[str, ...]) -> None:
     seconds = []
@@ -38,6 +39,7 @@ def test_help_answers_at_once(arguments: tuple[str, ...]) -> None:
     pytest.fail(f"--help took {min(seconds):.2f} s")
 
 
+@pytest.mark.process
 def test_help_imports_nothing_heavy() -> None:
     code = "import sys; from data_tools.cli import _parser; _parser(); print(sorted(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
@@ -158,6 +160,7 @@ def test_the_official_annotation(test_data: Path, tmp_path: Path, capsys: pytest
     assert "note: clips not on disk: 10321 (6372 train, 1927 val, 2022 test)" in printed
 
 
+@pytest.mark.process
 def test_a_reader_that_has_seen_enough_is_no_error(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "1.mp4").touch()

@@ -50,6 +50,7 @@ def frames_of(path: Path) -> list[np.ndarray]:
 # --- the set -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_same_seed_same_bytes_whatever_the_threads(made: Manifest, monkeypatch: pytest.MonkeyPatch) -> None:
     before = digests(made.root)
     monkeypatch.setattr(demo.os, "cpu_count", lambda: 1)

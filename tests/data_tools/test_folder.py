@@ -357,9 +357,9 @@ def test_absolute_paths_are_taken_also_through_a_link(videos: Path) -> None:
     (videos.parent / "link").symlink_to(videos)
     text = f"{videos}/take/1.mp4\ttake\n{videos.parent}/link/put/3.mp4\tput\n"
     assert set(listed(videos, text)) == {"take/1.mp4", "put/3.mp4"}
-    assert faults_of(videos, f"{videos.parent}/other.mp4\tput") == [
-        f"list.txt, line 1: path '{videos.parent}/other.mp4' leaves the folder {videos}"
-    ]
+    (fault,) = faults_of(videos, f"{videos.parent}/other.mp4\tput")
+    assert fault.startswith(f"list.txt, line 1: path '{videos.parent}"[:90])  # a long path is cut short
+    assert fault.endswith(f" leaves the folder {videos}")
 
 
 def test_empty_and_missing_lists_are_said(videos: Path) -> None:

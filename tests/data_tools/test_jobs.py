@@ -69,6 +69,7 @@ def test_what_fails_leaves_nothing(store: Store) -> None:
     assert not [path for path in store.folder.rglob("*") if path.is_file()]
 
 
+@pytest.mark.process
 def test_sweeping_removes_what_nobody_writes(store: Store) -> None:
     dead = store.folder / "unfinished" / "dead.bin"
     with store.unfinished() as alive:
@@ -178,6 +179,7 @@ def test_a_folder_keeps_its_settings(tmp_path: Path) -> None:
         claim(out, {"size": 256, "fps": None}, "made.txt")
 
 
+@pytest.mark.process
 def test_work_is_done_in_processes_with_a_limit(tmp_path: Path) -> None:
     done = dict(run_jobs(bytearray, [10, 7 * 2**30], engine="local", workers=1, timeout=60))
     assert done[10] == bytearray(10)

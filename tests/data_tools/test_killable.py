@@ -13,6 +13,8 @@ import pytest
 
 from data_tools.jobs.killable import Lost, run_killable
 
+pytestmark = pytest.mark.process
+
 
 def test_every_item_comes_back_once() -> None:
     results = list(run_killable(factorial, range(50), workers=2, timeout=60))

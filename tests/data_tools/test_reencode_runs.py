@@ -230,6 +230,7 @@ def hanging(folder: Path) -> list[dict[str, Any]]:
     return [{"clip_id": "before", "end": 0.3, **hangs}, {"clip_id": "hangs", **hangs}]
 
 
+@pytest.mark.process
 def test_a_decoder_that_hangs_is_killed(tmp_path: Path) -> None:
     encode(tmp_path / "v.mp4", 3)
     report, made = run(manifest_of(tmp_path, [*hanging(tmp_path), {"path": "v.mp4"}]), timeout=6.0, processes=True)
@@ -259,6 +260,7 @@ def wait_for(out: Path, count: int) -> None:
         time.sleep(0.01)
 
 
+@pytest.mark.process
 def test_a_kill_and_two_runs_at_once_lose_nothing(tmp_path: Path) -> None:
     path, out = many(tmp_path, 16), tmp_path / "out"
     first = start(path, out)

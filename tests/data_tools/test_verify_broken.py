@@ -56,6 +56,7 @@ def table(report: Report, breakage: dict[str, str], clips: int, seconds: dict[st
     return "\n".join([*lines, ", ".join(f"{name} {value:.0f} s" for name, value in seconds.items())])
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("clips", "broken", "timeout"),
     [(100, 30, 5.0), pytest.param(3000, 300, 10.0, marks=[pytest.mark.campaign, pytest.mark.timeout(3600)])],

@@ -40,6 +40,7 @@ def manifest_of(folder: Path, names: list[str]) -> Path:
     return write_manifest(folder / "m.parquet", rows, [TASK], folder)
 
 
+@pytest.mark.process
 def test_a_killed_run_goes_on(tmp_path: Path) -> None:
     encode(tmp_path / "0.mp4", 40)
     for number in range(1, 40):

@@ -427,6 +427,7 @@ def test_mutated_files_never_escape_as_other_errors(test_data: Path, tmp_path: P
 # --- size ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.process
 @pytest.mark.skipif(sys.platform != "linux", reason="peak memory is read from /proc")
 @pytest.mark.parametrize(
     ("count", "frames", "seconds", "gibibytes"),

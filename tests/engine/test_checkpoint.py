@@ -347,6 +347,7 @@ def check_unharmed(folder: Path) -> None:
     assert step_of(checkpoint.latest(folder)) == 1
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("limit", [500, 1_000_000])
 def test_a_file_that_cannot_grow_leaves_the_old_checkpoint_and_nothing_else(tmp_path: Path, limit: int) -> None:
     save(tmp_path, 1)
@@ -368,12 +369,14 @@ def unshared(command: str, folder: Path) -> list[str]:
     return prefix
 
 
+@pytest.mark.process
 def test_a_full_disk_is_said_with_what_is_free(tmp_path: Path) -> None:
     said = save_too_much(tmp_path, 0, *unshared("mount -t tmpfs -o size=2m tmpfs", tmp_path))
     assert "No space left on device after " in said
     assert " MiB of this checkpoint (2.0 MiB free)" in said  # what was written is gone again
 
 
+@pytest.mark.process
 def test_a_read_only_disk_leaves_the_old_checkpoint(tmp_path: Path) -> None:
     save(tmp_path, 1)
     said = save_too_much(tmp_path, 0, *unshared("mount --bind -o ro $0", tmp_path))
@@ -409,6 +412,7 @@ for _ in range(kills):
 """
 
 
+@pytest.mark.process
 def test_killed_savers_leave_only_whole_checkpoints(tmp_path: Path) -> None:
     folder = tmp_path / "checkpoints"
     done = subprocess.run([sys.executable, "-c", KILLS, str(folder), "25"], capture_output=True, text=True, check=False)

@@ -50,6 +50,7 @@ def holder(script: str, folder: Path) -> Iterator[tuple[subprocess.Popen[str], s
             process.kill()
 
 
+@pytest.mark.process
 def test_the_second_process_is_refused_at_once_and_told_by_whom(tmp_path: Path) -> None:
     with holder(HOLD, tmp_path) as (process, _):
         began = time.monotonic()
@@ -61,6 +62,7 @@ def test_the_second_process_is_refused_at_once_and_told_by_whom(tmp_path: Path) 
     assert "wait for it or end it, or give this run another name or seed" in message
 
 
+@pytest.mark.process
 def test_the_lock_of_a_killed_process_is_taken_over(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with holder(HOLD, tmp_path) as (process, _):
         process.send_signal(signal.SIGKILL)
@@ -70,6 +72,7 @@ def test_the_lock_of_a_killed_process_is_taken_over(tmp_path: Path, caplog: pyte
         assert f"taken over from process {process.pid} on" in caplog.text
 
 
+@pytest.mark.process
 def test_a_data_worker_that_outlives_its_killed_training_holds_nothing(tmp_path: Path) -> None:
     with holder(HOLD_WITH_WORKER, tmp_path) as (process, worker):
         process.send_signal(signal.SIGKILL)

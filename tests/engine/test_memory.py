@@ -26,6 +26,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
 
+@pytest.mark.process
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a setting of glibc")
 def test_steps_that_allocate_the_same_do_not_ask_the_system_again() -> None:
     """Each tensor of the last ten steps is 2 ** 14 pages; a system that gives larger pages faults less."""

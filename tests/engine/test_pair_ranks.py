@@ -23,7 +23,7 @@ from hoi_train.losses.objective import Objective
 from hoi_train.models.pooling import PairPool
 from hoi_train.models.preprocessing import PREPROCESSING
 from hoi_train.models.recognizer import Recognizer
-from tests.pairs import OBJECTS, PREDICATE, make_pair_data
+from tests.pairs import OBJECTS, PREDICATE
 
 NAMES = ("bce", "asl", "cb_focal", "distribution_balanced", "cdb_bce", "eql_v2", "two_way")
 GLOBAL_BATCH, EPOCHS = 4, 3
@@ -72,8 +72,8 @@ def one_rank(rank: int, folder: str, manifest: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_pair_data(tmp_path_factory.mktemp("pairs"))
+def manifest(pair_manifest: Path) -> Path:
+    return pair_manifest
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +88,7 @@ def ranks(manifest: Path, tmp_path_factory: pytest.TempPathFactory) -> list[dict
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("name", NAMES)
 def test_two_ranks_equal_one_process_with_the_doubled_batch(
     name: str, whole: list[ClipBatch], ranks: list[dict[str, Result]]

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +16,8 @@ from hoi_train.data.manifest import read_manifest, write_manifest
 from hoi_train.metrics import METRICS
 from hoi_train.metrics.metric import PairMetric
 from hoi_train.tracking.events import read_events
-from tests.engine.processes import run
+from tests.engine.processes import run, torchrun
 from tests.engine.test_resume import assert_identical, final_state
-from tests.engine.test_train import ENVIRONMENT, TORCHRUN
 from tests.pairs import OBJECTS, detections_like, make_pair_data
 from tests.small import make_config, make_data
 
@@ -28,8 +25,8 @@ PAIR_NUMBERS = {name for line in METRICS.values() if isinstance(line, PairMetric
 
 
 @pytest.fixture(scope="module")
-def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_pair_data(tmp_path_factory.mktemp("pairs"))
+def manifest(pair_manifest: Path) -> Path:
+    return pair_manifest
 
 
 def pair_config(folder: Path, manifest: Path, **changes: Any) -> Path:
@@ -54,7 +51,7 @@ def pair_config(folder: Path, manifest: Path, **changes: Any) -> Path:
 def finished(manifest: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that has come to its end."""
     folder = tmp_path_factory.mktemp("runs")
-    config = pair_config(folder, manifest, training={"epochs": 16}, checkpoints={"every_steps": None})
+    config = pair_config(folder, manifest, training={"epochs": 16})
     assert run(["train", str(config)], folder / "log") == 0, (folder / "log").read_text()
     return folder / "small-seed3"
 
@@ -96,12 +93,13 @@ def test_fitted_thresholds_are_kept_and_used(finished: Path, tmp_path: Path) -> 
     (finished / "thresholds.json").unlink()
 
 
-def test_two_ranks_evaluate_as_one_process_does(finished: Path) -> None:
-    results = []
-    for command in ([sys.executable], TORCHRUN):
-        arguments = [*command, "scripts/evaluate.py", str(finished), "--split", "test"]
-        subprocess.run(arguments, check=True, capture_output=True, env=ENVIRONMENT, timeout=200)
-        results.append(json.loads((finished / "evaluation_test.json").read_text())["scalars"])
+@pytest.mark.process
+def test_two_ranks_evaluate_as_one_process_does(finished: Path, tmp_path: Path) -> None:
+    arguments, results = [str(finished), "--split", "test"], []
+    assert run(["evaluate", *arguments], tmp_path / "log") == 0, (tmp_path / "log").read_text()
+    results.append(json.loads((finished / "evaluation_test.json").read_text())["scalars"])
+    torchrun(["scripts/evaluate.py", *arguments], tmp_path / "ranks")
+    results.append(json.loads((finished / "evaluation_test.json").read_text())["scalars"])
     assert results[0] == pytest.approx(results[1], abs=1e-6, nan_ok=True)
 
 

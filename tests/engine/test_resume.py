@@ -17,11 +17,10 @@ import torch
 
 from hoi_train.tracking.events import read_events
 from tests.engine.processes import run, start
-from tests.small import make_config, make_data
+from tests.small import SMALLEST, make_config
 
 VARIANTS: dict[str, dict[str, Any]] = {
-    "cross_entropy": {"loss": "cross_entropy"},
-    "cdb_ce": {"loss": "cdb_ce"},
+    "cdb_ce in two stages": {"loss": "cdb_ce", "method": {"name": "crt", "epochs": 1}},
     "cdb_ce accumulated averaged": {
         "loss": "cdb_ce",
         "optimizer": {"name": "adamw", "lr": 0.002},
@@ -29,11 +28,6 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "data": {"workers": 1},
     },
 }
-
-
-@pytest.fixture(scope="module")
-def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_data(tmp_path_factory.mktemp("data"))
 
 
 def final_state(run_dir: Path) -> dict[str, Any]:
@@ -80,11 +74,13 @@ def rows(run_dir: Path, event: str) -> int:
     return path.read_text().count(f'"event": "{event}"') if path.exists() else 0
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_a_killed_run_ends_bit_identical_to_an_undisturbed_one(variant: str, manifest: Path, tmp_path: Path) -> None:
-    quiet = make_config(tmp_path / "quiet", manifest, **VARIANTS[variant])
+    asked = {"model": SMALLEST, "checkpoints": {"every_steps": 1}, **VARIANTS[variant]}
+    quiet = make_config(tmp_path / "quiet", manifest, **asked)
     assert run(["train", str(quiet)], tmp_path / "quiet.log") == 0, (tmp_path / "quiet.log").read_text()
-    disturbed = make_config(tmp_path / "disturbed", manifest, **VARIANTS[variant])
+    disturbed = make_config(tmp_path / "disturbed", manifest, **asked)
     folder, log, dice = tmp_path / "disturbed" / "small-seed3", tmp_path / "disturbed.log", random.Random(variant)
 
     def reached(step: int) -> Callable[[], bool]:
@@ -118,6 +114,7 @@ def undisturbed_rows(run_dir: Path) -> list[Any]:
     return kept
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_saves_the_state_and_says_so(number: int, code: int, manifest: Path, tmp_path: Path) -> None:
     config = make_config(tmp_path, manifest, training={"epochs": 40})
@@ -156,8 +153,9 @@ def test_a_run_from_before_a_key_was_new_goes_on_with_its_default(manifest: Path
     assert "data.bad_clips: stop -> quarantine" in log.read_text()
 
 
+@pytest.mark.process
 def test_a_run_killed_before_its_first_checkpoint_begins_again(manifest: Path, tmp_path: Path) -> None:
-    config = make_config(tmp_path, manifest, training={"epochs": 1}, checkpoints={"every_steps": None})
+    config = make_config(tmp_path, manifest, training={"epochs": 1})
     folder, log = tmp_path / "small-seed3", tmp_path / "log"
     assert kill(start(["train", str(config)], log), log, lambda: last_step(folder) >= 1, 0), log.read_text()
     for damaged in (folder / "checkpoints").glob("*"):

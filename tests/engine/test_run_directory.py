@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,9 +12,8 @@ import pytest
 import torch
 
 from hoi_train.tracking.events import read_events
-from tests.engine.processes import run
-from tests.engine.test_train import ENVIRONMENT, TORCHRUN
-from tests.small import make_config, make_data
+from tests.engine.processes import run, torchrun
+from tests.small import make_config
 
 SPLIT_NOUN: dict[str, Any] = {
     "loss": "bce",
@@ -26,8 +23,8 @@ SPLIT_NOUN: dict[str, Any] = {
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_data(tmp_path_factory.mktemp("data")).parent
+def data(manifest: Path) -> Path:
+    return manifest.parent
 
 
 @pytest.fixture(scope="module")
@@ -140,18 +137,16 @@ def test_damaged_files_are_named(name: str, content: str, message: str, copied: 
         assert message in refused(["compare", str(folder)], copied)
 
 
+@pytest.mark.process
 def test_the_loss_of_several_ranks_is_the_mean_of_theirs(data: Path, tmp_path: Path) -> None:
     """Two ranks see at a step what one process sees in two halves; without dropout their losses are the halves'."""
     head: Mapping[str, Any] = {"verb": {"head": {"dropout": 0.0}}}
     same = {"tasks": head, "loss": "cross_entropy", "data": {"train": {"name": "augment", "size": 32, "flip": 0.0}}}
     losses = []
-    for name, command, accumulate in (("one", [sys.executable], 2), ("two", TORCHRUN, 1)):
+    for name, ranks, accumulate in (("one", 1, 2), ("two", 2, 1)):
         training = {"epochs": 1, "batch_size": 2, "accumulate": accumulate}
         config = make_config(tmp_path / name, data / "manifest.parquet", **same, training=training)
-        done = subprocess.run(
-            [*command, "scripts/train.py", str(config)], capture_output=True, env=ENVIRONMENT, timeout=200
-        )
-        assert done.returncode == 0, done.stderr
+        torchrun(["scripts/train.py", config], tmp_path / f"{name}.log", ranks=ranks)
         events = read_events(tmp_path / name / "small-seed3/events.jsonl")
         losses.append(next(row["scalars"]["loss"] for row in events if row["event"] == "train"))
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)

@@ -82,6 +82,7 @@ sys.exit(signals.exit_code)
 """
 
 
+@pytest.mark.process
 def test_a_signal_in_the_middle_of_printing_does_no_harm() -> None:
     for _ in range(5):
         process = subprocess.Popen([sys.executable, "-c", PRINTING_LOOP], stderr=subprocess.PIPE)

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,8 +18,8 @@ from hoi_train.engine.experiment import assemble
 from hoi_train.engine.run import chosen_checkpoint
 from hoi_train.engine.train import launch, load_checkpoint
 from hoi_train.tracking.events import read_events
-from tests.engine.processes import run, start
-from tests.small import make_config, make_data
+from tests.engine.processes import run, run_apart, start, torchrun
+from tests.small import make_config
 from tests.tracking.offline_run import offline_runs
 
 TWO_TASKS: dict[str, Any] = {
@@ -35,20 +32,12 @@ TWO_TASKS: dict[str, Any] = {
     }
 }
 
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
-
-
-@pytest.fixture(scope="module")
-def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_data(tmp_path_factory.mktemp("data"))
-
 
 @pytest.fixture(scope="module")
 def finished(manifest: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of two tasks, single- and multi-label, that has come to its end."""
     folder = tmp_path_factory.mktemp("runs")
-    config = make_config(folder, manifest, **TWO_TASKS, checkpoints={"every_steps": None})
+    config = make_config(folder, manifest, **TWO_TASKS)
     assert run(["train", str(config)], folder / "log") == 0, (folder / "log").read_text()
     return folder / "small-seed3"
 
@@ -117,13 +106,13 @@ def test_a_checkpoint_is_judged_in_the_epoch_it_was_saved_in(finished: Path) -> 
         assert load_checkpoint(experiment, launch(config.training), saved) == expected
 
 
-def test_two_ranks_evaluate_as_one_process_does(finished: Path) -> None:
-    arguments = ["scripts/evaluate.py", str(finished), "--split", "test"]
-    results = []
-    for command in ([sys.executable], TORCHRUN):
-        subprocess.run([*command, *arguments], check=True, capture_output=True, env=ENVIRONMENT, timeout=200)
-        results.append(json.loads((finished / "evaluation_test.json").read_text()))
-    one, two = results
+@pytest.mark.process
+def test_two_ranks_evaluate_as_one_process_does(finished: Path, tmp_path: Path) -> None:
+    arguments = [str(finished), "--split", "test"]
+    assert run(["evaluate", *arguments], tmp_path / "log") == 0, (tmp_path / "log").read_text()
+    one = json.loads((finished / "evaluation_test.json").read_text())
+    torchrun(["scripts/evaluate.py", *arguments], tmp_path / "ranks")
+    two = json.loads((finished / "evaluation_test.json").read_text())
     assert one["tasks"]["verb"]["confusion"] == two["tasks"]["verb"]["confusion"]
     assert one["scalars"] == pytest.approx(two["scalars"], abs=1e-6, nan_ok=True)
 
@@ -146,7 +135,8 @@ def test_patience_ends_a_run_early(manifest: Path, tmp_path: Path) -> None:
 
 
 def test_a_value_that_is_not_finite_stops_before_the_weights(manifest: Path, tmp_path: Path) -> None:
-    config = make_config(tmp_path, manifest, optimizer={"lr": 1e30}, loss="cross_entropy")
+    changes = {"optimizer": {"lr": 1e30}, "loss": "cross_entropy", "checkpoints": {"every_steps": 1}}
+    config = make_config(tmp_path, manifest, **changes)
     log = tmp_path / "log"
     assert run(["train", str(config)], log) == 2
     text = log.read_text()
@@ -157,6 +147,7 @@ def test_a_value_that_is_not_finite_stops_before_the_weights(manifest: Path, tmp
     assert all(value.isfinite().all() for value in model.values())
 
 
+@pytest.mark.process
 def test_a_second_process_is_refused(manifest: Path, tmp_path: Path) -> None:
     config = make_config(tmp_path, manifest, training={"epochs": 200})
     first = start(["train", str(config)], tmp_path / "first")
@@ -255,9 +246,10 @@ def test_the_same_seed_makes_the_same_weights(manifest: Path, tmp_path: Path) ->
     torch.set_rng_state(before)
 
 
+@pytest.mark.process
 def test_the_offline_run_of_a_training_is_read_back(manifest: Path, tmp_path: Path) -> None:
     config = make_config(tmp_path, manifest, wandb={"mode": "offline"})
-    assert run(["train", str(config)], tmp_path / "log") == 0, (tmp_path / "log").read_text()
+    assert run_apart(["train", str(config)], tmp_path / "log") == 0, (tmp_path / "log").read_text()
     (mirrored,) = offline_runs(tmp_path / "small-seed3")
     events = read_events(tmp_path / "small-seed3" / "events.jsonl")
     losses = [row["scalars"]["loss"] for row in events if row["event"] == "train"]
@@ -270,12 +262,15 @@ def test_the_offline_run_of_a_training_is_read_back(manifest: Path, tmp_path: Pa
     assert mirrored.of("run")[0]["run_id"] == (tmp_path / "small-seed3" / "wandb_id").read_text()
 
 
-def test_two_ranks_train_and_are_resumed_by_one_command(manifest: Path, tmp_path: Path) -> None:
-    config = make_config(tmp_path, manifest, training={"batch_size": 2, "epochs": 2})
-    command = [*TORCHRUN, "scripts/train.py", str(config)]
-    subprocess.run(command, check=True, capture_output=True, env=ENVIRONMENT, timeout=200)
+@pytest.mark.process
+def test_two_ranks_set_the_classifier_and_are_resumed_by_one_command(manifest: Path, tmp_path: Path) -> None:
+    config = make_config(tmp_path, manifest, method="ncm", training={"batch_size": 2, "epochs": 3})
+    torchrun(["scripts/train.py", config], tmp_path / "first")
     events = read_events(tmp_path / "small-seed3" / "events.jsonl")
     assert [row["step"] for row in events if row["event"] == "train"] == [1, 2, 3, 4, 5, 6]
+    validated = [row["epoch"] for row in events if row["event"] == "evaluation" and row["split"] == "val"]
+    assert validated == [0, 1, 2], "the last epoch trains nothing"
+    newest = max((tmp_path / "small-seed3" / "checkpoints").iterdir())
+    assert torch.load(newest / "model.pt", weights_only=True)["heads.verb.fitted"]
     assert events[-1]["event"] == "end"
-    again = subprocess.run(command, check=True, capture_output=True, env=ENVIRONMENT, timeout=200, text=True)
-    assert "is finished" in again.stdout
+    assert "is finished" in torchrun(["scripts/train.py", config], tmp_path / "again")

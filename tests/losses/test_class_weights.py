@@ -8,7 +8,7 @@ from decimal import Decimal, localcontext
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from hoi_train.core.records import ClassCounts, LabelKind
@@ -29,7 +29,6 @@ def weighting(scheme: Scheme, **options: object) -> ClassWeighting:
     return ClassWeighting(scheme, beta=0.9999 if scheme == "effective" else None, **options)  # type: ignore[arg-type]
 
 
-@settings(max_examples=200, deadline=None)
 @given(st.sampled_from(COUNT_SCHEMES), st.lists(st.integers(0, 10**6), min_size=1, max_size=20), st.booleans())
 def test_a_class_without_samples_weighs_one_and_changes_no_other(
     scheme: Scheme, positives: list[int], scaled: bool
@@ -72,7 +71,6 @@ def test_effective_number_meets_inverse_frequency() -> None:
     torch.testing.assert_close(ClassWeighting("effective", beta=1 - 1e-9).of(LONG_TAIL), inverse, rtol=1e-5, atol=0)
 
 
-@settings(max_examples=200, deadline=None)
 @given(st.sampled_from(COUNT_SCHEMES), st.lists(st.integers(0, 10**6), min_size=1, max_size=20), st.integers(1, 10))
 def test_rare_classes_weigh_at_least_as_much(scheme: Scheme, positives: list[int], floor: int) -> None:
     positives = sorted(positives, reverse=True)
@@ -83,7 +81,6 @@ def test_rare_classes_weigh_at_least_as_much(scheme: Scheme, positives: list[int
     assert weights.sum().item() == pytest.approx(len(positives))
 
 
-@settings(max_examples=200, deadline=None)
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=20), st.floats(0, 7))
 def test_difficult_classes_weigh_at_least_as_much(difficulty: list[float], tau: float) -> None:
     weights = difficulty_weights(torch.tensor(sorted(difficulty), dtype=torch.float64), tau)

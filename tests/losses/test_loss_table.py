@@ -7,7 +7,7 @@ from typing import get_type_hints
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
@@ -319,7 +319,6 @@ def cases(draw: st.DrawFn, name: str, kind: LabelKind) -> tuple[Loss, torch.Tens
 
 
 @every_loss
-@settings(max_examples=200, deadline=None)
 @given(st.data())
 def test_losses_and_gradients_are_finite_and_losses_not_negative(
     name: str, kind: LabelKind, data: st.DataObject
@@ -332,7 +331,6 @@ def test_losses_and_gradients_are_finite_and_losses_not_negative(
 
 
 @every_loss
-@settings(max_examples=200, deadline=None)
 @given(st.data(), st.randoms(use_true_random=False))
 def test_the_order_of_classes_does_not_matter(name: str, kind: LabelKind, data: st.DataObject, random) -> None:  # type: ignore[no-untyped-def]
     loss, logits, target, positives = data.draw(cases(name, kind))

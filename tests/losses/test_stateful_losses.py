@@ -181,6 +181,7 @@ def ranks(tmp_path_factory: pytest.TempPathFactory) -> Ranks:
     return [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(2)]
 
 
+@pytest.mark.process
 @every_loss
 def test_two_ranks_are_one_process_with_the_doubled_batch(ranks: Ranks, name: str, kind: LabelKind) -> None:
     (first, mine, first_state), (second, other, second_state) = (rank[f"{name} {kind}"] for rank in ranks)

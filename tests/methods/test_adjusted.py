@@ -21,14 +21,12 @@ from tests.engine.processes import run
 from tests.methods.staged_runs import (
     NOUN,
     assert_evaluate_repeats_training,
-    assert_resumes,
     config_of,
     experiment,
     finished,
-    train_on_two_ranks,
     weights,
 )
-from tests.small import TRAIN_VERBS, make_data
+from tests.small import TRAIN_VERBS
 
 RUNS: dict[str, Any] = {
     "tau_norm": "tau_norm",
@@ -37,11 +35,6 @@ RUNS: dict[str, Any] = {
     "post_hoc": {"name": "post_hoc_logit_adjustment", "tau": 1.5},
 }
 LAST = 9  # steps of the three epochs that train
-
-
-@pytest.fixture(scope="module")
-def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_data(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture(scope="module")
@@ -91,21 +84,6 @@ def test_all_but_the_classifier_is_as_a_plain_run_left_it(done: tuple[str, Path]
 
 def test_evaluate_gives_the_numbers_of_training_again(done: tuple[str, Path], tmp_path: Path) -> None:
     assert_evaluate_repeats_training(done[1], tmp_path / "log")
-
-
-@pytest.mark.parametrize("name", ["tau_norm", "ncm"])
-def test_a_killed_run_ends_bit_identical(name: str, manifest: Path, tmp_path: Path) -> None:
-    (tmp_path / "quiet").mkdir()
-    quiet = finished(tmp_path / "quiet", manifest, RUNS[name])
-    assert_resumes(tmp_path, manifest, RUNS[name], quiet)
-
-
-def test_two_ranks_set_the_classifier(manifest: Path, tmp_path: Path) -> None:
-    run_dir = train_on_two_ranks(tmp_path, manifest, "ncm")
-    events = read_events(run_dir / "events.jsonl")
-    validations = [row for row in events if row["event"] == "evaluation" and row["split"] == "val"]
-    assert [row["epoch"] for row in validations] == [0, 1, 2, 3]
-    assert weights(run_dir, LAST)["heads.verb.fitted"]
 
 
 def given(features: Tensor, **targets: Tensor) -> Any:

@@ -14,15 +14,13 @@ from tests.engine.processes import run
 from tests.methods.staged_runs import (
     NOUN,
     assert_evaluate_repeats_training,
-    assert_resumes,
     changed,
     config_of,
     experiment,
     finished,
-    train_on_two_ranks,
     weights,
 )
-from tests.small import TRAIN_VERBS, make_data
+from tests.small import TRAIN_VERBS
 
 CRT = {"name": "crt", "epochs": 2}
 LWS = {"name": "lws", "epochs": 2}
@@ -34,11 +32,6 @@ RUNS: dict[str, dict[str, Any]] = {  # with the small configuration's own loss, 
 }
 CLASSIFIER = {"crt": {"heads.verb.linear.weight", "heads.verb.linear.bias"}, "lws": {"heads.verb.scale"}}
 STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
-
-
-@pytest.fixture(scope="module")
-def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_data(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture(scope="module", params=RUNS)
@@ -71,20 +64,6 @@ def test_the_first_stage_moves_all_but_the_scales(done: tuple[str, Path]) -> Non
 
 def test_evaluate_gives_the_numbers_of_training_again(done: tuple[str, Path], tmp_path: Path) -> None:
     assert_evaluate_repeats_training(done[1], tmp_path / "log")
-
-
-@pytest.mark.parametrize("name", ["crt", "lws frozen"])
-def test_a_killed_run_ends_bit_identical(name: str, manifest: Path, tmp_path: Path) -> None:
-    (tmp_path / "quiet").mkdir()
-    quiet = finished(tmp_path / "quiet", manifest, RUNS[name])
-    assert_resumes(tmp_path, manifest, RUNS[name], quiet)
-
-
-@pytest.mark.parametrize("name", ["crt", "lws frozen"])
-def test_two_ranks_go_through_the_change_of_stage(name: str, manifest: Path, tmp_path: Path) -> None:
-    run_dir = train_on_two_ranks(tmp_path, manifest, RUNS[name])
-    learned = {key for key in changed(run_dir, before=6, after=12) if not key.endswith(STATISTICS)}
-    assert learned == CLASSIFIER[name.split()[0]]
 
 
 def test_crt_draws_new_heads_as_configured(manifest: Path, tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,56 +17,14 @@ from hoi_train.core.records import LabelKind
 from hoi_train.engine.experiment import assemble
 from hoi_train.methods import METHODS
 from hoi_train.methods.meta_set import MetaWeighted
-from hoi_train.tracking.events import read_events
-from tests.engine.processes import run, start
-from tests.engine.test_resume import assert_identical, final_state, kill, last_step, undisturbed_rows
 from tests.methods.meta_cases import clips, context, network, objective, step
-from tests.small import make_config, make_data
+from tests.small import make_config
 
 METHOD: dict[str, dict[str, Any]] = {
     "l2rw": {"name": "l2rw", "per_class": 1},
     "mwn": {"name": "mwn", "per_class": 1, "lr": 0.1, "meta_batch_size": 3},
     "mwn label_noise": {"name": "mwn", "per_class": 2, "split": "train", "form": "label_noise"},
 }
-VARIANTS: dict[str, dict[str, Any]] = {
-    "l2rw": {"loss": "cdb_ce"},
-    "mwn": {"loss": "seesaw", "training": {"batch_size": 2, "accumulate": 2}, "data": {"workers": 1}},
-    "mwn label_noise": {
-        "loss": "cross_entropy",
-        "tasks": {"noun": {"loss": {"name": "cb_focal"}, "groups": {"name": "top_k", "k": 1}}},
-        "data": {"mixing": "mixup"},
-    },
-}
-
-
-@pytest.fixture(scope="module")
-def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_data(tmp_path_factory.mktemp("data"))
-
-
-@pytest.mark.parametrize("name", METHOD)
-def test_a_run_killed_after_each_step_ends_bit_identical(name: str, manifest: Path, tmp_path: Path) -> None:
-    changes = {"method": METHOD[name], **VARIANTS[name]}
-    changes["training"] = {"epochs": 2, **changes.get("training", {})}
-    quiet = make_config(tmp_path / "quiet", manifest, **changes)
-    log = tmp_path / "log"
-    assert run(["train", str(quiet)], log) == 0, log.read_text()
-    changes["data"] = {**changes.get("data", {}), "workers": 0}  # another number of workers must not change a bit
-    disturbed, folder = make_config(tmp_path / "disturbed", manifest, **changes), tmp_path / "disturbed" / "small-seed3"
-    killed = 0
-    for moment in range(1, 6):
-        killed += kill(start(["train", str(disturbed)], log), log, lambda at=moment: last_step(folder) >= at, 0.0)
-    assert killed >= 3, log.read_text()
-    assert run(["train", str(disturbed)], log) == 0, log.read_text()
-    ended = final_state(tmp_path / "quiet" / "small-seed3")
-    assert_identical(ended, final_state(folder))
-    assert undisturbed_rows(folder) == undisturbed_rows(tmp_path / "quiet" / "small-seed3")
-    rows = [row["scalars"] for row in read_events(folder / "events.jsonl") if row["event"] == "train"]
-    assert len({row["step"] for row in read_events(folder / "events.jsonl") if row["event"] == "train"}) == 6
-    assert all(math.isfinite(row["loss"]) for row in rows)
-    if name != "l2rw":
-        fresh = assemble(load_config(disturbed)).method.state_dict()["net"]
-        assert not torch.equal(ended["method.pt"]["net"]["0.weight"], fresh["0.weight"])
 
 
 @pytest.mark.parametrize(
@@ -126,6 +83,7 @@ def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, dict[str, 
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(("name", "kind"), CASES)
 def test_two_ranks_equal_one_process_with_the_doubled_batch(
     name: str, kind: LabelKind, ranks: list[dict[str, dict[str, Tensor]]]

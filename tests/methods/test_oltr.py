@@ -21,23 +21,15 @@ from tests.engine.processes import run
 from tests.methods.staged_runs import (
     NOUN,
     assert_evaluate_repeats_training,
-    assert_resumes,
     changed,
     config_of,
     experiment,
     finished,
-    train_on_two_ranks,
     weights,
 )
-from tests.small import make_data
 
 METHOD = {"name": "oltr", "epochs": 2}
 LATER = {f"heads.verb.{name}" for name in ("selector.weight", "selector.bias", "classifier.weight", "centroids")}
-
-
-@pytest.fixture(scope="module")
-def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_data(tmp_path_factory.mktemp("data"))
 
 
 @pytest.fixture(scope="module")
@@ -58,19 +50,6 @@ def test_each_stage_trains_its_own(done: Path) -> None:
 
 def test_evaluate_gives_the_numbers_of_training_again(done: Path, tmp_path: Path) -> None:
     assert_evaluate_repeats_training(done, tmp_path / "log")
-
-
-def test_a_killed_run_ends_bit_identical(manifest: Path, tmp_path: Path) -> None:
-    changes = {"training": {"ema_decay": 0.9}}
-    (tmp_path / "quiet").mkdir()
-    quiet = finished(tmp_path / "quiet", manifest, {**METHOD, "centroid_gradient": "released"}, **changes)
-    assert_resumes(tmp_path, manifest, {**METHOD, "centroid_gradient": "released"}, quiet, **changes)
-
-
-def test_two_ranks_go_through_the_change_of_stage_with_mixed_clips(manifest: Path, tmp_path: Path) -> None:
-    run_dir = train_on_two_ranks(tmp_path, manifest, METHOD, data={"mixing": "mixup"})
-    assert changed(run_dir, 7, 12) >= LATER
-    assert not changed(run_dir, 1, 6) & LATER
 
 
 def loop_loss(x: Tensor, y: Tensor, m: Tensor, weight: float, margin: float, repulsion: float) -> float:

@@ -68,6 +68,7 @@ def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, object]]:
     return [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(2)]
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("division", DIVISIONS)
 def test_every_rank_has_all_rows_once_and_in_order(ranks: list[dict[str, object]], division: str) -> None:
     for result in ranks:
@@ -78,6 +79,7 @@ def test_every_rank_has_all_rows_once_and_in_order(ranks: list[dict[str, object]
             assert torch.equal(column, whole)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("division", DIVISIONS)
 def test_metrics_are_bit_identical_to_one_process(ranks: list[dict[str, object]], division: str) -> None:
     alone = measure(*gather(torch.arange(NUM_ROWS), *rows())[1:])
@@ -85,11 +87,13 @@ def test_metrics_are_bit_identical_to_one_process(ranks: list[dict[str, object]]
         assert result[division][1] == alone  # type: ignore[index]
 
 
+@pytest.mark.process
 def test_no_rows_on_any_rank_give_no_rows(ranks: list[dict[str, object]]) -> None:
     for result in ranks:
         assert [len(tensor) for tensor in result["all empty"]] == [0, 0, 0, 0]  # type: ignore[arg-type]
 
 
+@pytest.mark.process
 def test_a_fault_of_one_rank_is_raised_on_all(ranks: list[dict[str, object]]) -> None:
     assert [result["error"] for result in ranks] == ["rank 1 gave 3 indices and columns of [2] rows"] * 2
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from hoi_train.core.records import ClassCounts, ClassList
@@ -54,7 +54,6 @@ def test_names_takes_the_classes_named() -> None:
     assert Names(majority=("c", "a"))(ClassCounts.single([1, 2, 3]), ABC) == {"majority": (0, 2), "minority": (1,)}
 
 
-@settings(max_examples=200, deadline=None, derandomize=True)
 @given(counts=st.lists(st.integers(0, 9), min_size=2, max_size=12), data=st.data())
 def test_top_k_is_the_k_largest_with_ties_to_the_lower_id(counts: list[int], data: st.DataObject) -> None:
     k = data.draw(st.integers(1, len(counts) - 1))

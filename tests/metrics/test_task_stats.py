@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, confusion_matrix, precision_recall_fscore_support
 from torch import Tensor
@@ -18,7 +18,6 @@ from hoi_train.core.records import ClassList, EpochStats, LabelKind, Task, TaskS
 from hoi_train.metrics import task_stats
 
 EXACT = {"rtol": 0, "atol": 1e-12, "equal_nan": True}
-CASES = settings(max_examples=350, deadline=None, derandomize=True)
 GROUPS = {"majority": (0,), "minority": (1, 2)}
 
 
@@ -85,7 +84,6 @@ def mean(vector: np.ndarray) -> float:
     return float(counted.mean()) if len(counted) else math.nan
 
 
-@CASES
 @given(case=single_label_cases())
 def test_single_label_equals_scikit_learn(case: tuple[Tensor, Tensor, tuple[int, ...]]) -> None:
     logits, target, group = case
@@ -101,7 +99,6 @@ def test_single_label_equals_scikit_learn(case: tuple[Tensor, Tensor, tuple[int,
     assert stats.scalars["top1"] == (predicted == truth).mean()
 
 
-@CASES
 @given(case=multi_label_cases())
 def test_multi_label_equals_scikit_learn(case: tuple[Tensor, Tensor, tuple[int, ...], float]) -> None:
     logits, target, group, threshold = case
@@ -114,7 +111,6 @@ def test_multi_label_equals_scikit_learn(case: tuple[Tensor, Tensor, tuple[int, 
     assert "top1" not in stats.scalars
 
 
-@CASES
 @given(case=single_label_cases())
 def test_top_k_ranks_equal_logits_by_class_id(case: tuple[Tensor, Tensor, tuple[int, ...]]) -> None:
     logits, target, _ = case

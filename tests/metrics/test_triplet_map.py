@@ -296,6 +296,7 @@ print(json.dumps([seconds, peak_gib() - before, len(result.full), int(result.ful
 """
 
 
+@pytest.mark.process
 @pytest.mark.skipif(sys.platform != "linux", reason="peak memory is read from /proc")
 @pytest.mark.parametrize(
     "num_frames",

@@ -174,6 +174,7 @@ for backbone in (
 """
 
 
+@pytest.mark.process
 def test_bfloat16_gradients_are_right_for_any_number_of_frames() -> None:
     # Of its own process: where torch writes beyond a buffer, it is the process that ends.
     environment = {**os.environ, "MALLOC_CHECK_": "3", "OMP_NUM_THREADS": "1"}

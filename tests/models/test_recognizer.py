@@ -146,6 +146,7 @@ def test_bfloat16_autocast_gives_finite_logits() -> None:
     assert logits.isfinite().all()
 
 
+@pytest.mark.slow
 def test_one_graph_for_torch_compile() -> None:
     model, video = build().eval(), clip_batch(1, 2, 32)
     compiled = torch.compile(model, backend="eager", fullgraph=True)

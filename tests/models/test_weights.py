@@ -78,6 +78,7 @@ def small_network() -> ResNet3d:
     return resnext3d(stage_depths=(1, 1, 1, 1), cardinality=1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", range(3))
 def test_published_resnext_101_gives_the_official_logits(case: int, golden: Path, tmp_path: Path) -> None:
     rows = json.loads((golden / "k3d_resnext101.json").read_text())["cases"]

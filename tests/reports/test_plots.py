@@ -127,6 +127,7 @@ def test_what_cannot_be_drawn_together_is_refused(make_run: MakeRun, tmp_path: P
     assert not path.exists()
 
 
+@pytest.mark.process
 def test_heavy_libraries_wait_for_their_use_and_pyplot_is_never_loaded(make_run: MakeRun, tmp_path: Path) -> None:
     code = f"""
 import sys

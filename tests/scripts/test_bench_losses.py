@@ -6,10 +6,13 @@ import re
 import subprocess
 import sys
 
+import pytest
+
 from hoi_train.losses import LOSSES
 from tests.conftest import ROOT
 
 
+@pytest.mark.process
 def test_every_loss_and_method_has_its_rows() -> None:
     few = ["--repeats", "2", "--steps", "2", "--classes", "3", "5", "--batches", "4"]
     small = ["--backbone", "tiny_resnext3d", "--frames", "2", "--size", "32", *few]

@@ -6,9 +6,12 @@ import re
 import subprocess
 import sys
 
+import pytest
+
 from tests.conftest import ROOT
 
 
+@pytest.mark.process
 def test_all_peers_take_turns() -> None:
     sizes = {"frames": 2, "size": 32, "clips": 4, "steps": 1, "rounds": 2, "threads": 2}
     small = [word for name, value in sizes.items() for word in (f"--{name}", str(value))]

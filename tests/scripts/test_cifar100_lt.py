@@ -66,6 +66,7 @@ def test_too_few_images_are_told() -> None:
         long_tail(torch.arange(100).repeat(460), PRESETS["cdb_paper"], 10, seed=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("preset", "rows"),
     [

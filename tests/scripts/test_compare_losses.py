@@ -60,6 +60,7 @@ def test_a_folder_without_finished_runs_is_told(tmp_path: Path, capsys: pytest.C
     assert f"no run of these rows and seeds is finished in {tmp_path}" in capsys.readouterr().err
 
 
+@pytest.mark.process
 def test_what_failed_is_told_with_the_last_line_of_its_log(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "verb-cross_entropy-seed0.log").write_text("of an earlier run\n")
     (tmp_path / "verb-cross_entropy-seed0").write_text("no folder of a run")

@@ -20,6 +20,8 @@ from hoi_train.tracking.wandb_tracker import WandbTracker
 from tests.tracking.loopback import FaultyServer, hanging, refusing
 from tests.tracking.offline_run import offline_runs
 
+pytestmark = pytest.mark.process  # wandb has a service of its own
+
 CONFIG = {"name": "demo", "loss": {"name": "cdb_ce", "tau": 1.5}, "tasks": {"verb": {"weight": 1.0}}}
 VERB = {
     "classes": ["take", "put", "cut"],

@@ -149,7 +149,7 @@ def test_jsonl_with_bom_crlf_and_blank_lines(tmp_path: Path) -> None:
     assert len(read_manifest(tmp_path / "m.jsonl")) == 5
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.lists(
         st.tuples(
