@@ -34,7 +34,7 @@ from data_tools.split.search import Wanted, find_division
 from data_tools.split.units import GroupBy, Indices, Units, units_of
 from hoi_train.core.randomness import seed_of
 from hoi_train.core.records import SPLITS, Split, UserError
-from hoi_train.data.manifest import Manifest, read_manifest, write_manifest
+from hoi_train.data.manifest import Manifest, read_manifest
 from hoi_train.data.manifest.quarantine import leave_out, read_quarantine
 
 REPORT = "split.json"
@@ -176,10 +176,7 @@ def _notes(manifest: Manifest, units: Units, fractions: Fractions, group_by: Gro
 
 
 def _write(manifest: Manifest, splits: pa.Array, report: SplitReport, out: Path) -> None:
-    table = manifest.table
-    table = table.set_column(table.column_names.index("split"), "split", splits)
-    tasks = list(manifest.tasks.values())
-    write_manifest(out / manifest.path.name, table, tasks, manifest.root, manifest.object_classes)
+    manifest.with_columns({"split": splits}).write(out / manifest.path.name)
     write_json(out / REPORT, asdict(report))
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from data_tools.verify.records import ColourRange, Warn
-from hoi_train.data.readers.pyav_reader import ONE_FRAME_A_PACKET, OPTIONS
+from hoi_train.data.readers.pyav_reader import ONE_FRAME_PER_PACKET, OPTIONS
 
 PICTURES = 3  # key frames whose brightness is looked at
 FULL_RANGE = 2  # of ``AVColorRange``; 1 is limited, 0 is not said
@@ -63,7 +63,7 @@ def look_at(path: Path) -> Container:
         codec, declared = stream.codec_context.codec.canonical_name, stream.frames
     said, luma = _brightness(path)
     # avi stores no times, and counts pictures that it skips
-    warnings = list(_time_warnings(packets)) if codec in ONE_FRAME_A_PACKET and form != "avi" else []
+    warnings = list(_time_warnings(packets)) if codec in ONE_FRAME_PER_PACKET and form != "avi" else []
     return Container(
         declared=declared if form != "avi" else 0,
         lacking=max(0, max(entries, default=_declared_size(path)) - path.stat().st_size),

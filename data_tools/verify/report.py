@@ -16,7 +16,7 @@ from data_tools.jobs.local import write_json
 from data_tools.verify.records import BadClip, Measures, Suspect
 from hoi_train.core.disk import write_whole
 from hoi_train.core.records import SPLITS
-from hoi_train.data.manifest import Manifest, read_manifest, write_manifest
+from hoi_train.data.manifest import Manifest, read_manifest
 from hoi_train.data.manifest.quarantine import QUARANTINE, quarantine_json
 
 
@@ -104,13 +104,12 @@ def write_measured(path: Path, measured: Mapping[str, Measures], out: Path) -> P
         out: folder of the copy, another than the manifest's.
     """
     manifest = read_manifest(path)  # with its tracks
-    table = manifest.table
+    columns = {}
     for name, field, column in (("num_frames", "frames", pa.int64()), ("fps", "fps", pa.float64())):
-        old = table.column(name).to_pylist()
+        old = manifest.table.column(name).to_pylist()
         values = [
             getattr(measured[clip_id], field) if clip_id in measured else value
             for clip_id, value in zip(manifest.clip_ids, old, strict=True)
         ]
-        table = table.set_column(table.column_names.index(name), name, pa.array(values, column))
-    tasks = list(manifest.tasks.values())
-    return write_manifest(out / path.name, table, tasks, manifest.root, manifest.object_classes)
+        columns[name] = pa.array(values, column)
+    return manifest.with_columns(columns).write(out / path.name)

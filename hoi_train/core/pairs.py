@@ -1,16 +1,15 @@
-"""What the evaluation of human-object interactions in video is given: true pairs, predicted pairs, evaluated frames.
+"""Input of the evaluation of human-object interactions in video: true pairs, predicted pairs, evaluated frames.
 
-A pair is a person and an object of one frame. Columns over pairs, N of them: row n of every column is pair n; the
-order of the rows of one frame counts, because it decides between equals. P is the number of predicates. Where the
-boxes of the ground truth are used for the predictions too ("oracle"), their scores are 1.
+A pair is a person and an object of one frame. Pairs are columns of N rows; the order of the rows of a frame matters,
+because it breaks ties. P is the number of predicates. If predictions use the boxes of the ground truth ("oracle"), the
+scores of the boxes are 1.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection
-from dataclasses import dataclass, fields, replace
-from typing import Any, TypeVar
+from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,23 +17,22 @@ from numpy.typing import NDArray
 Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
-AnyPairs = TypeVar("AnyPairs", bound="Pairs")
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Pairs:
-    """What true and predicted pairs have in common.
+    """The columns of true and predicted pairs.
 
     Args:
-        frame_ids: str ``[N]``, the frame of each pair; the name is unique over all videos.
-        person_index, object_index: int64 ``[N]``, which box of its frame each is, from 0. True and predicted boxes
-            are numbered apart.
+        frame_ids: str ``[N]``, the frame of each pair, unique over all videos.
+        person_index, object_index: int64 ``[N]``, number of the box in its frame, from 0; true and predicted boxes
+            are numbered separately.
         person_boxes, object_boxes: float64 ``[N, 4]``, ``(x0, y0, x1, y1)`` in any one unit. A box without area, or
-            with corners the wrong way round, is taken and matches nothing.
-        object_class: int64 ``[N]``, class id of the object, 0 is a person.
+            with swapped corners, is accepted and matches nothing.
+        object_class: int64 ``[N]``, class id of the object; 0 is a person.
 
     Raises:
-        ValueError: a column has another type or shape, a number is not finite or an index is negative.
+        ValueError: wrong type or shape, a number that is not finite, or a negative index.
     """
 
     frame_ids: NDArray[np.str_]
@@ -62,13 +60,8 @@ class Pairs:
 
     @property
     def columns(self) -> dict[str, NDArray[Any]]:
-        """The columns that true and predicted pairs share, by name."""
+        """The columns of `Pairs` by name."""
         return {column.name: getattr(self, column.name) for column in fields(Pairs)}
-
-    def on(self: AnyPairs, frames: Collection[str]) -> AnyPairs:
-        """Return the pairs on these frames, in their order."""
-        chosen = np.isin(self.frame_ids, np.array(list(frames), dtype=np.str_))
-        return replace(self, **{column.name: getattr(self, column.name)[chosen] for column in fields(self)})
 
     def _check_rows(self, name: str, column: NDArray[Any], sound: Bools, wanted: str) -> None:
         if sound.all():
@@ -77,7 +70,7 @@ class Pairs:
         row, frame = bad[0], str(self.frame_ids[bad[0]])
         raise ValueError(
             f"{name} {wanted}, got {column[row].tolist()} in row {row}, frame {frame!r}; "
-            f"{len(bad)} of {len(self)} rows are such"
+            f"{len(bad)} of {len(self)} rows are wrong"
         )
 
 
@@ -86,7 +79,7 @@ class TruePairs(Pairs):
     """The ground truth.
 
     Args:
-        predicates: bool ``[N, P]``, the predicates that hold; a pair may have none.
+        predicates: bool ``[N, P]``, the predicates that hold, possibly none.
     """
 
     predicates: Bools
@@ -98,10 +91,10 @@ class TruePairs(Pairs):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Detections(Pairs):
-    """What a detector found.
+    """Pairs of detected boxes.
 
     Args:
-        person_scores, object_scores: float64 ``[N]`` in 0..1, how sure the detector is of each box.
+        person_scores, object_scores: float64 ``[N]`` in 0..1, the detector's scores of the boxes.
     """
 
     person_scores: Floats
@@ -113,9 +106,9 @@ class Detections(Pairs):
         self._check_scores("object_scores", (len(self),))
 
     def predicted(self, scores: Floats) -> PredictedPairs:
-        """Return the predictions that predicate scores, float64 ``[N, P]``, make of them."""
-        people, things = self.person_scores, self.object_scores
-        return PredictedPairs(**self.columns, person_scores=people, object_scores=things, scores=scores)
+        """Return predictions with these predicate scores, float64 ``[N, P]``."""
+        people, objects = self.person_scores, self.object_scores
+        return PredictedPairs(**self.columns, person_scores=people, object_scores=objects, scores=scores)
 
     def _check_scores(self, name: str, shape: tuple[int | None, ...]) -> None:
         column = getattr(self, name)
@@ -128,7 +121,7 @@ class PredictedPairs(Detections):
     """The predictions.
 
     Args:
-        scores: float64 ``[N, P]`` in 0..1, how sure the network is of each predicate.
+        scores: float64 ``[N, P]`` in 0..1, the network's score of each predicate.
     """
 
     scores: Floats
@@ -140,18 +133,18 @@ class PredictedPairs(Detections):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class EvaluatedFrames:
-    """One evaluation: the frames that count, and all pairs on them.
+    """The evaluated frames and all pairs on them.
 
     Args:
-        frames: the evaluated frames in their order, also those without any pair: on a frame without ground truth
-            every prediction is wrong, on one without predictions everything is missed. The published numbers with
-            detected boxes leave out the 168 of VidHOI's 22,976 validation frames where nothing was detected.
-        truth: the true pairs, in any order of frames, all on the evaluated ones (see :meth:`Pairs.on`).
+        frames: the evaluated frames in order, also those without pairs: without ground truth every prediction is
+            wrong, without predictions everything is missed. The published numbers with detected boxes leave out the
+            168 of VidHOI's 22,976 validation frames without detections.
+        truth: the true pairs in any order, all on evaluated frames.
         predicted: the predicted pairs, likewise.
 
     Raises:
-        ValueError: a frame is listed twice, a pair lies on a frame that is not listed, or the two sides have another
-            number of predicates.
+        ValueError: a frame is listed twice, a pair is on a frame that is not listed, or truth and predictions differ
+            in their number of predicates.
     """
 
     frames: tuple[str, ...]
@@ -175,7 +168,7 @@ class EvaluatedFrames:
         return int(self.truth.predicates.shape[1])
 
     def by_frame(self) -> list[tuple[Ints, Ints]]:
-        """Return for each frame, in their order, its rows of the ground truth and its rows of the predictions."""
+        """Return the rows of the ground truth and the rows of the predictions of each frame."""
         true = self._rows("ground-truth", self.truth)
         return list(zip(true, self._rows("predicted", self.predicted), strict=True))
 
@@ -186,7 +179,7 @@ class EvaluatedFrames:
         strays = np.flatnonzero(frames < 0)
         if len(strays):
             raise ValueError(
-                f"{len(strays)} of {len(pairs)} {kind} pairs lie on frames that are not evaluated, first row "
+                f"{len(strays)} of {len(pairs)} {kind} pairs are on frames that are not evaluated, first row "
                 f"{strays[0]}, frame {frame_ids[strays[0]]!r}; leave the rows out or list their frames"
             )
         order = np.argsort(frames, kind="stable")

@@ -1,4 +1,4 @@
-"""The file that says where the persons and objects of one video are: what a detector and tracker found, as JSON.
+"""The JSON file with the tracked persons and objects of one video.
 
     {"tracks": [{"track_id": 0, "class": "person", "start_frame": 0, "boxes": [[20, 30, 90, 200], [21, 30, 91, 200]]},
                 {"track_id": 1, "class": "cup", "start_frame": 1, "boxes": [[80, 90, 110, 120]], "score": 0.87}],
@@ -10,15 +10,15 @@ key         needed   meaning
 track_id    yes      whole number, unique in the file
 class       yes      an object class of the run's data, or ``person``
 start_frame yes      number of the first frame of the file that has a box, from 0
-boxes       yes      ``[x0, y0, x1, y1]`` in pixels of the frame, ``x0 < x1``, ``y0 < y1``, one for each frame
-                     from ``start_frame`` on; in these frames and no others the track is present, unless its box lies
-                     wholly outside the frame
-score       no       0..1, how sure the detector is; handed on, not used
+boxes       yes      ``[x0, y0, x1, y1]`` in pixels of the frame, ``x0 < x1``, ``y0 < y1``, one per frame from
+                     ``start_frame`` on; the track is present in these frames, except where its box is wholly
+                     outside the frame
+score       no       the detector's score in 0..1; passed on, not used
 persons     no       ids of further tracks that act, beside those of the class ``person``
 =========== ======== =====================================================================================
 
-As in the tracks of a manifest, frames are counted in the order they are shown and boxes are those of upright frames.
-A person is the object of another person where the run's data list its class among those of objects.
+As in the tracks of a manifest, frames count in presentation order, and boxes are those of upright frames.
+A person can be the object of another person if the run's data list ``person`` among the classes of objects.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ PERSON = "person"
 EXAMPLE = '{"tracks": [{"track_id": 0, "class": "person", "start_frame": 0, "boxes": [[20, 30, 90, 200]]}]}'
 
 Corners = tuple[float, float, float, float]
-# Made by a call, since "class" cannot be written as an attribute.
+# Built by a call, because "class" cannot be an attribute's name.
 _Track: Any = create_model(
     "Track",
     __base__=Strict,
@@ -63,14 +63,14 @@ class _File(Strict):
 
 @dataclass(frozen=True)
 class Actor:
-    """A person or object of a video.
+    """A tracked person or object of a video.
 
     Args:
-        track: where it is.
-        name: name of its class.
+        track: its boxes.
+        name: its class.
         is_person: whether it acts.
-        shown: bool ``[B]``, which of its boxes lie at least partly in the frame.
-        score: how sure the detector is, 0..1, if it says so.
+        shown: bool ``[B]``, which of its boxes are at least partly in the frame.
+        score: the detector's score in 0..1, if given.
     """
 
     track: Track
@@ -80,7 +80,7 @@ class Actor:
     score: float | None = None
 
     def present(self, frame: int) -> bool:
-        """Return whether a frame of the file shows it."""
+        """Return whether it is visible in a frame of the file."""
         place = frame - self.track.start_frame
         return 0 <= place < len(self.shown) and bool(self.shown[place])
 
@@ -91,11 +91,11 @@ class Actor:
 
 
 def read_boxes(path: Path, object_classes: ClassList, num_frames: int, size: tuple[int, int]) -> tuple[Actor, ...]:
-    """Read the boxes of a video and check that they are boxes of that video.
+    """Read the boxes of a video and check that they fit it.
 
     Args:
         path: the JSON file.
-        object_classes: classes that the run knows.
+        object_classes: the run's classes of objects.
         num_frames: frames of the video.
         size: width and height of its frames, in pixels.
 
@@ -103,7 +103,7 @@ def read_boxes(path: Path, object_classes: ClassList, num_frames: int, size: tup
         Its tracks in the order of the file.
 
     Raises:
-        UserError: with everything that is wrong, each with the track and the key.
+        UserError: lists everything that is wrong, with track and key.
     """
     problems = Problems()
     try:
@@ -149,7 +149,7 @@ def _shown(boxes: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def _faults(entry: Mapping[str, Any], object_classes: ClassList, num_frames: int, size: tuple[int, int]) -> list[str]:
-    """Return what is wrong with a track, of its bad boxes the first."""
+    """Return the faults of a track; of its bad boxes the first."""
     faults = []
     if entry["class"] not in (PERSON, *object_classes):
         hint = nearest(entry["class"], list(object_classes))
@@ -158,7 +158,7 @@ def _faults(entry: Mapping[str, Any], object_classes: ClassList, num_frames: int
     end = entry["start_frame"] + len(entry["boxes"])
     if end > num_frames:
         faults.append(f"boxes: the last one is of frame {end - 1}, the video has frames 0 to {num_frames - 1}")
-    # As they are kept: float32 can make equal what differs in the file, and infinite what is not.
+    # In float32, where different numbers of the file can become equal, and finite ones infinite.
     boxes = torch.tensor(entry["boxes"], dtype=torch.float32)
     bad = ~(boxes.isfinite().all(1) & (boxes[:, :2] < boxes[:, 2:]).all(1))
     if bad.any():

@@ -1,19 +1,19 @@
-"""The file of what a detector and tracker found in the videos of a manifest: human-object pairs to be labelled.
+"""Detections: human-object pairs that a detector and tracker found in the videos of a manifest, to be labelled.
 
-A Parquet file, one row a video; what has no row, or no pair in a frame, is a video or frame where nothing was found.
+A Parquet file with one row per video. A video without a row, or a frame without a pair, is one without detections.
 
 ======= ====== =========================================================================================
 column  needed meaning
 ======= ====== =========================================================================================
 clip_id yes    that of the manifest, unique
-pairs   yes    a list of the pairs to be labelled, each with ``frame``, ``person_id``, ``object_id``, ``person_box``,
-               ``object_box`` and ``object_class`` as in a manifest, and ``person_score`` and ``object_score``,
-               0..1, how sure the detector is of each box. Ids are the detector's own
-tracks  no     where the persons and objects are in all frames, as in a manifest; a row that has tracks has those
-               that its pairs name. Without, boxes stand still about their frame
+pairs   yes    a list of pairs, each with ``frame``, ``person_id``, ``object_id``, ``person_box``, ``object_box`` and
+               ``object_class`` as in a manifest, and ``person_score`` and ``object_score``, the detector's scores
+               of the boxes in 0..1. Ids are the detector's own
+tracks  no     boxes of the persons and objects in all frames, as in a manifest; a row with tracks has a track for
+               every id in its pairs. Without tracks a pair keeps its boxes in all frames
 ======= ====== =========================================================================================
 
-Which pairs there are is the detector's choice; VidHOI's authors take every person with everything else in the frame.
+The detector chooses the pairs; VidHOI's authors pair every person with everything else in the frame.
 """
 
 from __future__ import annotations
@@ -40,24 +40,23 @@ from hoi_train.data.manifest.columns import (
     raw_from_table,
 )
 from hoi_train.data.manifest.problems import Problems
-from hoi_train.data.sampling import Indices
 
-DETECTIONS = "detections.parquet"  # as the importers name it
+DETECTIONS = "detections.parquet"  # the importers' name for it
 TYPES = {"clip_id": pa.string(), "pairs": DETECTED, "tracks": TRACKS}
 SCORES = ("person_score", "object_score")
 _UNLABELLED = Task("predicate", ClassList(("none",)), "multi", of="pair")
 
 
 def write_detections(path: Path, rows: Iterable[Mapping[str, Any]] | pa.Table, object_classes: ClassList) -> Path:
-    """Check detections and write them; the file appears whole or not at all.
+    """Check detections and write them, whole or not at all.
 
     Args:
-        path: a ``.parquet`` file; its folder is made.
+        path: a ``.parquet`` file; its folder is created.
         rows: mappings from column to value, or an Arrow table.
-        object_classes: classes that the objects may have.
+        object_classes: allowed classes of the objects.
 
     Raises:
-        ManifestError: if ``read_detections`` would refuse the result; rows are counted from 1.
+        ManifestError: ``read_detections`` would refuse the result; rows count from 1.
     """
     problems = Problems()
     if isinstance(rows, pa.Table):
@@ -79,7 +78,7 @@ def read_detections(path: Path, object_classes: ClassList) -> pa.Table:
         Its three columns.
 
     Raises:
-        ManifestError: with everything that is wrong, each problem with file and row.
+        ManifestError: lists everything that is wrong, with file and row.
     """
     problems = Problems()
     if not path.is_file():
@@ -97,7 +96,7 @@ def read_detections(path: Path, object_classes: ClassList) -> pa.Table:
 
 
 def _check(raw: RawTable, object_classes: ClassList, problems: Problems) -> None:
-    """Note what is wrong: what would be wrong with pairs and tracks of a manifest, and scores."""
+    """Apply the manifest's checks of pairs and tracks, and check the scores."""
     columns = {name: pa.nulls(len(raw), wanted) for name, wanted in column_types([_UNLABELLED]).items()}
     columns |= raw.columns
     columns["pairs"] = unlabelled(columns["pairs"])
@@ -109,20 +108,16 @@ def _check(raw: RawTable, object_classes: ClassList, problems: Problems) -> None
     flat, owners = pc.list_flatten(raw.columns["pairs"]), np.asarray(pc.list_parent_indices(raw.columns["pairs"]))
     for name in SCORES:
         scores = np.asarray(pc.struct_field(flat, name))
-        _note(raw, owners[~((scores >= 0) & (scores <= 1))], f"{name} of a pair must lie in 0..1", problems)
-
-
-def _note(raw: RawTable, positions: Indices, text: str, problems: Problems) -> None:
-    rows = np.unique(positions).tolist()
-    problems.add_rows(raw.file, rows, len(rows), lambda _: text, lambda row: int(raw.numbers[row]), raw.unit)
+        bad = np.unique(owners[~((scores >= 0) & (scores <= 1))]).tolist()
+        raw.note(problems, bad, f"{name} of a pair must lie in 0..1")
 
 
 def unlabelled(column: Any, kept: Any = None) -> Any:
-    """Return lists of detected pairs as lists of a manifest's pairs, without predicates and with the scores beside.
+    """Convert detected pairs to a manifest's pairs with no predicates, keeping the scores as further fields.
 
     Args:
         column: Arrow array of N lists.
-        kept: bool, which of all pairs to keep; all if not given.
+        kept: bool, which of all pairs to keep; all by default.
     """
     flat, owners = pc.list_flatten(column), np.asarray(pc.list_parent_indices(column))
     if kept is not None:

@@ -1,4 +1,4 @@
-"""OpenCV, imported in one place: bounded, and in one thread. Import this module where it is needed, not before."""
+"""OpenCV, imported in one place, with a limit of pixels and one thread. Import this module lazily."""
 
 from __future__ import annotations
 
@@ -7,18 +7,19 @@ import os
 import numpy as np
 import numpy.typing as npt
 
-MAX_PIXELS = 2**26  # of a picture: a few bytes of JPEG can claim more than there is memory
-os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(MAX_PIXELS))  # read once, when OpenCV is loaded
+MAX_PIXELS = 2**26  # per picture; a few bytes of JPEG can claim more than the memory
+os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(MAX_PIXELS))  # read when OpenCV is loaded
 
-import cv2 as cv2  # noqa: E402 - others take it from here
+import cv2 as cv2  # noqa: E402 - imported from here by others
 
-cv2.setNumThreads(1)  # a worker has one core; threads of its own would fight the other workers'
+cv2.setNumThreads(1)  # one core per worker
 
 
 def decode_jpeg(data: bytes) -> npt.NDArray[np.uint8]:
-    """Return a JPEG picture as uint8 ``[H, W, 3]``, RGB; raises ``ValueError`` if it is none or has over 2^26 pixels.
+    """Decode a JPEG picture to uint8 ``[H, W, 3]``, RGB; a damaged one may be filled with grey without an error.
 
-    A damaged one may come without an error, filled with grey.
+    Raises:
+        ValueError: not a JPEG picture, or over 2^26 pixels.
     """
     try:
         picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
@@ -30,7 +31,7 @@ def decode_jpeg(data: bytes) -> npt.NDArray[np.uint8]:
 
 
 def encode_jpeg(picture: npt.NDArray[np.uint8], quality: int) -> bytes:
-    """Return a picture uint8 ``[H, W, 3]``, RGB, as JPEG of 4:2:0 with the smallest tables; ``quality`` in 1..100."""
+    """Encode uint8 ``[H, W, 3]``, RGB, as JPEG 4:2:0 with optimised tables; ``quality`` in 1..100."""
     options = {
         cv2.IMWRITE_JPEG_QUALITY: quality,
         cv2.IMWRITE_JPEG_OPTIMIZE: 1,

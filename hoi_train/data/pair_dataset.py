@@ -181,11 +181,8 @@ class PairDataset(ClipDataset):
         frames = np.asarray(pc.struct_field(pc.list_flatten(pairs), "frame"), np.int64)
         annotated = pa.array((self.key_frames.rows << 32) + self.key_frames.frames)
         kept = np.asarray(pc.is_in(pa.array((rows << 32) + frames), annotated)) & (frames < 1 << 32)
-        table = self.clips.table
-        for name, column in (("pairs", unlabelled(pairs, kept)), ("tracks", tracks)):
-            table = table.set_column(table.column_names.index(name), name, column)
-        detected, clips = copy(self), self.clips
-        detected.clips = Manifest(clips.path, clips.root, clips.tasks, table, clips.warnings, clips.object_classes)
+        detected = copy(self)
+        detected.clips = self.clips.with_columns({"pairs": unlabelled(pairs, kept), "tracks": tracks})
         detected.key_frames = KeyFrames.of(detected.clips)
         return detected
 

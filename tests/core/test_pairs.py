@@ -22,7 +22,7 @@ SOUND = evaluated_frames(case_of([true_row("a", [0])] * 2, [predicted_row("a", [
         (
             "truth",
             {"object_class": np.array([0, -3])},
-            "object_class must be at least 0, got -3 in row 1, frame 'a'; 1 of 2 rows are such",
+            "object_class must be at least 0, got -3 in row 1, frame 'a'; 1 of 2 rows are wrong",
         ),
         ("truth", {"person_index": np.array([0.0, 1.0])}, r"person_index must be int64 \[2\], got float64 \[2\]"),
         ("truth", {"object_boxes": np.zeros((2, 5))}, r"object_boxes must be float64 \[2, 4\], got float64 \[2, 5\]"),
@@ -30,7 +30,7 @@ SOUND = evaluated_frames(case_of([true_row("a", [0])] * 2, [predicted_row("a", [
         (
             "predicted",
             {"person_boxes": np.full((2, 4), math.nan)},
-            r"person_boxes must be finite, got \[nan, nan, nan, nan\] in row 0, frame 'a'; 2 of 2 rows are such",
+            r"person_boxes must be finite, got \[nan, nan, nan, nan\] in row 0, frame 'a'; 2 of 2 rows are wrong",
         ),
         ("predicted", {"scores": np.full((2, 3), 1.5)}, r"scores must lie in 0..1, got \[1.5, 1.5, 1.5\] in row 0"),
         ("predicted", {"object_scores": np.array([0.5, -1])}, "object_scores must lie in 0..1, got -1.0 in row 1"),
@@ -47,10 +47,10 @@ def test_pairs_that_do_not_hold_together_are_refused(side: str, changes: dict[st
     ("changes", "message"),
     [
         ({"frames": ("a", "b", "b")}, "frames must be listed once each, 1 repeated, first 'b'"),
-        ({"frames": ("b",)}, "2 of 2 ground-truth pairs lie on frames that are not evaluated, first row 0, frame 'a'"),
+        ({"frames": ("b",)}, "2 of 2 ground-truth pairs are on frames that are not evaluated, first row 0, frame 'a'"),
         (
             {"predicted": replace(SOUND.predicted, frame_ids=np.array(["a", "c"]))},
-            "1 of 2 predicted pairs lie on frames that are not evaluated, first row 1, frame 'c'; leave the rows out",
+            "1 of 2 predicted pairs are on frames that are not evaluated, first row 1, frame 'c'; leave the rows out",
         ),
         (
             {"predicted": replace(SOUND.predicted, scores=np.ones((2, 4)))},

@@ -144,7 +144,7 @@ def test_boxes_of_a_file_of_another_size_are_refused(manifest: Path, tmp_path: P
         ((48, 48), None, None),
         ((64, 48), None, "its frames are of 48×48 pixels, its boxes were annotated in 64×48 (width × height)"),
         ((96, 80), wide, None),
-        ((96, 80), turned, "its frames are of 80×96 pixels, turned on their side, its boxes were annotated in 96×80"),
+        ((96, 80), turned, "its frames are of 80×96 pixels, rotated by 90 degrees, its boxes were annotated in 96×80"),
         ((80, 96), turned, None),
     ]
     for (width, height), file, words in cases:

@@ -112,7 +112,7 @@ def test_mirrored_files_come_upright(matrix: tuple[int, int, int, int], reader: 
     clip = clip_of(turn(source, tmp_path / "mirrored.mp4", matrix))
     if reader in SEEKING:
         with pytest.raises(
-            ClipError, match=f"{reader} shows its first frame in another way than PyAV; use reader: auto"
+            ClipError, match=f"{reader} decodes its first frame differently from PyAV; use reader: auto"
         ):
             open_clip(clip, reader)
     else:
@@ -304,7 +304,7 @@ def test_torchcodec_without_ffmpeg(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_frames_out_of_range_are_refused(tmp_path: Path) -> None:
     with open_clip(clip_of(encode(tmp_path / "v.mp4", 5))) as reader:
         for index in (-1, 5):
-            with pytest.raises(ClipError, match=f"frame {index} was asked for, it has frames 0 to 4"):
+            with pytest.raises(ClipError, match=f"frame {index} was requested, it has frames 0 to 4"):
                 reader.read([0, index])
 
 

@@ -76,7 +76,7 @@ def test_a_cached_clip_gives_the_frames_asked_for(shard: Path, reader: str) -> N
         image = opened.read([3])
         assert image.dtype == np.uint8
         assert np.abs(image[0].astype(int) - numbered(3)).mean() < 8
-        with pytest.raises(ClipError, match="frame 20 was asked for, it has frames 0 to 19"):
+        with pytest.raises(ClipError, match="frame 20 was requested, it has frames 0 to 19"):
             opened.read([20])
 
 

@@ -234,7 +234,7 @@ def test_clips_of_one_file_may_differ_in_what_is_said_of_its_size(tmp_path: Path
             made,
             [("0", "unreadable"), ("3", "unreadable")],
         )
-        text = "its frames are of 96×80 pixels, turned on their side, its boxes were annotated in 80×96"
+        text = "its frames are of 96×80 pixels, rotated by 90 degrees, its boxes were annotated in 80×96"
         assert all(clip.text.startswith(text) for clip in report.bad)
 
 

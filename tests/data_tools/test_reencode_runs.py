@@ -60,7 +60,7 @@ def test_bad_clips_are_listed_and_left_out(tmp_path: Path) -> None:
         "10": "unreadable",
         "11": "unreadable",
     }
-    assert "its frames are of 96×80 pixels, turned on their side" in report.bad[-1].text
+    assert "its frames are of 96×80 pixels, rotated by 90 degrees" in report.bad[-1].text
     assert made.clip_ids == ("0", "7"), "what was whole before the damage is kept"
     written = json.loads((tmp_path / "out" / "reencode.json").read_text())
     assert [clip["clip_id"] for clip in written["bad"]] == [clip.clip_id for clip in report.bad]

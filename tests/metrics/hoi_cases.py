@@ -35,7 +35,10 @@ def case_of(true: list[Row], predicted: list[Row], frames: tuple[str, ...] = ("a
 
 def evaluated_frames(case: Case) -> EvaluatedFrames:
     """Return the records of a case."""
-    true, predicted, num_predicates = case["ground_truth"], case["predictions"], case["n_predicates"]
+    frames, num_predicates = tuple(case["frames"]), case["n_predicates"]
+    true, predicted = (
+        [row for row in case[side] if row["frame"] in frames] for side in ("ground_truth", "predictions")
+    )
     carries = np.zeros((len(true), num_predicates), dtype=bool)
     for number, row in enumerate(true):
         carries[number, row["predicates"]] = True
@@ -47,8 +50,7 @@ def evaluated_frames(case: Case) -> EvaluatedFrames:
         object_scores=scores["object_score"],
         scores=scores["scores"].reshape(len(predicted), num_predicates),
     )
-    frames = tuple(case["frames"])
-    return EvaluatedFrames(frames=frames, truth=truth.on(frames), predicted=predictions.on(frames))
+    return EvaluatedFrames(frames=frames, truth=truth, predicted=predictions)
 
 
 def pair_columns(rows: Sequence[Row]) -> dict[str, Any]:

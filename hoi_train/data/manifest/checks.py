@@ -1,4 +1,4 @@
-"""What a manifest's values may be, checked for whole columns at once; class names become class ids."""
+"""Checks of a manifest's values, on whole columns at once; class names become class ids."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ _NO_BOX = "is not [x0, y0, x1, y1] with x0 < x1, y0 < y1"
 def check(
     raw: RawTable, tasks: Sequence[Task], root: Path, problems: Problems, object_classes: ClassList | None = None
 ) -> Any:
-    """Check every value and return the table with int-coded labels; its rows are sound only if nothing was noted.
+    """Check every value and return the table with class ids; it is valid only if nothing was noted.
 
-    What can be spelt in several ways, paths and the lack of a group, is brought to one in ``raw``.
+    Paths and missing groups, which can be written in several ways, are normalised in ``raw``.
     """
     checker = _Checker(raw, problems)
     if not len(raw):
@@ -57,12 +57,12 @@ def check(
 
 
 def _mask(values: Any) -> Mask:
-    """Return an Arrow boolean column as numpy, null as False."""
+    """Convert an Arrow boolean column to numpy, null to False."""
     return np.asarray(pc.fill_null(values, False))
 
 
 def _repeated(*keys: NDArray[np.int64]) -> Mask:
-    """Return which entries agree in all keys with one before them."""
+    """Return which entries equal an earlier one in all keys."""
     order = np.lexsort(keys)
     again = np.zeros(len(order), bool)
     again[order[1:]] = np.logical_and.reduce([key[order[1:]] == key[order[:-1]] for key in keys])
@@ -70,35 +70,31 @@ def _repeated(*keys: NDArray[np.int64]) -> Mask:
 
 
 def _below(root: Path, path: str, resolve: Callable[[Path], Path]) -> str | None:
-    """Return what `inside` does, but the path as it is where a link leads to what a manifest cannot name."""
+    """Return `inside`, but the unchanged path if a link leads to a name that a manifest cannot hold."""
     straight = inside(root, path, resolve)
     return straight if straight is None or is_plain(straight) else path
 
 
 class _Checker:
-    """Walks the columns of one manifest; each method notes what is wrong in its own."""
+    """Check one manifest; each method checks and notes one group of columns."""
 
     def __init__(self, raw: RawTable, problems: Problems) -> None:
         self.raw = raw
         self.problems = problems
 
-    def note(self, column: str, bad: Mask, text: Callable[[int], str]) -> None:
-        """Note the rows of a mask, apart from those whose value in the column was refused already."""
+    def note(self, column: str, bad: Mask, text: str | Callable[[int], str]) -> None:
+        """Note the rows of a mask, except those whose value in the column is noted already."""
         rows = np.flatnonzero(bad)
         refused = self.raw.refused.get(column)
         if refused:
             rows = np.array([row for row in rows.tolist() if row not in refused], np.int64)
-        if len(rows):
-            numbers = self.raw.numbers
-            self.problems.add_rows(
-                self.raw.file, rows.tolist(), len(rows), text, lambda row: int(numbers[row]), self.raw.unit
-            )
+        self.raw.note(self.problems, rows.tolist(), text)
 
     def value(self, column: str, row: int) -> Any:
         return self.raw.columns[column][row].as_py()
 
     def required(self, column: str) -> Any:
-        """Return a column that every row must fill, noting the rows that do not."""
+        """Return a required column; rows without a value are noted."""
         values = self.raw.columns[column]
         if values.null_count == len(values) and not self.raw.refused.get(column):
             self.problems.add(self.raw.file, None, f"column {column!r} is missing; every clip needs it")
@@ -107,7 +103,7 @@ class _Checker:
             if values.type == pa.string():
                 empty |= _mask(pc.equal(values, ""))
             hint = "; write an empty list for none" if pa.types.is_list(values.type) else ""
-            self.note(column, empty, lambda row: f"{column} is empty{hint}")
+            self.note(column, empty, f"{column} is empty{hint}")
         return values
 
     def must_be(self, column: str, words: str, row: int) -> str:
@@ -121,10 +117,8 @@ class _Checker:
         repeated = (first[inverse] != np.arange(len(codes))) & (codes >= 0)
 
         def text(row: int) -> str:
-            number = self.raw.numbers[first[inverse[row]]]
-            return (
-                f"clip_id {self.value('clip_id', row)!r:.80} is taken by {self.raw.unit} {number}; ids must be unique"
-            )
+            taken = f"{self.raw.unit} {self.raw.numbers[first[inverse[row]]]}"
+            return f"clip_id {self.value('clip_id', row)!r:.80} is taken by {taken}; ids must be unique"
 
         self.note("clip_id", repeated, text)
 
@@ -141,7 +135,7 @@ class _Checker:
         is_below = pc.starts_with(values, os.fsencode(f"{root}/"))
         straight = pc.if_else(pc.and_(is_below, pc.invert(pc.match_substring_regex(below, _DETOUR))), below, values)
         detours = _mask(pc.match_substring_regex(straight, _DETOUR)) & _mask(pc.not_equal(values, "")) & ~outside & ~odd
-        resolve = lru_cache(real_folder)  # the root may be spelt through a link; few folders hold many clips
+        resolve = lru_cache(real_folder)  # few folders hold many clips
         paths = [_below(root, path, resolve) for path in values.filter(pa.array(detours)).to_pylist()]
         outside[detours] = [path is None for path in paths]
         self.note("path", outside, lambda row: f"path {self.value('path', row)!r:.80} leaves the data root {root}")
@@ -167,7 +161,7 @@ class _Checker:
         for name, least, most, words in (
             ("start", 0.0, np.inf, "seconds >= 0"),
             ("end", 0.0, np.inf, "seconds >= 0"),
-            ("fps", np.nextafter(0, 1), np.inf, "frames a second > 0"),
+            ("fps", np.nextafter(0, 1), np.inf, "frames per second > 0"),
             ("num_frames", 1, MOST, f"1 to {MOST}"),
             ("width", 1, MOST, f"pixels, 1 to {MOST}"),
             ("height", 1, MOST, f"pixels, 1 to {MOST}"),
@@ -176,7 +170,7 @@ class _Checker:
             sound[name] = np.isfinite(values) & (values >= least) & (values <= most)
             self.note(name, ~sound[name], partial(self.must_be, name, words))
         lone = _mask(columns["width"].is_null()) != _mask(columns["height"].is_null())
-        self.note("width", lone, lambda row: "width and height are given together or not at all")
+        self.note("width", lone, "width and height are given together or not at all")
         start = np.asarray(pc.fill_null(columns["start"], 0.0))
         end = np.asarray(pc.fill_null(columns["end"], np.inf))
         wrong = (start >= end) & sound["start"] & sound["end"]
@@ -213,7 +207,7 @@ class _Checker:
         codes: NDArray[np.int64],
         names: Sequence[str],
     ) -> None:
-        """Note classes that occur twice in a list, of entries with their rows, lists and ids; an id of -1 is none."""
+        """Note repeated classes of a list; entries have rows, lists and class ids, -1 for unknown."""
         twice = np.flatnonzero(_repeated(codes, lists) & (codes >= 0))
         repeated = {int(rows[entry]): names[codes[entry]] for entry in twice}
         bad = np.zeros(len(self.raw), bool)
@@ -223,7 +217,7 @@ class _Checker:
     def note_entries(
         self, column: str, flat: Any, owners: NDArray[np.int64], bad: Mask, allowed: Sequence[str]
     ) -> None:
-        """Note entries of lists under the row that holds them."""
+        """Note unknown classes in lists, the first of each row."""
         entries = np.flatnonzero(bad)
         first = dict(zip(owners[entries].tolist()[::-1], entries.tolist()[::-1], strict=True))
         rows = np.zeros(len(self.raw), bool)
@@ -279,12 +273,12 @@ class _Checker:
         self.track_ids(np.concatenate(owners), np.concatenate(ids))
 
     def track_ids(self, rows: NDArray[np.int64], ids: NDArray[np.int64]) -> None:
-        """Note ids that occur twice in a row, and pairs of what has no track there."""
+        """Note ids that occur twice in a row, and pairs without a track in a row that has tracks."""
         pairs = self.raw.columns["pairs"]
         flat, owners = pc.list_flatten(pairs), np.asarray(pc.list_parent_indices(pairs))
         named = [pc.struct_field(flat, name).drop_null() for name in ("person_id", "object_id")]
         if any(len(of) < len(flat) for of in named):
-            return  # said already
+            return  # noted already
         different, codes = np.unique(np.concatenate([ids, *map(np.asarray, named)]), return_inverse=True)
         places = np.concatenate([rows, owners, owners])
         keys = places * len(different) + codes
@@ -297,14 +291,14 @@ class _Checker:
     def note_rows(self, column: str, rows: NDArray[np.int64], text: str) -> None:
         bad = np.zeros(len(self.raw), bool)
         bad[rows] = True
-        self.note(column, bad, lambda row: text)
+        self.note(column, bad, text)
 
 
-Rows = dict[str, NDArray[np.int64]]  # by what is wrong with them
+FaultyRows = dict[str, NDArray[np.int64]]  # by fault
 
 
-def _records(values: Any, one: str) -> tuple[Any, NDArray[np.int64], Mask, Rows]:
-    """Return the structs in lists, the list of each, which structs are whole, and the lists that hold others."""
+def _records(values: Any, one: str) -> tuple[Any, NDArray[np.int64], Mask, FaultyRows]:
+    """Return the structs in lists, the list of each, which are without null, and the lists with other structs."""
     flat, owners = pc.list_flatten(values), np.asarray(pc.list_parent_indices(values))
     sound = ~_mask(flat.is_null())
     lacking = {f"{one} is null": owners[~sound]}
@@ -315,8 +309,8 @@ def _records(values: Any, one: str) -> tuple[Any, NDArray[np.int64], Mask, Rows]
     return flat, owners, sound, lacking
 
 
-def _track_faults(values: Any) -> tuple[NDArray[np.int64], NDArray[np.int64], Rows]:
-    """Return the ids of tracks in the lists that hold nothing but whole ones, the list of each, and the bad lists."""
+def _track_faults(values: Any) -> tuple[NDArray[np.int64], NDArray[np.int64], FaultyRows]:
+    """Return the track ids of the lists without null, the list of each, and the faulty lists."""
     flat, owners, sound, faults = _records(values, "a track")
     negative = _mask(pc.less(pc.struct_field(flat, "start_frame"), 0))
     faults["a track has a negative start_frame"] = owners[sound & negative]
@@ -338,6 +332,6 @@ def _sound_boxes(boxes: Any) -> Mask:
     values = pc.fill_null(values, np.nan) if values.null_count else values
     corners = np.asarray(values).reshape(-1, 4)
     ordered = (corners[:, 0] < corners[:, 2]) & (corners[:, 1] < corners[:, 3])
-    # what is ordered is no nan: of the rest only the outer corners can be infinite
+    # ordered values are not nan, and only the outer corners can be infinite
     sound[sound] = ordered & (corners[:, 0] > -np.inf) & (corners[:, 1] > -np.inf) & (corners[:, 2:] < np.inf).all(1)
     return sound

@@ -1,4 +1,4 @@
-"""The columns of a manifest: their types, and how Arrow tables and Python rows are brought to them."""
+"""The columns of a manifest: their types, and the conversion of Arrow tables and Python rows to them."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from hoi_train.core.records import Task, nearest
 from hoi_train.data.manifest.problems import LISTED, Problems
 
-BATCH = 8_192  # rows turned into Arrow at a time: bounds the Python objects alive
+BATCH = 8_192  # rows converted at a time; limits the Python objects in memory
 COLUMNS_NAMED = 10  # unknown columns named one by one
 NEEDED = frozenset({"clip_id", "path", "split"})
-FORMER = frozenset({"seekable"})  # columns of older manifests, passed over
+FORMER = frozenset({"seekable"})  # columns of older manifests, ignored
 
 _BOX = pa.list_(pa.float64())
 PAIRS = pa.list_(
@@ -36,11 +36,11 @@ PAIRS = pa.list_(
         ]
     )
 )
-# What a detector found: pairs that have no labels yet, and how sure it is of each box.
+# Detected pairs: no labels, but a score of each box.
 DETECTED = pa.list_(
     pa.struct([*list(PAIRS.value_type)[:-1], ("person_score", pa.float64()), ("object_score", pa.float64())])
 )
-# Tens of millions of boxes: half the memory of float64, and exact for whole pixels.
+# Of tens of millions of boxes: half the memory of float64, and exact for whole pixels.
 _BOXES = pa.list_(pa.list_(pa.float32()))
 TRACKS = pa.list_(pa.struct([("track_id", pa.int64()), ("start_frame", pa.int64()), ("boxes", _BOXES)]))
 NOT_IN_CSV = {"pairs": PAIRS, "tracks": TRACKS}
@@ -48,14 +48,14 @@ NOT_IN_CSV = {"pairs": PAIRS, "tracks": TRACKS}
 
 @dataclass
 class RawTable:
-    """A manifest as written: every known column with its type, labels still as names.
+    """An unchecked manifest: every column with its type, labels as names.
 
     Args:
-        file: where it came from.
-        columns: arrays of one length, ``tracks`` perhaps in chunks; a column that the file lacks is all null.
-        numbers: int64 ``[rows]``, the line or row of the file that each row came from, from 1.
+        file: the source.
+        columns: arrays of one length, ``tracks`` possibly in chunks; a column missing in the file is all null.
+        numbers: int64 ``[rows]``, line or row of the file of each row, from 1.
         unit: what ``numbers`` counts.
-        refused: positions by column whose value could not be read and is null now; noted already.
+        refused: by column, positions of values that could not be read; they are null and noted already.
     """
 
     file: Path
@@ -67,9 +67,14 @@ class RawTable:
     def __len__(self) -> int:
         return len(self.numbers)
 
+    def note(self, problems: Problems, rows: Sequence[int], text: str | Callable[[int], str]) -> None:
+        """Note one problem per row at these positions, ascending, with one text or a text of each."""
+        words = (lambda _: text) if isinstance(text, str) else text
+        problems.add_rows(self.file, rows, words, lambda row: int(self.numbers[row]), self.unit)
+
 
 def column_types(tasks: Iterable[Task]) -> dict[str, Any]:
-    """Return the Arrow type of every column that a manifest with these tasks may have."""
+    """Return the Arrow types of all columns of a manifest with these tasks."""
     types = {
         "clip_id": pa.string(),
         "path": pa.string(),
@@ -89,7 +94,7 @@ def column_types(tasks: Iterable[Task]) -> dict[str, Any]:
 
 
 def raw_from_table(file: Path, table: Any, types: Mapping[str, Any], problems: Problems) -> RawTable:
-    """Bring the columns of an Arrow table to the types of a manifest."""
+    """Cast the columns of an Arrow table to the types of a manifest."""
     note_columns(file, table.column_names, types, None, problems)
     columns = {}
     for name, wanted in types.items():
@@ -111,7 +116,7 @@ def raw_from_rows(
     unit: Literal["line", "row"],
     problems: Problems,
 ) -> RawTable:
-    """Gather numbered rows of Python values into columns, noting values of a wrong type and unknown columns."""
+    """Collect numbered rows of Python values into columns; wrong types and unknown columns are noted."""
     chunks: dict[str, list[Any]] = {name: [] for name in types}
     raw = RawTable(file, {}, np.empty(0, np.int64), unit, {name: set() for name in types})
     numbers: list[int] = []
@@ -146,7 +151,7 @@ def note_columns(
     problems: Problems,
     unit: Literal["line", "row"] = "line",
 ) -> None:
-    """Note columns that a manifest does not know, and those that occur twice."""
+    """Note unknown and repeated columns."""
     unknown = [name for name in dict.fromkeys(names) if name not in types and name not in FORMER]
     for name in unknown[:COLUMNS_NAMED]:
         hint = nearest(name[:80], list(types))
@@ -159,19 +164,19 @@ def note_columns(
 
 
 def _held(name: str, column: Any) -> Any:
-    """Return a column as one array; tracks, nearly all of a manifest's memory, are left in chunks: no copy."""
+    """Return a column as one array; tracks, most of a manifest's memory, stay in chunks, uncopied."""
     return column if name == "tracks" else whole(column)
 
 
 def whole(column: Any) -> Any:
     """Return a chunked array as one array."""
     if isinstance(column, pa.ChunkedArray):
-        return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()  # which would copy the one
+        return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()  # a copy even of one
     return column
 
 
 def _kind(type_: Any) -> str:
-    """Return what an Arrow type holds, whatever its width or encoding."""
+    """Return what an Arrow type holds, independent of width and encoding."""
     if pa.types.is_dictionary(type_):
         return _kind(type_.value_type)
     if pa.types.is_list(type_) or pa.types.is_large_list(type_) or pa.types.is_fixed_size_list(type_):
@@ -197,7 +202,7 @@ def _is_whole(value: Any) -> bool:
     return isinstance(value, (int, np.integer)) and _is_number(value)
 
 
-# name of the Arrow type → words for the user
+# name of the Arrow type → text for the user
 DESCRIBED = {
     "string": "text",
     "double": "a number",
@@ -216,7 +221,7 @@ _FITS: dict[str, tuple[frozenset[type], Callable[[Any], bool]]] = {
 
 
 def _make_fit(values: list[Any], wanted: Any) -> list[int]:
-    """Make values fit an Arrow type in place; what does not fit becomes ``None`` and its position is returned."""
+    """Convert values to fit an Arrow type, in place; others become ``None`` and their positions are returned."""
     bad = []
     exact, fits = _FITS.get(str(wanted), (frozenset({type(None)}), lambda value: _is_records(value, wanted)))
     for position, value in enumerate(values):
@@ -228,14 +233,14 @@ def _make_fit(values: list[Any], wanted: Any) -> list[int]:
             values[position] = None
             bad.append(position)
         elif wanted == pa.float64():
-            values[position] = float(value)  # which a whole number above 2**53 is not to Arrow
+            values[position] = float(value)  # Arrow refuses integers above 2**53
     if wanted in (pa.string(), pa.list_(pa.string())):
         bad += _not_unicode(values, wanted)
     return bad
 
 
 def _not_unicode(values: list[Any], wanted: Any) -> list[int]:
-    """Blank out text with lone surrogates, which JSON escapes and odd file names can carry but Arrow cannot."""
+    """Blank out text with lone surrogates, possible in JSON escapes and file names but not in Arrow."""
     try:
         pa.array(values, type=wanted)
     except UnicodeEncodeError:

@@ -1,6 +1,6 @@
-"""The manifest's three formats: Parquet, csv and jsonl to columns of one set of types, and back.
+"""The manifest's three formats: Parquet, csv and jsonl.
 
-What cannot be read is noted with its line or row; what the values mean is checked in ``manifest_checks``.
+What cannot be read is noted with its line or row; values are checked in ``checks``.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ from hoi_train.data.manifest.tasks import DATASET_FILE, read_dataset
 
 FORMATS = (".parquet", ".csv", ".jsonl")
 SEPARATOR = "|"  # between the classes of a multi-label cell in csv
-ROW_GROUP = 1 << 25  # bytes of a Parquet file written, or read, at a time: what that takes beside the table itself
+ROW_GROUP = 1 << 25  # bytes of a Parquet file written or read at a time, needed beside the table itself
 
 
 def read_raw(file: Path, tasks: Sequence[Task], problems: Problems, *, tracks: bool = True) -> RawTable:
-    """Read a manifest of any format by its suffix, noting what cannot be read; ``tracks`` if wanted."""
+    """Read a manifest in the format of its suffix, with or without tracks; what cannot be read is noted."""
     types = column_types(tasks)
     raw = _read(file, types, problems, tracks)
     if not tracks:
@@ -52,7 +52,7 @@ def read_raw(file: Path, tasks: Sequence[Task], problems: Problems, *, tracks: b
 
 
 def _column_names(file: Path) -> Sequence[str]:
-    """Return the columns that a table names at its beginning, of jsonl those of the first row; none if it has none."""
+    """Return the names in a table's header, of jsonl in its first row; none if they cannot be read."""
     try:
         if file.suffix == ".parquet":
             return list(parquet.read_schema(file).names)
@@ -127,7 +127,7 @@ def _json_rows(file: Path, problems: Problems) -> Iterator[tuple[int, dict[str, 
 
 
 def _json_row(line: bytes) -> dict[str, Any] | str:
-    """Return the object on a line, or what is wrong with the line."""
+    """Return the object on a line, or the line's fault."""
     try:
         row = parse_json(line)
     except JSONError as error:
@@ -147,7 +147,7 @@ def _read_csv(file: Path, types: Mapping[str, Any], problems: Problems) -> RawTa
 
 
 def _parse_csv(file: Path, data: bytes, types: Mapping[str, Any], problems: Problems) -> tuple[Any, list[int]]:
-    """Return the cells as text, and the numbers of the lines left out because they do not fit the header."""
+    """Return the cells as text, and the numbers of the lines that do not fit the header."""
     skipped: list[int] = []
 
     def refuse(row: Any) -> str:
@@ -156,7 +156,7 @@ def _parse_csv(file: Path, data: bytes, types: Mapping[str, Any], problems: Prob
         problems.add(file, row.number, text)
         return "skip"
 
-    # one thread, one block, empty lines kept: otherwise the parser does not know its line numbers
+    # one thread, one block, empty lines kept: needed for line numbers
     reading = arrow_csv.ReadOptions(use_threads=False, block_size=min(max(1 << 20, len(data) + 1), 2**31 - 1))
     parsing = arrow_csv.ParseOptions(invalid_row_handler=refuse, ignore_empty_lines=False)
     as_text = arrow_csv.ConvertOptions(
@@ -173,13 +173,13 @@ def _parse_csv(file: Path, data: bytes, types: Mapping[str, Any], problems: Prob
 
 
 def _other_separator(data: bytes) -> str | None:
-    """Return what separates the header's cells if not commas: spreadsheets of many countries write semicolons."""
+    """Return the header's separator if it is not a comma; many locales' spreadsheets write semicolons."""
     header = data.split(b"\n", 1)[0]
     return next((other.decode() for other in (b";", b"\t") if other in header and b"," not in header), None)
 
 
 def _sound_lines(file: Path, problems: Problems) -> bytes:
-    """Return the file with unreadable lines blanked out, so that the others keep their numbers."""
+    """Blank out unreadable lines, so that the others keep their numbers."""
     data = file.read_bytes().removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n").replace(b"\r", b"\n")
     try:
         data.decode()
@@ -231,7 +231,7 @@ def _typed_csv(
 
 
 def _parsed(raw: RawTable, name: str, text: Any, wanted: Any, problems: Problems) -> Any:
-    """Parse one csv column of numbers, noting each cell that is none."""
+    """Parse one csv column of numbers; other cells are noted."""
     try:
         return text.cast(wanted)
     except pa.ArrowException:
@@ -245,15 +245,7 @@ def _parsed(raw: RawTable, name: str, text: Any, wanted: Any, problems: Problems
             bad.append(position)
             values[position] = None
     raw.refused[name] = set(bad)
-    described = DESCRIBED[str(wanted)]
-    problems.add_rows(
-        raw.file,
-        bad,
-        len(bad),
-        lambda i: f"{name} must be {described}, got {text[i].as_py()!r:.80}",
-        lambda i: int(raw.numbers[i]),
-        raw.unit,
-    )
+    raw.note(problems, bad, lambda i: f"{name} must be {DESCRIBED[str(wanted)]}, got {text[i].as_py()!r:.80}")
     return pa.array(values, type=wanted)
 
 
@@ -268,7 +260,7 @@ def replace_both(path: Path, raw: RawTable, description: str) -> None:
 def check_neighbours(
     path: Path, root: Path, tasks: Sequence[Task], object_classes: ClassList | None, problems: Problems
 ) -> None:
-    """Note a manifest of another name that lies where one is to be written and needs another ``dataset.json``."""
+    """Note another manifest in the folder that needs another ``dataset.json`` than the one to be written."""
     described = path.parent / DATASET_FILE
     if not described.is_file():
         return
@@ -277,8 +269,8 @@ def check_neighbours(
     try:
         there, *classes = read_dataset(path.parent)
         alike = there.resolve() == root.resolve() and classes == [{task.name: task for task in tasks}, object_classes]
-    except (ManifestError, OSError, RuntimeError):  # it is somebody's all the same
+    except (ManifestError, OSError, RuntimeError):  # damaged, and not ours to replace
         alike = False
     if others and not alike:
-        text = f"describes {', '.join(others):.200}; {path.name} has another root or other classes, which would replace"
-        problems.add(described, None, f"{text} these: write to another folder, or remove the other manifest")
+        text = f"describes {', '.join(others):.200}; {path.name} has another root or other classes"
+        problems.add(described, None, f"{text}: write to another folder, or remove the other manifest")

@@ -1,12 +1,12 @@
-"""The manifest: one table of labelled clips, whatever data set they come from.
+"""The manifest: one table of labelled clips for every data set.
 
-A manifest is a ``.parquet``, ``.csv`` or ``.jsonl`` file with one row a clip, and beside it ``dataset.json``:
+A manifest is a ``.parquet``, ``.csv`` or ``.jsonl`` file with one row per clip, and beside it ``dataset.json``:
 
     {"root": ".",
      "tasks": {"verb": {"labels": "single", "classes": ["take", "put"]},
                "noun": {"labels": "multi", "classes": ["cup", "plate"]}}}
 
-``root`` is the folder of the videos, absolute or relative to that file; a class's id is its position in ``classes``.
+``root`` is the folder of the videos, absolute or relative to that file; a class id is a position in ``classes``.
 ``"mirrored": [["left_of", "right_of"]]`` in a task names classes that a flip in training turns into each other.
 ``"object_classes": ["person", "cup"]`` beside the tasks, if given, lists the classes of the objects of pairs.
 
@@ -16,24 +16,25 @@ column     needed   meaning
 clip_id    yes      text, unique
 path       yes      video file or folder of frame images, relative to ``root`` (or absolute inside it)
 split      yes      ``train``, ``val`` or ``test``
-(a task)   yes      one column a task of clips: the class name, or a list of class names if it is
+(task)     yes      one column per task of clips: the class name, or a list of class names if it is
                     multi-label (in csv joined by ``|``; an empty list is allowed)
-start, end no       seconds in the file, ``end`` exclusive; empty is the file's own start or end
-group      no       what no split may tear apart: a person, a source video
-num_frames no       frames of the whole file
-fps        no       frames a second of a frame folder
-width,     no       size in pixels of the upright frames that boxes were annotated in; a file whose frames have
-height              another one is refused
-pairs      no       human-object pairs, a list of ``PairAnnotation``, each once in its frame; its predicates are the
+start, end no       seconds in the file, ``end`` exclusive; by default the file's own start or end
+group      no       what must stay in one split: a person, a source video
+num_frames no       number of frames of the whole file
+fps        no       frames per second of a frame folder
+width,     no       size in pixels of the upright frames in which boxes were annotated; a file with frames of
+height              another size is refused
+pairs      no       human-object pairs, a list of ``PairAnnotation``, each once per frame; their predicates are the
                     labels of the tasks with ``"of": "pair"``; not in csv
-tracks     no       where the persons and objects are, a list of ``Track``, its boxes as a list of lists; not in
-                    csv. Its ids are unique in the row, and a row that has tracks has those that its pairs name
+tracks     no       boxes of persons and objects, a list of ``Track`` with boxes as a list of lists; not in csv.
+                    Ids are unique in a row; a row with tracks has a track for every id in its pairs
 ========== ======== ======================================================================================
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,34 +55,26 @@ if TYPE_CHECKING:
 __all__ = ["Manifest", "ManifestError", "read_manifest", "write_manifest", "written_manifest"]
 
 
+@dataclass(eq=False, repr=False)
 class Manifest:
-    """Labelled clips, held as an Arrow table with class ids, so that views and worker processes share it.
+    """Labelled clips in an Arrow table, which views and worker processes share.
 
     Args:
         path: the file.
         root: folder of the videos, absolute.
         tasks: by name, in the order of ``dataset.json``.
-        table: one row a clip with all columns of the format; task columns hold class ids (int32, or ascending lists).
-        warnings: what is allowed but looks wrong, a sentence each.
+        table: one row per clip with all columns; task columns hold class ids (int32, or ascending lists of them).
+        warnings: what is allowed but probably wrong, one sentence each.
         object_classes: classes of the objects of pairs, in the order of their ids; ``None`` if not listed.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        root: Path,
-        tasks: Mapping[str, Task],
-        table: pa.Table,
-        warnings: tuple[str, ...] = (),
-        object_classes: ClassList | None = None,
-    ) -> None:
-        self.path = path
-        self.root = root
-        self.tasks = tasks
-        self.table = table
-        self.warnings = warnings
-        self.object_classes = object_classes
-        self._packed: Tensor | None = None
+    path: Path
+    root: Path
+    tasks: Mapping[str, Task]
+    table: pa.Table
+    warnings: tuple[str, ...] = ()
+    object_classes: ClassList | None = None
+    _packed: Tensor | None = field(default=None, init=False)
 
     def __len__(self) -> int:
         return int(self.table.num_rows)
@@ -90,11 +83,11 @@ class Manifest:
         return f"Manifest({str(self.path)!r}, {len(self)} clips, tasks: {', '.join(self.tasks)})"
 
     def __getstate__(self) -> dict[str, Any]:
-        """Put the rows into a tensor, once: torch hands it to worker processes as memory that all of them share."""
+        """Pack the rows into a tensor, once; torch passes it to worker processes as shared memory."""
         if self._packed is None:
             import torch
 
-            rows = self.table.take(pa.array(np.arange(len(self))))  # of a view its rows only
+            rows = self.table.take(pa.array(np.arange(len(self))))  # of a view only its own rows
             self._packed = torch.empty(_write_stream(rows, pa.MockOutputStream()), dtype=torch.uint8)
             self._packed.share_memory_()  # type: ignore[no-untyped-call]
             _write_stream(rows, pa.FixedSizeBufferWriter(pa.py_buffer(self._packed.numpy())))
@@ -104,13 +97,13 @@ class Manifest:
         return {**self.__dict__, "table": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Read the table where it lies."""
+        """Read the table in shared memory."""
         self.__dict__.update(state)
         self.table = _read_stream(state["_packed"])
 
     @property
     def clip_ids(self) -> tuple[str, ...]:
-        """All clip ids in the order of the rows; made anew at each call."""
+        """All clip ids in the order of the rows; built anew by each call."""
         return tuple(self.table.column("clip_id").to_pylist())
 
     def split(self, name: Split) -> Manifest:
@@ -120,13 +113,24 @@ class Manifest:
         return self.select(np.flatnonzero(np.asarray(pc.equal(self.table.column("split"), name))))
 
     def select(self, rows: Sequence[int] | np.ndarray[Any, np.dtype[np.int64]]) -> Manifest:
-        """Return a view of some rows; neighbouring rows are shared with this table, others copied."""
+        """Return a view of some rows; consecutive rows share this table's memory, others are copied."""
         rows = np.asarray(rows, np.int64)
         if len(rows) and np.array_equal(rows, np.arange(rows[0], rows[0] + len(rows))):
             table = self.table.slice(int(rows[0]), len(rows))
         else:
             table = self.table.take(pa.array(rows))
-        return Manifest(self.path, self.root, self.tasks, table, self.warnings, self.object_classes)
+        return replace(self, table=table)
+
+    def with_columns(self, columns: Mapping[str, Any]) -> Manifest:
+        """Return a copy with other values in some columns."""
+        table = self.table
+        for name, values in columns.items():
+            table = table.set_column(table.column_names.index(name), name, values)
+        return replace(self, table=table)
+
+    def write(self, path: Path) -> Path:
+        """Write all rows with `write_manifest`; returns ``path``."""
+        return write_manifest(path, self.table, list(self.tasks.values()), self.root, self.object_classes)
 
     def clip(self, row: int) -> Clip:
         """Return the clip of a row, its path absolute."""
@@ -150,7 +154,7 @@ class Manifest:
         )
 
     def pairs(self, row: int) -> tuple[PairAnnotation, ...]:
-        """Return the human-object pairs of a row, in the order of the file; empty if it has none."""
+        """Return the human-object pairs of a row in the order of the file, possibly none."""
         return tuple(
             PairAnnotation(
                 frame=pair["frame"],
@@ -165,7 +169,7 @@ class Manifest:
         )
 
     def tracks(self, row: int) -> tuple[Track, ...]:
-        """Return the tracks of a row, in the order of the file; empty if it has none. Boxes are float32."""
+        """Return the tracks of a row in the order of the file, possibly none; boxes are float32."""
         return tracks_of(self.table.column("tracks")[row].values)
 
     def labels(self, task: str) -> Tensor:
@@ -181,7 +185,7 @@ class Manifest:
         return found
 
     def counts(self, task: str) -> ClassCounts:
-        """Count the classes of a task in all rows of this view; for a task of pairs the samples are the pairs."""
+        """Count the classes of a task over all rows; the samples of a task of pairs are the pairs."""
         described = self.tasks.get(task)
         if described is None:
             raise ValueError(f"no task {task!r} in {self.path}{nearest(task, list(self.tasks))}")
@@ -212,7 +216,7 @@ def _read_stream(packed: Tensor) -> pa.Table:
 
 
 def tracks_of(tracks: Any) -> tuple[Track, ...]:
-    """Return the tracks in an Arrow array of them, or none for ``None``; boxes float32."""
+    """Return the tracks in an Arrow array of tracks, possibly ``None``; boxes are float32."""
     if tracks is None or not len(tracks):
         return ()
     import torch
@@ -228,14 +232,14 @@ def read_manifest(path: Path, root: Path | None = None, *, tracks: bool = True) 
 
     Args:
         path: a ``.parquet``, ``.csv`` or ``.jsonl`` file.
-        root: folder of the videos, in place of the one that ``dataset.json`` names.
-        tracks: read the tracks, nearly all of the memory of a manifest that has them; without, no row has any.
+        root: folder of the videos; overrides the one in ``dataset.json``.
+        tracks: whether to read the tracks, which take nearly all of a manifest's memory.
 
     Returns:
-        The manifest; whether the videos exist and decode is not looked at (``hoi-data verify`` does that).
+        The manifest. It is not checked whether the videos exist and decode; ``hoi-data verify`` does that.
 
     Raises:
-        ManifestError: with everything that is wrong, each problem with file and line (Parquet: row).
+        ManifestError: lists everything that is wrong, with file and line (Parquet: row).
     """
     path = Path(path)
     _check_format(path)
@@ -249,10 +253,7 @@ def read_manifest(path: Path, root: Path | None = None, *, tracks: bool = True) 
     raw = read_raw(path, list(tasks.values()), problems, tracks=tracks)
     table = check(raw, list(tasks.values()), root, problems, object_classes)
     problems.raise_if_any()
-    manifest = Manifest(path, root, tasks, table, object_classes=object_classes)
-    manifest.warnings = tuple(_warnings(manifest))
-    pa.default_memory_pool().release_unused()  # checking takes as much again, which Arrow would keep for later
-    return manifest
+    return _with_warnings(Manifest(path, root, tasks, table, object_classes=object_classes))
 
 
 def write_manifest(
@@ -262,22 +263,22 @@ def write_manifest(
     root: Path,
     object_classes: ClassList | None = None,
 ) -> Path:
-    """Check rows and write them with their ``dataset.json``; both files appear whole or not at all.
+    """Check rows and write them with their ``dataset.json``; neither file is replaced by an incomplete one.
 
     Args:
-        path: a ``.parquet``, ``.csv`` or ``.jsonl`` file; its folder is made.
-        rows: mappings from column to value (any iterable, a generator too), or an Arrow table; labels are class names,
-            in a table also class ids as in ``Manifest.table``.
-        tasks: what the task columns mean.
-        root: folder of the videos; written relative if it lies in the manifest's folder.
-        object_classes: classes that the objects of pairs may have.
+        path: a ``.parquet``, ``.csv`` or ``.jsonl`` file; its folder is created.
+        rows: an iterable of mappings from column to value, or an Arrow table. Labels are class names; a table may also
+            hold class ids, as ``Manifest.table`` does.
+        tasks: the tasks of the labels.
+        root: folder of the videos; written relative if it is inside the manifest's folder.
+        object_classes: allowed classes of the objects of pairs.
 
     Returns:
         ``path``.
 
     Raises:
-        ManifestError: if ``read_manifest`` would refuse the result; rows are counted from 1. Also if another manifest
-            lies in the folder, and what its ``dataset.json`` says would change.
+        ManifestError: ``read_manifest`` would refuse the result (rows count from 1), or another manifest in the folder
+            needs another ``dataset.json``.
     """
     return written_manifest(path, rows, tasks, root, object_classes).path
 
@@ -289,7 +290,7 @@ def written_manifest(
     root: Path,
     object_classes: ClassList | None = None,
 ) -> Manifest:
-    """Do what ``write_manifest`` does and return what ``read_manifest`` would, without a second copy in memory."""
+    """Do what `write_manifest` does and return the manifest, without a second copy in memory."""
     path = Path(path)
     _check_format(path)
     check_tasks(tasks, object_classes)
@@ -309,22 +310,20 @@ def written_manifest(
     problems.raise_if_any()
     path.parent.mkdir(parents=True, exist_ok=True)
     replace_both(path, raw, dataset_json(root, path.parent, tasks, object_classes))
-    manifest = Manifest(path, root.resolve(), {task.name: task for task in tasks}, table, object_classes=object_classes)
-    manifest.warnings = tuple(_warnings(manifest))
-    pa.default_memory_pool().release_unused()  # checking takes as much again, which Arrow would keep for later
-    return manifest
+    by_name = {task.name: task for task in tasks}
+    return _with_warnings(Manifest(path, root.resolve(), by_name, table, object_classes=object_classes))
 
 
 def check_place(path: Path, root: Path, manifest: Manifest) -> None:
-    """Refuse what ``write_manifest`` would refuse of a folder, before the work that makes the rows.
+    """Fail early if `write_manifest` would refuse the folder because of another manifest in it.
 
     Args:
-        path: where a manifest is to be written.
+        path: where a manifest will be written.
         root: folder of its videos.
-        manifest: what it will be made of, and have the tasks and object classes of.
+        manifest: has the tasks and object classes that it will have.
 
     Raises:
-        ManifestError: another manifest lies there, and what its ``dataset.json`` says would change.
+        ManifestError: another manifest in the folder needs another ``dataset.json``.
     """
     problems = Problems()
     check_neighbours(path, root, list(manifest.tasks.values()), manifest.object_classes, problems)
@@ -332,18 +331,18 @@ def check_place(path: Path, root: Path, manifest: Manifest) -> None:
 
 
 def _folder(root: Path, named_in: Path, problems: Problems) -> Path:
-    """Return the data root without links and ``..``, noting one that is not there."""
+    """Return the data root without links and ``..``; a missing one is noted."""
     try:
         if root.is_dir():
             return root.resolve()
-    except (OSError, ValueError):  # a name too long, or with a NUL
+    except (OSError, ValueError):  # name too long, NUL
         pass
     problems.add(named_in, None, f"root {str(root)!r:.200} is not a folder; it must hold the videos")
     return root.absolute()
 
 
 def _with_names(table: pa.Table, tasks: Sequence[Task]) -> pa.Table:
-    """Return the table with class ids turned into class names."""
+    """Replace class ids by class names."""
     for task in tasks:
         if task.name not in table.column_names:
             continue
@@ -359,10 +358,16 @@ def _with_names(table: pa.Table, tasks: Sequence[Task]) -> pa.Table:
     return table
 
 
+def _with_warnings(manifest: Manifest) -> Manifest:
+    """Finish a manifest whose table is checked."""
+    manifest.warnings = tuple(_warnings(manifest))
+    pa.default_memory_pool().release_unused()  # the checks need as much memory again, which Arrow would keep
+    return manifest
+
+
 def _warnings(manifest: Manifest) -> Iterable[str]:
-    """Say which classes the val and test rows have but training never sees."""
-    labels = manifest.table.drop_columns(["tracks"])  # which a split would copy, and nothing here counts
-    manifest = Manifest(manifest.path, manifest.root, manifest.tasks, labels)
+    """Name the classes of val and test that training has no sample of."""
+    manifest = replace(manifest, table=manifest.table.drop_columns(["tracks"]))  # a split would copy them
     train = manifest.split("train")
     if not len(train):
         yield f"{manifest.path}: no clip is in split train"
@@ -370,9 +375,9 @@ def _warnings(manifest: Manifest) -> Iterable[str]:
         rows = manifest.split(split)
         for name, task in manifest.tasks.items() if len(train) and len(rows) else ():
             seen, met = train.counts(name).positives, rows.counts(name).positives
-            lost = [task.classes.names[k] for k in range(task.num_classes) if met[k] and not seen[k]]
-            if lost:
-                yield f"{manifest.path}: {name}: split {split} has classes that train never has: {', '.join(lost)}"
+            unseen = [task.classes.names[k] for k in range(task.num_classes) if met[k] and not seen[k]]
+            if unseen:
+                yield f"{manifest.path}: {name}: split {split} has classes that train never has: {', '.join(unseen)}"
 
 
 def _check_format(path: Path) -> None:
@@ -382,10 +387,9 @@ def _check_format(path: Path) -> None:
 
 def _check_separator(path: Path, tasks: Iterable[Task], problems: Problems) -> None:
     for task in tasks:
-        split_up = [name for name in task.classes if task.labels == "multi" and task.of == "clip" and SEPARATOR in name]
-        if split_up:
-            text = f"{task.name}: csv joins class names by {SEPARATOR!r}, which is part of {split_up[0]!r}"
-            problems.add(path, None, text)
+        several = task.labels == "multi" and task.of == "clip"
+        if several and (name := next((name for name in task.classes if SEPARATOR in name), None)):
+            problems.add(path, None, f"{task.name}: csv joins class names by {SEPARATOR!r}, which is part of {name!r}")
 
 
 def _refuse(path: Path, text: str) -> ManifestError:

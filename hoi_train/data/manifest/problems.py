@@ -1,23 +1,23 @@
-"""Everything wrong with some input, gathered first and reported at once, each with file and row."""
+"""All problems of an input, collected first and reported together, each with file and row."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from hoi_train.core.records import UserError
 
-LISTED = 50  # problems printed, and kept of one check: enough to see the pattern, few enough to read
+LISTED = 50  # problems printed, and kept per check
 
 
 class ManifestError(UserError):
-    """Bad input: a manifest, or the files that one is made from. The message lists the problems, a line each.
+    """Bad input: a manifest, or the files it is built from. The message lists the problems, one per line.
 
     Args:
-        problems: what is wrong, in the order of files and rows; at most ``LISTED`` of one kind are kept.
-        total: how many problems there are in all.
+        problems: in the order of files and rows; at most ``LISTED`` per check.
+        total: number of all problems.
     """
 
     def __init__(self, problems: tuple[Problem, ...], total: int) -> None:
@@ -31,11 +31,11 @@ class ManifestError(UserError):
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong.
+    """One fault of an input file.
 
     Args:
         file: where.
-        row: line of a text file or row of a table, from 1; ``None`` if the whole file is meant.
+        row: line of a text file or row of a table, from 1; ``None`` for the whole file.
         text: what came, what is allowed, what to do.
         unit: what ``row`` counts.
     """
@@ -51,7 +51,7 @@ class Problem:
 
 
 class Problems:
-    """Gather problems; ``raise_if_any`` raises one ``ManifestError`` with all of them."""
+    """Collect problems; ``raise_if_any`` raises one ``ManifestError`` with all of them."""
 
     def __init__(self) -> None:
         self._found: list[Problem] = []
@@ -65,25 +65,23 @@ class Problems:
     def add_rows(
         self,
         file: Path,
-        rows: Iterable[int],
-        count: int,
+        rows: Sequence[int],
         text: Callable[[int], str],
         number: Callable[[int], int],
         unit: Literal["line", "row"],
     ) -> None:
-        """Note one problem a row, with words made for the first ``LISTED`` only.
+        """Note one problem per row; the text is built for the first ``LISTED`` only.
 
         Args:
             file: where.
             rows: positions of the bad rows in the table, from 0, ascending.
-            count: how many there are.
             text: says what is wrong with the row at a position.
-            number: turns a position into the line or row that the user sees.
+            number: maps a position to the line or row that the user sees.
             unit: what that number counts.
         """
-        for position, _ in zip(rows, range(LISTED), strict=False):
+        for position in rows[:LISTED]:
             self._found.append(Problem(file, number(position), text(position), unit))
-        self.total += count
+        self.total += len(rows)
 
     def raise_if_any(self) -> None:
         """Raise ``ManifestError`` if anything was noted."""

@@ -1,4 +1,4 @@
-"""Clips that a run leaves out before it begins, because ``hoi-data verify`` found that they cannot be read.
+"""The quarantine list: clips that a run leaves out because ``hoi-data verify`` could not read them.
 
 The list is a JSON file:
 
@@ -6,8 +6,8 @@ The list is a JSON file:
      "clips_digest": "5f3a…",
      "clips": {"P01-R01-Pizza-1-2": "unreadable: it ends before frame 31 of 60"}}
 
-``clips_digest`` ties it to the clips that were looked at: their ids, files and times, whatever their order, labels and
-splits. Left out before classes are counted, a bad clip changes no weight of a loss and takes no other clip's place.
+``clips_digest`` identifies the verified clips by ids, files and times, independent of order, labels and splits. Clips
+are left out before classes are counted, so class counts and loss weights are those of the remaining clips.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ class LeftOut:
     """The clips that were left out.
 
     Args:
-        quarantine: the list.
-        digest: sha256 of the ids of the clips.
-        clips: how many of each split.
-        classes: by task and class, for the classes of the training split that lost any: samples left out and kept.
+        quarantine: path of the list.
+        digest: sha256 of the clips' ids.
+        clips: their number by split.
+        classes: by task and class, for classes of the training split with fewer samples: samples left out and kept.
     """
 
     quarantine: str
@@ -47,7 +47,7 @@ class LeftOut:
     classes: Mapping[str, Mapping[str, tuple[int, int]]]
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain values, as JSON gives them back."""
+        """Return plain values, as read back from JSON."""
         plain: dict[str, Any] = json.loads(json.dumps(asdict(self)))
         return plain
 
@@ -64,13 +64,13 @@ class LeftOut:
 
 
 def quarantine_json(manifest: Manifest, bad: Mapping[str, str]) -> str:
-    """Return the text of a list: what is wrong with each bad clip, by clip id."""
+    """Return the text of a list from the fault of each bad clip, by clip id."""
     content = {"manifest": str(manifest.path), "clips_digest": clips_digest(manifest), "clips": dict(bad)}
     return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
 
 
 def clips_digest(manifest: Manifest) -> str:
-    """Return the sha256 of ids, files and times of all clips, which does not depend on the order of the rows."""
+    """Return the sha256 of ids, files and times of all clips, independent of the order of the rows."""
     rows = manifest.table.select(["clip_id", "path", "start", "end"]).sort_by("clip_id")
     digest = hashlib.sha256()
     for batch in rows.to_batches(max_chunksize=10_000):
@@ -79,10 +79,10 @@ def clips_digest(manifest: Manifest) -> str:
 
 
 def read_quarantine(path: Path, manifest: Manifest) -> dict[str, str]:
-    """Read a list: what is wrong with each clip, by clip id.
+    """Read a list and return the fault of each clip, by clip id.
 
     Raises:
-        ManifestError: it is none, is of another manifest, or names clips that the manifest does not have.
+        ManifestError: not a list, a list of another manifest, or with clips that the manifest does not have.
     """
     content = _content(path)
     problems = Problems()
@@ -98,7 +98,7 @@ def read_quarantine(path: Path, manifest: Manifest) -> dict[str, str]:
 
 
 def refusal(path: Path, bad: Mapping[str, str]) -> str:
-    """Say that a run stops because of the clips in a list, and which they are."""
+    """Return the message of a run that stops because of the clips in a list."""
     lines = [f"clip {clip_id!r}: {text}" for clip_id, text in list(bad.items())[:LISTED]]
     if len(bad) > LISTED:
         lines.append(f"… and {len(bad) - LISTED} more")
@@ -107,7 +107,7 @@ def refusal(path: Path, bad: Mapping[str, str]) -> str:
 
 
 def leave_out(manifest: Manifest, bad: Mapping[str, str], path: Path) -> tuple[Manifest, LeftOut]:
-    """Return the clips that are not in a list, and what the others were."""
+    """Split a manifest into the clips that are not in a list, and a summary of the others."""
     is_bad = np.array([clip_id in bad for clip_id in manifest.clip_ids], dtype=bool)
     kept, out = manifest.select(np.flatnonzero(~is_bad)), manifest.select(np.flatnonzero(is_bad))
     clips = {split: len(out.split(split)) for split in SPLITS}
@@ -129,7 +129,7 @@ def leave_out(manifest: Manifest, bad: Mapping[str, str], path: Path) -> tuple[M
 
 
 def _content(path: Path) -> dict[str, Any]:
-    """Read a list as JSON of the right form."""
+    """Read a list and check its form."""
 
     def refuse(text: str) -> ManifestError:
         return ManifestError((Problem(path, None, f"{text}; write it with hoi-data verify"),), 1)

@@ -1,4 +1,4 @@
-"""``dataset.json``, the file beside a manifest: its data root, and every task's classes in their order."""
+"""``dataset.json``, the file beside a manifest with its data root and the ordered classes of every task."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ def read_dataset(folder: Path) -> tuple[Path, dict[str, Task], ClassList | None]
     """Read ``dataset.json`` in a folder.
 
     Returns:
-        The data root, not yet looked for; the tasks by name, in the order of the file; the classes of the objects.
+        The data root, which may not exist; the tasks by name, in the order of the file; the classes of the objects.
 
     Raises:
-        ManifestError: with everything that is wrong in the file.
+        ManifestError: lists everything that is wrong in the file.
     """
     file = folder / DATASET_FILE
     if not file.is_file():
@@ -48,7 +48,7 @@ def read_dataset(folder: Path) -> tuple[Path, dict[str, Task], ClassList | None]
 
 
 def dataset_json(root: Path, folder: Path, tasks: Sequence[Task], object_classes: ClassList | None) -> str:
-    """Return the text of ``dataset.json`` for a manifest in ``folder``; a root inside it is written relative."""
+    """Return the text of ``dataset.json`` for a manifest in ``folder``; a root inside it is written relative to it."""
     root, folder = root.resolve(), folder.resolve()
     shown = root.relative_to(folder) if root.is_relative_to(folder) else root
     described: dict[str, dict[str, Any]] = {}
@@ -63,7 +63,7 @@ def dataset_json(root: Path, folder: Path, tasks: Sequence[Task], object_classes
 
 
 def check_tasks(tasks: Sequence[Task], object_classes: ClassList | None) -> None:
-    """Raise ``ValueError`` on names that a manifest cannot hold; for tasks and classes made in a program."""
+    """Raise ``ValueError`` on names that a manifest cannot hold; for tasks and classes built in a program."""
     names = [task.name for task in tasks]
     texts = [text for text in map(task_name_fault, names) if text]
     texts += [f"task {task.name!r}: {fault}" for task in tasks if (fault := class_names_fault(task.classes))]
@@ -78,7 +78,7 @@ def check_tasks(tasks: Sequence[Task], object_classes: ClassList | None) -> None
 
 
 def task_name_fault(name: str) -> str | None:
-    """Return what is wrong with a task's name, or ``None``."""
+    """Return the fault of a task's name, or ``None``."""
     if name in CLIP_COLUMNS:
         return f"a task cannot be called {name!r}: that column is about the clip"
     if not _TASK_NAME.fullmatch(name):
@@ -87,7 +87,7 @@ def task_name_fault(name: str) -> str | None:
 
 
 def class_names_fault(names: Iterable[str]) -> str | None:
-    """Return what is wrong with class names beyond what a ``ClassList`` checks, or ``None``."""
+    """Return the fault of class names beyond what a ``ClassList`` checks, or ``None``."""
     odd = next((name for name in names if not is_plain(name)), None)
     return None if odd is None else f"class name {odd!r:.80} contains control characters"
 
@@ -96,7 +96,7 @@ _PAIR_MULTI = 'task {0!r}: a task of pairs is multi-label; write "labels": "mult
 
 
 class _Checker:
-    """Turns the parsed JSON into tasks, noting whatever is wrong."""
+    """Convert the parsed JSON to tasks and note its faults."""
 
     def __init__(self, file: Path, problems: Problems) -> None:
         self.file = file

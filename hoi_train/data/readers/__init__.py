@@ -1,16 +1,16 @@
-"""From a clip to pixels: readers behind one interface, and the rule that chooses among them.
+"""Readers: decode the frames of a clip, behind one interface.
 
 ============== ==================================================================================================
-``auto``       folders by ``frames``, clips in a shard by ``zip``, all other files by ``pyav``
-``pyav``       any sound file, exactly: seeks where the packets prove that it may, else decodes in sequence
+``auto``       ``frames`` for folders, ``zip`` for clips in a shard, ``pyav`` for all other files
+``pyav``       any intact file, exactly: seeks where the packets prove it safe, else decodes in sequence
 ``frames``     a folder of numbered images
 ``zip``        a clip of the frame cache, ``<shard>.zip/<entry>``; see ``hoi-data cache``
-``torchcodec`` seeks with the system's FFmpeg; refuses files in which seeking is not exact; an extra of that name
+``torchcodec`` seeks with the system's FFmpeg; refuses files in which seeking is not exact; an optional extra
 ``decord``     seeks with its own FFmpeg; refuses the same files
 ============== ==================================================================================================
 
-On two cores ``pyav`` was as fast as ``torchcodec`` and faster than ``decord`` on all files tried, since it opens a
-file once, where these must open again a file whose packets were looked through. So ``auto`` depends on neither.
+On two cores ``pyav`` was as fast as ``torchcodec`` and faster than ``decord`` on all files tried: it opens a file once,
+the others open it again after PyAV has read its packets. So ``auto`` needs neither.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ OPTIONAL = {
 
 
 def open_clip(clip: Clip, reader: str = "auto") -> Reader:
-    """Open a clip's file; use as a context manager, in the process that reads.
+    """Open a clip's file; use the reader as a context manager, in the process that reads.
 
     Args:
-        clip: what to read; its file must be a regular file or a folder.
+        clip: the clip; its path must be a regular file or a folder.
         reader: a name in ``READERS``.
 
     Raises:
@@ -58,24 +58,24 @@ def check_reader(reader: str) -> None:
         raise UserError(f"reader {reader!r} is not one of {', '.join(READERS)}{nearest(reader, list(READERS))}")
     if reader in OPTIONAL:
         try:
-            import_module(f"hoi_train.data.readers.{reader}_reader")
+            import_module(f"{__name__}.{reader}_reader")
         except (ImportError, OSError, RuntimeError) as error:  # not installed; made for another torch
             text = f"reader {reader!r} cannot be used: {str(error).strip().splitlines()[0]} ({OPTIONAL[reader]})"
             raise UserError(f"{text}; use reader: auto") from None
 
 
 def choose_reader(path: Path) -> str:
-    """Return the reader that ``auto`` takes for a file, a folder, or a clip in a shard."""
+    """Return the reader that ``auto`` uses for a path."""
     if path.is_dir():
         return "frames"
     return "pyav" if source_of(path) == path else "zip"
 
 
 def count_readers(paths: Mapping[Path, int], reader: str) -> dict[str, int]:
-    """Return how many clips each reader reads, by rule: nothing is opened.
+    """Return how many clips each reader would read; no file is opened.
 
     Args:
-        paths: of files, folders and entries of shards, each with its number of clips.
+        paths: files, folders and entries of shards, each with its number of clips.
         reader: a name in ``READERS``.
     """
     found = Counter[str]()
@@ -85,7 +85,7 @@ def count_readers(paths: Mapping[Path, int], reader: str) -> dict[str, int]:
 
 
 def _check_file(clip: Clip) -> None:
-    """Refuse what is not there, and what would hang or never end: pipes, sockets, devices."""
+    """Refuse missing files, and pipes, sockets and devices, which would block or never end."""
     try:
         mode = source_of(clip.path).stat().st_mode
     except (OSError, ValueError) as error:
@@ -97,7 +97,7 @@ def _check_file(clip: Clip) -> None:
 
 
 def source_of(path: Path) -> Path:
-    """Return the file or folder on disk that holds a clip: its path, or the shard that the path leads into."""
+    """Return the file or folder on disk that holds a clip: its path, or its shard."""
     return path.parent if path.parent.suffix == ".zip" and path.parent.is_file() else path
 
 
@@ -105,41 +105,21 @@ def _auto(clip: Clip) -> Reader:
     return READERS[choose_reader(clip.path)](clip)
 
 
-def _decord(clip: Clip) -> Reader:
-    from hoi_train.data.readers.decord_reader import DecordReader
+def _lazy(name: str, reader: str) -> Callable[[Clip], Reader]:
+    """Return a function that imports ``<name>_reader`` when it opens a clip."""
 
-    return DecordReader(clip)
+    def open_with(clip: Clip) -> Reader:
+        opened: Reader = getattr(import_module(f"{__name__}.{name}_reader"), reader)(clip)
+        return opened
 
-
-def _torchcodec(clip: Clip) -> Reader:
-    from hoi_train.data.readers.torchcodec_reader import TorchcodecReader
-
-    return TorchcodecReader(clip)
-
-
-def _pyav(clip: Clip) -> Reader:
-    from hoi_train.data.readers.pyav_reader import PyAVReader
-
-    return PyAVReader(clip)
-
-
-def _frames(clip: Clip) -> Reader:
-    from hoi_train.data.readers.frames_reader import FramesReader
-
-    return FramesReader(clip)
-
-
-def _zip(clip: Clip) -> Reader:
-    from hoi_train.data.readers.zip_reader import ZipReader
-
-    return ZipReader(clip)
+    return open_with
 
 
 READERS: Mapping[str, Callable[[Clip], Reader]] = {
     "auto": _auto,
-    "pyav": _pyav,
-    "frames": _frames,
-    "zip": _zip,
-    "torchcodec": _torchcodec,
-    "decord": _decord,
+    "pyav": _lazy("pyav", "PyAVReader"),
+    "frames": _lazy("frames", "FramesReader"),
+    "zip": _lazy("zip", "ZipReader"),
+    "torchcodec": _lazy("torchcodec", "TorchcodecReader"),
+    "decord": _lazy("decord", "DecordReader"),
 }

@@ -1,4 +1,4 @@
-"""Decode with decord, which brings its own FFmpeg."""
+"""Decode with decord, which contains its own FFmpeg."""
 
 from __future__ import annotations
 
@@ -11,17 +11,14 @@ import numpy.typing as npt
 from hoi_train.data.readers.base import Image, clip_error
 from hoi_train.data.readers.seeking import SeekingReader, first_line
 
-# More recovered frames than this share of the file is an error: decord replaces what it cannot decode by neighbours.
-FAULT_TOLERANCE = 1e-9
-
-# Its times are float32.
-TIME_ROUNDING = 1e-3
+FAULT_TOLERANCE = 1e-9  # allowed share of frames that decord replaces by neighbours because they do not decode
+TIME_ROUNDING = 1e-3  # its times are float32
 
 FAULTS = (decord.DECORDError, decord.DECORDLimitReachedError, RuntimeError, StopIteration)
 
 
 class DecordReader(SeekingReader):
-    """Let decord seek, in files in which that is exact; see ``SeekingReader``."""
+    """Let decord seek in files in which that is exact; see `SeekingReader`."""
 
     library = "decord"
 
@@ -43,11 +40,11 @@ class DecordReader(SeekingReader):
                 raise clip_error(self.clip, f"frame {index} does not decode: {first_line(error)}") from None
 
     def close(self) -> None:
-        """Free the decoder."""
+        """Close the decoder."""
         del self._video
 
 
 def _without_padding(picture: Image) -> Image:
-    """Return the colours of a picture whose rows decord has padded: at widths of 16, 24, 48 and 72 it shows them so."""
+    """Remove the padding that decord leaves in the rows of pictures 16, 24, 48 or 72 pixels wide."""
     height, width, depth = picture.shape
     return picture if depth == 3 else picture.reshape(height, width * depth)[:, : 3 * width].reshape(height, width, 3)

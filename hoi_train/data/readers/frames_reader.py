@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hoi_train.core.records import Clip
-from hoi_train.data.readers.base import Image, Reader, clip_error
+from hoi_train.data.readers.base import Image, Reader, clip_error, even_times
 from hoi_train.data.readers.pyav_reader import decode_image
 
 SUFFIXES = (".jpg", ".jpeg", ".png")
@@ -20,26 +20,23 @@ NUMBER = re.compile(r"(\d+)$")
 class FramesReader(Reader):
     """Read JPEG or PNG files whose names end in the frame's number: ``img_00001.jpg``, ``7.png``.
 
-    The numbers may begin anywhere and be padded or not, but must be evenly spaced: a gap is a lost frame. Frame i is
-    shown at ``i / fps`` seconds; a clip with ``start`` or ``end`` must therefore give ``fps``, others may leave it out
-    (the times then count frames).
+    The numbers may begin anywhere, with or without padding, but must be evenly spaced: a gap is a lost frame. Times are
+    `even_times`.
     """
 
     def __init__(self, clip: Clip) -> None:
         super().__init__(clip)
         if not clip.path.is_dir():
             raise clip_error(clip, "the reader 'frames' needs a folder of images, this is a file; use reader: auto")
-        if clip.fps is None and (clip.start, clip.end) != (None, None):
-            raise clip_error(clip, "start and end of a frame folder need its frames a second; fill the column fps")
         self._files = _numbered(clip)
-        self.timestamps = np.arange(len(self._files)) / (clip.fps or 1.0)
+        self.timestamps = even_times(clip, len(self._files))
 
     def _decode(self, wanted: npt.NDArray[np.int64]) -> Iterator[Image]:
         for index in wanted:
             yield decode_image(self.clip, self._files[index])
 
     def close(self) -> None:
-        """Nothing is held open between frames."""
+        """Do nothing: no file stays open between frames."""
 
 
 def _numbered(clip: Clip) -> list[Path]:

@@ -1,4 +1,4 @@
-"""When the frames of a file are shown, and where decoding may begin: from its packets alone, without decoding."""
+"""Frame times and safe starting points of a file, found in its packets without decoding."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-# Of H.264 and H.265: where the size of a NAL unit's length field stands in the codec's header, and which types of
-# coded pictures refer to nothing before them (IDR; IDR, CRA and BLA).
+# Of H.264 and H.265: position of the NAL length size in the codec's header, and types of coded pictures that do not
+# refer to earlier ones (IDR; IDR, CRA and BLA).
 LENGTH_PLACE = {"h264": 4, "hevc": 21}
 H264_PICTURES, H264_ENTRY = range(1, 6), 5
 HEVC_PICTURES, HEVC_ENTRIES = range(32), range(16, 22)
 
-# NAL units of H.264 that are nothing to the pictures after them: messages, delimiters, filling.
+# NAL units of H.264 that later pictures do not need: SEI, delimiters, filler.
 H264_ASIDES = (6, 9, 12)
 
 
 class PacketInfo(NamedTuple):
-    """What is kept of a packet.
+    """Facts about a packet.
 
     Args:
-        time: when its frame is shown, in the stream's unit.
+        time: presentation time of its frame, in the stream's unit.
         is_key: marked as a key frame by the container.
-        is_entry: a key frame that refers to nothing before it.
+        is_entry: a key frame that does not refer to earlier frames.
         is_discard: decoded but not shown.
         is_spare: no other frame refers to its frame.
         size: in bytes.
@@ -41,10 +41,10 @@ class PacketInfo(NamedTuple):
 
 
 class Stretch(NamedTuple):
-    """Packets that decode without those before them.
+    """Packets that decode without earlier ones.
 
     Args:
-        first: index of the first frame they show.
+        first: index of their first frame.
         start, stop: numbers of the first packet and of the one after the last.
     """
 
@@ -55,15 +55,15 @@ class Stretch(NamedTuple):
 
 @dataclass(frozen=True)
 class FrameIndex:
-    """The frames of a file in the order they are shown.
+    """The frames of a file in presentation order.
 
     Args:
-        times: when each frame is shown, in the stream's unit; ``None`` where the file does not say.
-        seconds: float64 ``[F]``, after the first frame.
-        undecodable: numbers of the packets that no decoder can decode, and that none is given.
-        seekable: decoding may begin at any key frame: nothing shown later depends on what came before it.
+        times: presentation time of each frame in the stream's unit; ``None`` if unknown.
+        seconds: float64 ``[F]``, times after the first frame.
+        undecodable: numbers of packets that cannot be decoded; they are not passed to the decoder.
+        seekable: whether decoding may begin at any key frame, because no later frame depends on earlier ones.
         stretches: in order; a single one if the file is not seekable.
-        spare: of the packets that others decode without: number of the packet to index of its frame.
+        spare: packets that no other packet needs, as packet number to frame index.
     """
 
     times: tuple[int | None, ...]
@@ -77,12 +77,12 @@ class FrameIndex:
 def is_entry(codec: str, header: bytes | None, packet: memoryview) -> bool:
     """Return whether decoding may begin at a key packet.
 
-    Containers also mark as key frames where an H.264 picture merely starts to recover (intra refresh): decoders that
-    seek there show pictures of other frames, and say nothing.
+    Containers also mark recovery points of H.264 (intra refresh) as key frames; decoders that seek there return wrong
+    pictures without an error.
 
     Args:
-        codec: its canonical name.
-        header: of the codec, as mp4 and Matroska keep it (avcC, hvcC).
+        codec: canonical name.
+        header: the codec's header in mp4 and Matroska (avcC, hvcC).
         packet: NAL units, each after its length.
     """
     if codec not in LENGTH_PLACE:
@@ -96,9 +96,9 @@ def is_entry(codec: str, header: bytes | None, packet: memoryview) -> bool:
 
 
 def is_spare(codec: str, header: bytes | None, packet: memoryview) -> bool:
-    """Return whether an H.264 packet says that no other picture refers to its own (``nal_ref_idc`` 0 in all slices).
+    """Return whether no other picture refers to an H.264 packet's (``nal_ref_idc`` 0 in all slices).
 
-    Args: as of ``is_entry``.
+    Args: as of `is_entry`.
     """
     slices = 0
     for first in _unit_headers(codec, header, packet) if codec == "h264" else ():
@@ -110,7 +110,7 @@ def is_spare(codec: str, header: bytes | None, packet: memoryview) -> bool:
 
 
 def _unit_headers(codec: str, header: bytes | None, packet: memoryview) -> Iterator[int]:
-    """Yield the first byte of each NAL unit; nothing where it is not known how long their length fields are."""
+    """Yield the first byte of each NAL unit; nothing if the size of the length fields is unknown."""
     place = LENGTH_PLACE[codec]
     if header is None or len(header) <= place or header[0] != 1:
         return
@@ -122,10 +122,10 @@ def _unit_headers(codec: str, header: bytes | None, packet: memoryview) -> Itera
 
 
 def undecodable_packets(packets: Sequence[PacketInfo]) -> frozenset[int]:
-    """Return the numbers of the packets that refer to frames which are not in the file.
+    """Return the numbers of packets that refer to frames missing in the file.
 
-    That is what comes before the first key frame, and what comes after it but is shown before it: the leading
-    pictures of an open GOP, left over when a video was cut without being encoded again.
+    These precede the first key frame, or follow it but are shown before it: leading pictures of an open GOP, left when
+    a video was cut without re-encoding.
     """
     first = next((number for number, packet in enumerate(packets) if packet.is_key), 0)
     start = packets[first].time if packets else None
@@ -138,9 +138,9 @@ def undecodable_packets(packets: Sequence[PacketInfo]) -> frozenset[int]:
 
 
 def closed_stretches(packets: Sequence[PacketInfo]) -> tuple[Stretch, ...]:
-    """Return the stretches of a file of one frame a packet, from key frame to key frame; none if one is not closed.
+    """Return the stretches between key frames of a file with one frame per packet; none if one is not closed.
 
-    Closed are those that begin with an entry, and whose packets are all shown after it and before the next one.
+    A closed stretch begins with an entry, and all its packets are shown after it and before the next one.
     """
     coded = [(number, packet) for number, packet in enumerate(packets) if packet.size]
     starts = [place for place, (_, packet) in enumerate(coded) if packet.is_key]

@@ -1,10 +1,9 @@
-"""Decode with PyAV: the exact frames of any sound file.
+"""Decode with PyAV: the exact frames of any intact file.
 
-Decoding begins at the key frame before a wanted frame where the file's packets prove that nothing is missed, and at
-the file's first frame elsewhere: the frames that seeking decoders return are wrong, without an error, on
-stream-copied trims, open GOPs, transport streams and Xvid files. On the way, frames that nothing refers to are passed
-over. Every decoded frame's time is compared with the time that was due; a file that does not keep its promise is
-refused.
+Decoding begins at the key frame before a wanted frame if the packets prove that this is exact, otherwise at the first
+frame of the file: seeking decoders return wrong frames, without an error, on stream-copied trims, open GOPs, transport
+streams and Xvid files. Frames that no other frame refers to are skipped on the way. The time of every decoded frame is
+compared with the expected one; a file with other times is refused.
 """
 
 from __future__ import annotations
@@ -34,32 +33,31 @@ from hoi_train.data.readers.packet_index import (
     undecodable_packets,
 )
 
-# Containers that hold their video themselves: a playlist or a concat script would open other files.
+# Containers that hold the video themselves; a playlist or concat script would open other files.
 CONTAINERS = ("mov", "matroska", "avi", "mpegts", "mpeg", "asf", "flv", "ogg")
 OPTIONS = {"protocol_whitelist": "file", "format_whitelist": ",".join(CONTAINERS)}
 
-# One packet of these is one frame with its own time, so frames can be counted without decoding. Not so for VP8
-# (hidden frames), packed MPEG-4 (two frames a packet), or any codec in avi, which stores no times at all.
-ONE_FRAME_A_PACKET = ("h264", "hevc", "vp9", "av1")
+# One packet of these is one frame with its own time, so frames can be counted without decoding. Not so VP8 (hidden
+# frames), packed MPEG-4 (two frames per packet), or any codec in avi, which stores no times.
+ONE_FRAME_PER_PACKET = ("h264", "hevc", "vp9", "av1")
 
 PNG = b"\x89PNG"
 
 FAULTS = (av.FFmpegError, OSError, ValueError)
 
-# Packets of larger files are read again each time, instead of being kept in memory.
-KEPT_BYTES = 32 << 20
+KEPT_BYTES = 32 << 20  # packets of larger files are not kept in memory but read again
 
 Packet: TypeAlias = "av.Packet[av.VideoStream]"
 Packets: TypeAlias = "Iterable[tuple[int, Packet]]"
 
 
 class PyAVReader(Reader):
-    """Decode in one thread from the nearest safe key frame to each frame wanted; convert only the wanted ones.
+    """Decode in one thread from the nearest safe key frame before each wanted frame; only those are converted.
 
-    Frames are turned upright by the file's display matrix (quarter turns and mirrors). Pixels are taken as square.
+    Frames are made upright by the file's display matrix (rotations by 90 degrees and mirrors). Pixels count as square.
 
     Attributes:
-        index: when its frames are shown, and where decoding may begin.
+        index: frame times and starting points.
     """
 
     index: FrameIndex
@@ -81,7 +79,7 @@ class PyAVReader(Reader):
         try:
             yield from self._from(container, wanted)
         finally:
-            # For the next call: opening takes an eighth of the time of reading a short clip.
+            # Kept for the next call: opening takes an eighth of the time of reading a short clip.
             if self.index.seekable and self._kept is not None and self._ready is None:
                 self._ready = container
             else:
@@ -112,12 +110,12 @@ class PyAVReader(Reader):
 
     def _check(self, number: int, frame: av.VideoFrame) -> None:
         times = self.index.times
-        # The decoder itself raises for few faults; most damaged frames it patches up and marks.
+        # The decoder raises for few faults; most damaged frames it conceals and marks.
         if number >= len(times) or frame.pts != times[number] or frame.is_corrupt:
             raise clip_error(self.clip, f"frame {number} of {len(times)} does not decode: the file is damaged")
 
     def close(self) -> None:
-        """Let go of the file and of its packets."""
+        """Close the file and free its packets."""
         self._kept = None
         if self._ready is not None:
             self._ready.close()
@@ -125,7 +123,7 @@ class PyAVReader(Reader):
 
 
 def index_frames(clip: Clip) -> FrameIndex:
-    """Find when the frames of a file are shown, and where decoding may begin.
+    """Return frame times and starting points of a clip's file.
 
     Raises:
         ClipError: not a video file, damaged, or without any frame.
@@ -135,9 +133,9 @@ def index_frames(clip: Clip) -> FrameIndex:
 
 
 def _index(clip: Clip, container: InputContainer) -> tuple[FrameIndex, list[Packet] | None]:
-    """Return the index of an open file, and its packets unless they are too large to be kept.
+    """Return the index of an open file, and its packets unless they are too large to keep.
 
-    The times come from the packets where that is exact, else from decoding all frames.
+    Times come from the packets if that is exact, otherwise from decoding all frames.
     """
     stream = container.streams.video[0]
     codec, form = stream.codec_context.codec.canonical_name, container.format.name
@@ -145,12 +143,12 @@ def _index(clip: Clip, container: InputContainer) -> tuple[FrameIndex, list[Pack
     undecodable = undecodable_packets(packets)
     coded = [p for number, p in enumerate(packets) if p.size and number not in undecodable]
     shown = [p.time for p in coded if p.time is not None and not p.is_discard]
-    exact = codec in ONE_FRAME_A_PACKET and form != "avi"
+    exact = codec in ONE_FRAME_PER_PACKET and form != "avi"
     exact = exact and len(set(shown)) == sum(not p.is_discard for p in coded)
     times = tuple(sorted(shown)) if exact else tuple(_decoded_times(clip, undecodable))
     if not times:
         raise clip_error(clip, "its video stream has no frames")
-    # Of several video streams, each library chooses another one.
+    # Libraries choose differently among several video streams.
     sound = exact and form.startswith(("mov", "matroska")) and len(container.streams.video) == 1
     sound = sound and len(times) == len(coded)
     stretches = closed_stretches(packets) if sound else ()
@@ -195,7 +193,7 @@ def _seconds(
 
 
 def _open(clip: Clip) -> InputContainer:
-    """Open a file that has video; the caller closes it."""
+    """Open a file that has video."""
     if clip.path.is_dir():
         raise clip_error(clip, "a folder, not a video file; use reader: auto")
     with _faults(clip):
@@ -207,7 +205,7 @@ def _open(clip: Clip) -> InputContainer:
     if stream.codec_context is None:
         container.close()
         raise clip_error(clip, "its video is in a form that FFmpeg does not know")
-    # One thread a worker: two threads win alone, but lose where every core has a worker.
+    # One thread: two are faster alone, but slower where every core has a worker.
     stream.codec_context.thread_count = 1
     stream.thread_type = "NONE"
     return container
@@ -215,7 +213,7 @@ def _open(clip: Clip) -> InputContainer:
 
 @contextmanager
 def _faults(clip: Clip) -> Iterator[None]:
-    """Make a ``ClipError`` of whatever PyAV raises."""
+    """Raise PyAV's errors as ``ClipError``."""
     try:
         yield
     except FAULTS as error:
@@ -227,7 +225,7 @@ def _numbered(container: InputContainer) -> Packets:
 
 
 def _part(packets: Packets, stretch: Stretch) -> Packets:
-    """Return the packets of a stretch; those before it are passed over, those after it stay."""
+    """Return the packets of a stretch; earlier ones are consumed, later ones are not."""
     begun = (item for item in packets if item[0] >= stretch.start)
     return islice(begun, stretch.stop - stretch.start)
 
@@ -235,9 +233,9 @@ def _part(packets: Packets, stretch: Stretch) -> Packets:
 def _decoded(
     clip: Clip, packets: Packets, codec: av.VideoCodecContext, left_out: Set[int]
 ) -> Generator[av.VideoFrame, None, None]:
-    """Yield the frames of some packets in the order they are shown; the decoder is not given those left out."""
+    """Yield the frames of some packets in presentation order, without those left out."""
     with _faults(clip):
-        codec.flush_buffers()  # else a frame could refer to one of another stretch
+        codec.flush_buffers()  # otherwise a frame could refer to one of another stretch
         for number, packet in packets:
             if packet.size and number not in left_out:
                 yield from codec.decode(packet)
@@ -245,11 +243,11 @@ def _decoded(
 
 
 def decode_image(clip: Clip, path: Path) -> Image:
-    """Decode a JPEG or PNG file of a frame folder, uint8 ``[H, W, 3]``; raises ``ClipError`` if it is not whole."""
+    """Decode a JPEG or PNG file of a frame folder, uint8 ``[H, W, 3]``; raises ``ClipError`` if it is incomplete."""
     try:
         data = path.read_bytes()
         decoder = av.CodecContext.create("png" if data.startswith(PNG) else "mjpeg", "r")
-        decoder.options, decoder.thread_count = {"err_detect": "explode"}, 1  # the default fills a cut image with grey
+        decoder.options, decoder.thread_count = {"err_detect": "explode"}, 1  # the default fills with grey
         (frame,) = [*decoder.decode(av.Packet(data)), *decoder.decode(None)]
     except FAULTS as error:
         raise clip_error(clip, f"{path.name} is not a whole JPEG or PNG image: {_reason(error)}") from None
@@ -261,11 +259,8 @@ def _reason(error: Exception) -> str:
 
 
 def _upright(clip: Clip, frame: av.VideoFrame) -> Image:
-    """Return a frame as RGB, turned and mirrored as its display matrix says.
-
-    The matrix takes pixel (x, y) to x' = a x + c y, y' = b x + d y.
-    """
-    # One thread: by default each frame's conversion starts threads of its own, which takes 25 times as long.
+    """Return a frame as RGB, rotated and mirrored by its display matrix, x' = a x + c y, y' = b x + d y."""
+    # By default the conversion of each frame starts its own threads, which takes 25 times as long.
     image: Image = np.asarray(frame.reformat(format="rgb24", threads=1).to_ndarray(), dtype=np.uint8)
     matrix: Any = frame.side_data.get("DISPLAYMATRIX")
     if matrix is None:
@@ -276,6 +271,6 @@ def _upright(clip: Clip, frame: av.VideoFrame) -> Image:
     elif (b, c) == (0, 0) and a and d:
         across, down = a, d
     else:
-        text = "turned by an angle that is not a multiple of 90 degrees; re-encode it: hoi-data reencode"
+        text = "rotated by an angle that is not a multiple of 90 degrees; re-encode it: hoi-data reencode"
         raise clip_error(clip, text)
     return np.ascontiguousarray(image[:: 1 if down > 0 else -1, :: 1 if across > 0 else -1])

@@ -1,4 +1,4 @@
-"""What the readers that leave seeking to another library have in common: the proof that it may seek."""
+"""Base of the readers that let another library seek: check that seeking is exact."""
 
 from __future__ import annotations
 
@@ -8,19 +8,18 @@ from contextlib import closing
 import numpy as np
 
 from hoi_train.core.records import Clip, ClipError
-from hoi_train.data.readers.base import Image, Reader, clip_error
+from hoi_train.data.readers.base import Reader, clip_error
 from hoi_train.data.readers.pyav_reader import PyAVReader
 
-# The libraries carry different versions of FFmpeg's colour conversion.
-COLOUR_ROUNDING = 2
+COLOUR_ROUNDING = 2  # the libraries have different versions of FFmpeg's colour conversion
 
 
 class SeekingReader(Reader):
-    """Let a library decode only what each wanted frame needs, from the key frame before it on, in one thread.
+    """Let a library decode each frame from the key frame before it, in one thread.
 
-    These libraries do not say when they return wrong frames. So PyAV looks through the packets and decodes the first
-    frame before (about 2 ms); refused is a file in which seeking is not safe, in which the library sees other frames,
-    or whose first picture it shows in another way (mirrored video is left as it is).
+    These libraries return wrong frames without an error. So PyAV first reads the packets and decodes the first frame
+    (about 2 ms). A file is refused if seeking in it is not safe, if the library finds other frames, or if its first
+    picture differs (the libraries do not undo mirroring).
     """
 
     library: str
@@ -34,21 +33,18 @@ class SeekingReader(Reader):
             self.timestamps = exact.timestamps
             first = exact.read([0])[0]
         self._open()
-        self._check_picture(first)
-
-    def _check_picture(self, first: Image) -> None:
         seen = self.read([0])[0]
         if seen.shape != first.shape or int(np.abs(seen.astype(np.int16) - first).max()) > COLOUR_ROUNDING:
-            raise self._refusal("shows its first frame in another way than PyAV")
+            raise self._refusal("decodes its first frame differently from PyAV")
 
     def _refusal(self, text: str) -> ClipError:
         return clip_error(self.clip, f"{self.library} {text}; use reader: auto")
 
     @abstractmethod
     def _open(self) -> None:
-        """Open the file with the library; raises ``ClipError`` if it sees other frames than ``timestamps``."""
+        """Open the file with the library; raises ``ClipError`` if its frames are not those of ``timestamps``."""
 
 
 def first_line(error: Exception) -> str:
-    """Return what a library says first; more is a trace of its own."""
+    """Return the first line of a library's message, without its own trace."""
     return str(error).strip().partition("\n")[0]

@@ -1,4 +1,4 @@
-"""Decode with torchcodec, which uses the FFmpeg libraries of the system."""
+"""Decode with torchcodec, which uses the system's FFmpeg libraries."""
 
 from __future__ import annotations
 
@@ -15,16 +15,15 @@ from hoi_train.data.readers.seeking import SeekingReader, first_line
 if torchcodec.ffmpeg_major_version is None:
     raise ImportError("it finds no FFmpeg libraries (Debian and Ubuntu: apt-get install ffmpeg)")
 
-# Frames decoded in one call: all frames of a film at once would fill the memory.
-BATCH = 16
+BATCH = 16  # frames decoded per call; limits memory
 
 FAULTS = (RuntimeError, ValueError, IndexError)
 
 
 class TorchcodecReader(SeekingReader):
-    """Let torchcodec seek, in files in which that is exact; see ``SeekingReader``. Every frame's time is compared.
+    """Let torchcodec seek in files in which that is exact, see `SeekingReader`; the time of every frame is checked.
 
-    It does not say when it has patched up a damaged frame: let ``hoi-data verify`` look at the files first.
+    It conceals damaged frames without an error: run ``hoi-data verify`` first.
     """
 
     library = "torchcodec"
@@ -44,7 +43,7 @@ class TorchcodecReader(SeekingReader):
             try:
                 found = self._video.get_frames_at(indices.tolist())
             except FAULTS as error:
-                self._open()  # else it goes on behind the damage, with patched frames
+                self._open()  # otherwise it continues after the damage, with concealed frames
                 text = f"one of the frames {indices[0]} to {indices[-1]} does not decode: {first_line(error)}"
                 raise clip_error(self.clip, text) from None
             times = found.pts_seconds.numpy() - self._video.metadata.begin_stream_seconds
@@ -53,5 +52,5 @@ class TorchcodecReader(SeekingReader):
             yield from found.data.numpy()
 
     def close(self) -> None:
-        """Free the decoder."""
+        """Close the decoder."""
         del self._video

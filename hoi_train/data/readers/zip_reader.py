@@ -1,8 +1,8 @@
 """Read a clip of the frame cache (``hoi-data cache``): the JPEG frames of a zip that lies in a shard.
 
-A shard is a stored zip that holds one stored zip a clip, and that one the clip's frames ``000000.jpg``, ``000001.jpg``
-and so on. Both directories are small, so nothing is kept from one clip to the next: a worker holds no shard open, and
-its memory does not grow. Entries are read into memory, never written to disk.
+A shard is an uncompressed zip with one uncompressed zip per clip, which holds the frames ``000000.jpg``,
+``000001.jpg`` and so on. Both directories are small, so nothing is kept between clips: a worker keeps no shard open,
+and its memory does not grow. Entries are read into memory, never written to disk.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from hoi_train.core.records import Clip
 from hoi_train.data.opencv import decode_jpeg
-from hoi_train.data.readers.base import Image, Reader, clip_error
+from hoi_train.data.readers.base import Image, Reader, clip_error, even_times
 
 FAULTS = (zipfile.BadZipFile, OSError, EOFError, ValueError, RuntimeError, struct.error)
 
@@ -33,16 +33,13 @@ def frame_name(index: int) -> str:
 
 
 class ZipReader(Reader):
-    """Read frames of a clip whose path is ``<shard>.zip/<entry>``; in each, frame i is shown at ``i / fps`` seconds.
+    """Read frames of a clip with the path ``<shard>.zip/<entry>``; times are `even_times`.
 
-    A clip with ``start`` or ``end`` must give ``fps``; others may leave it out (the times then count frames).
-    Every frame's checksum is compared: JPEG decoders fill what is damaged with grey.
+    The checksum of every frame is verified, because JPEG decoders fill damaged parts with grey.
     """
 
     def __init__(self, clip: Clip) -> None:
         super().__init__(clip)
-        if clip.fps is None and (clip.start, clip.end) != (None, None):
-            raise clip_error(clip, "start and end of cached frames need their number a second; fill the column fps")
         with ExitStack() as opened:
             try:
                 shard = opened.enter_context(clip.path.parent.open("rb", buffering=0))
@@ -50,8 +47,8 @@ class ZipReader(Reader):
                 self._entries = _frames(self._clip_zip)
             except FAULTS as error:
                 raise clip_error(clip, f"cannot be read from its shard: {error}") from None
+            self.timestamps = even_times(clip, len(self._entries))
             self._opened = opened.pop_all()
-        self.timestamps = np.arange(len(self._entries)) / (clip.fps or 1.0)
 
     def _decode(self, wanted: npt.NDArray[np.int64]) -> Iterator[Image]:
         for index in wanted:
@@ -63,12 +60,12 @@ class ZipReader(Reader):
             yield image
 
     def close(self) -> None:
-        """Let go of the shard."""
+        """Close the shard."""
         self._opened.close()
 
 
 class _Part(io.RawIOBase):
-    """A stretch of a file, as a file."""
+    """A byte range of a file, as a file."""
 
     def __init__(self, file: io.RawIOBase, start: int, size: int) -> None:
         self._file, self._start, self._size, self._at = file, start, size, 0
@@ -98,7 +95,7 @@ def _entry(shard: io.RawIOBase, name: str) -> zipfile.ZipInfo:
 
 
 def _frames(clip_zip: io.RawIOBase) -> list[zipfile.ZipInfo]:
-    """Return the entries of a clip's frames; refuse them if they are not all frames from 0 on."""
+    """Return the entries of a clip's frames, which must be numbered from 0."""
     with zipfile.ZipFile(clip_zip) as directory:
         entries = directory.infolist()
     for index, entry in enumerate(entries):
@@ -110,9 +107,9 @@ def _frames(clip_zip: io.RawIOBase) -> list[zipfile.ZipInfo]:
 
 
 def _place(file: io.RawIOBase, entry: zipfile.ZipInfo) -> tuple[int, int]:
-    """Return where an entry's bytes begin in a file, and how many there are.
+    """Return start and size of an entry's bytes in a file.
 
-    ``ZipFile.open`` would check the sum over all bytes of a clip's zip, and is slow at seeking in it.
+    ``ZipFile.open`` would compute the checksum over a clip's whole zip, and seeks slowly.
     """
     if (entry.compress_type, entry.compress_size) != (zipfile.ZIP_STORED, entry.file_size):
         raise zipfile.BadZipFile(f"{entry.filename!r:.80} is compressed; shards store their entries as they are")
@@ -127,7 +124,7 @@ def _place(file: io.RawIOBase, entry: zipfile.ZipInfo) -> tuple[int, int]:
 
 
 def _read(file: io.RawIOBase, entry: zipfile.ZipInfo) -> bytes:
-    """Read an entry and compare its checksum."""
+    """Read an entry and verify its checksum."""
     start, size = _place(file, entry)
     file.seek(start)
     data = file.read(size) or b""
