@@ -1,7 +1,7 @@
-"""Losses: one file a paper, one line in the table.
+"""Losses: one file per paper, one line in the table.
 
-Golden values, which the tests compare with, were computed by, and what docstrings say of released code was read in,
-these commits; of other code that a docstring names no commit was noted:
+The tests' golden values were computed with, and the docstrings' statements about released code refer to, these commits;
+no commit was recorded of other code that a docstring names:
 
 =============================================================  ========
 repository                                                     commit

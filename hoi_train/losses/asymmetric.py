@@ -1,4 +1,4 @@
-"""Asymmetric loss: easy negatives fade faster than easy positives, the easiest at once."""
+"""Asymmetric loss: a focal loss that down-weights easy negatives more than easy positives."""
 
 from __future__ import annotations
 
@@ -16,37 +16,37 @@ from hoi_train.losses.weights import ClassWeighting
 
 
 class ASL(Loss):
-    r"""Focus on hard samples, on hard negatives more: a focal loss with two exponents and a margin for negatives.
+    r"""Asymmetric focal loss with separate exponents of positives and negatives and a margin of negatives.
 
     With ``p = sigmoid(z)`` and ``p_m = max(p - clip, 0)``:
     ``loss_i = sum_c w_c (t_ic (1 - p_ic)^gamma_pos (-log p_ic) + (1 - t_ic) p_m^gamma_neg (-log(1 - p_m)))``.
     Source: Ridnik et al., ICCV 2021, and the authors' ``src/loss_functions/losses.py``.
 
     **The reduction is a SUM over the batch, not a mean.** The authors' code sums over samples and classes and trains
-    with Adam, which does not mind a factor. Next to a mean over N x C the gradient is N x C times as large: with SGD,
-    or with clipped gradients, set the learning rate anew or choose ``reduction: mean``. Several processes sum
-    over their joint batch; with ``training.accumulate`` a step has the mean of its batches' sums.
+    with Adam, which is invariant to a factor. Compared with a mean over N x C the gradient is N x C times larger: with
+    SGD or gradient clipping, tune the learning rate again or use ``reduction: mean``. Several processes sum over their
+    joint batch; with ``training.accumulate`` a step uses the mean of its batches' sums.
 
     Differences of the released code:
 
-    - It takes logarithms of ``max(p, 1e-8)``: a positive with z < -18.4 then costs 18.4 whatever its logit, **and
-      gets no gradient** (with ``clip: 0``, a negative with z > 18.4 likewise). ``eps: 1e-8`` brings that back; by
-      default it is 0, the paper's formula, and every wrong positive can learn.
+    - It takes logarithms of ``max(p, 1e-8)``: a positive with z < -18.4 has the constant loss 18.4 **and no
+      gradient** (with ``clip: 0`` also a negative with z > 18.4). ``eps: 1e-8`` restores that; the default 0 is the
+      paper's formula, with a gradient for every wrong positive.
     - Its ``AsymmetricLoss`` treats the focusing factors as constants in the gradient (``detach_modulator``), its
-      ``AsymmetricLossOptimized`` does not, as the formula says; the values are the same.
+      ``AsymmetricLossOptimized`` does not, as in the formula; the values are the same.
 
-    What is meant in the paper stays: a negative with ``p <= clip`` costs nothing and has no gradient. One with p near
-    1 costs at most ``-log(clip)`` and has nearly none, since such labels are probably wrong.
+    As the paper intends, a negative with ``p <= clip`` has loss 0 and no gradient. One with p near 1 has a loss of at
+    most ``-log(clip)`` and almost no gradient, because such labels are probably wrong.
 
     Args:
-        class_counts: of the training split, multi-label; only their number C is used.
-        gamma_neg: >= 0; how fast easy negatives fade.
-        gamma_pos: >= 0; how fast easy positives fade. 0 in the authors' training script, 1 in the class's defaults.
-        clip: 0 <= clip < 1, probability up to which a negative is ignored; 0 is none.
-        eps: 0 <= eps < 1, smallest probability whose logarithm is taken; see above.
+        class_counts: of the training split, multi-label; only C is used.
+        gamma_neg: >= 0, focusing exponent of negatives.
+        gamma_pos: >= 0, focusing exponent of positives; 0 in the authors' training script, 1 in their class's defaults.
+        clip: 0 <= clip < 1, probability up to which a negative is ignored.
+        eps: 0 <= eps < 1, lower bound of the probabilities in logarithms; see above.
         detach_modulator: treat the focusing factors as constants in the gradient.
-        weights: weight of each class, by default on its whole column (``place``); all 1 if not given.
-        reduction: ``sum`` over the batch, or ``mean`` over samples; both of sums over classes.
+        weights: weights per class, by default of whole columns (``place``); 1 by default.
+        reduction: ``sum`` over the batch or ``mean`` over samples, each of the sum over classes.
 
     >>> import torch
     >>> loss = ASL(ClassCounts.multi([6, 1], num_samples=9))
@@ -86,14 +86,14 @@ class ASL(Loss):
         """Return the sum over samples (the authors'), or their mean."""
         if self.reduction == "mean":
             return super().reduce(losses, target)
-        return losses.sum() * (num_ranks() if self.training else 1)  # the mean of the ranks' is the sum over all
+        return losses.sum() * (num_ranks() if self.training else 1)  # the ranks' mean is then the sum over all
 
     def _negative(self, logits: Tensor) -> Tensor:
         if self.clip == 0:
             return self._term(logsigmoid(-logits), logsigmoid(logits), self.gamma_neg)
         p = logits.sigmoid()
-        ignored = p <= self.clip  # false for nan, which stays
-        # Where a negative is ignored any number will do: 0 has no logarithm, and nan times 0 in the gradient is nan.
+        ignored = p <= self.clip  # False for nan, which is kept
+        # Ignored negatives get a dummy value: log(0) would make the gradient nan, also after masking.
         right = (logits.neg().sigmoid() + self.clip).clamp(max=1).masked_fill(ignored, 0.5)
         wrong = (p - self.clip).masked_fill(ignored, 0.5)
         return self._term(right.log(), wrong.log(), self.gamma_neg).masked_fill(ignored, 0.0)

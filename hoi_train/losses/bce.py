@@ -1,4 +1,4 @@
-"""Binary cross-entropy of each class on its own."""
+"""Binary cross-entropy per class."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from hoi_train.losses.weights import ClassWeighting
 
 
 class BCE(Loss):
-    """Compare each class's sigmoid score with its label: ``loss_i = mean_c w_c BCE(z_ic, t_ic)``.
+    """Binary cross-entropy averaged over classes: ``loss_i = mean_c w_c BCE(z_ic, t_ic)``.
 
     ``BCE(z, t) = -t log sigmoid(z) - (1 - t) log(1 - sigmoid(z))``. With the mean over samples this is the mean over
-    N x C of the ST-HOI baseline of VidHOI (Chiou et al., ICDAR workshop 2021), whose code works on probabilities and
-    clamps the logarithm at -100, so that beyond it a wrong score gets no gradient; ours works on logits.
+    N x C of the ST-HOI baseline of VidHOI (Chiou et al., ICDAR workshop 2021), whose code takes probabilities and
+    clamps the logarithm at -100, beyond which a wrong score has no gradient; this one takes logits.
 
     Args:
         class_counts: of the training split, multi-label.
-        weights: weight of each class, by default on its whole column (``place``); all 1 if not given.
+        weights: weights per class, by default of whole columns (``place``); 1 by default.
 
     >>> import torch
     >>> loss = BCE(ClassCounts.multi([6, 1], num_samples=9))

@@ -1,4 +1,4 @@
-"""Class-balanced losses: a class weighs as much as its samples tell that the others have not told already."""
+"""Class-balanced losses: weights by the inverse effective number of samples."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CountFloor = Annotated[int, Ge(1)] | None
 
 
 class CBCrossEntropy(CrossEntropy):
-    """Weigh softmax cross-entropy by the effective number of samples: ``loss_i = -w_{y_i} log softmax(z_i)[y_i]``.
+    """Weight softmax cross-entropy by the effective number of samples: ``loss_i = -w_{y_i} log softmax(z_i)[y_i]``.
 
     ``w_c = (1 - beta) / (1 - beta^n_c)``, scaled to sum to C; the mean over samples, not over weights.
     Source: Cui et al., CVPR 2019, section 4.1 and the authors' ``cifar_main.py``, which has no count floor: there a
@@ -28,8 +28,8 @@ class CBCrossEntropy(CrossEntropy):
     Args:
         class_counts: of the training split, single-label.
         beta: 0 <= beta < 1; the paper tries 0.9, 0.99, 0.999 and 0.9999, its scripts use the last.
-        count_floor: smallest count used; without one a class without samples weighs 1 and has no say in the others.
-        from_epoch: before this epoch, from 0, all weights are 1 (DRW).
+        count_floor: lower bound of the counts; without it a class without samples has weight 1 and no effect on others.
+        from_epoch: first epoch, from 0, with weights other than 1 (DRW).
 
     >>> CBCrossEntropy(ClassCounts.single([600, 30, 1]), beta=0.9).class_weights().round(decimals=3)
     tensor([0.2490, 0.2600, 2.4910], dtype=torch.float64)
@@ -50,7 +50,7 @@ class CBCrossEntropy(CrossEntropy):
 
 
 class CBFocal(Loss):
-    r"""Weigh the sigmoid focal loss by the effective number of samples.
+    r"""Weight the sigmoid focal loss by the effective number of samples.
 
     ``f_ic = -(1 - p_ic)^gamma log p_ic`` with ``p = sigmoid(z)`` where the label holds and ``1 - sigmoid(z)`` where
     not; ``w_c = (1 - beta) / (1 - beta^n_c)``, scaled to sum to C. ``gamma = 0`` is class-balanced BCE.
@@ -58,11 +58,11 @@ class CBFocal(Loss):
     - Single-label: ``loss_i = w_{y_i} sum_c f_ic``. A row's negatives have the weight of its true class; the sum over
       classes, then the mean over samples (Cui et al., CVPR 2019, sections 4.2 and 4.3, and ``cifar_main.py``).
     - Multi-label: ``loss_i = mean_c w_c f_ic``. A column's negatives have the weight of the column's class; the mean
-      over N x C (Ni et al., gaze transformer for VidHOI, where the weight is named ``pos_weight`` but is on
-      negatives too). A row without labels counts like any other; in CB's own code it would vanish. That code adds up
-      the means over the classes of its two heads; here, with the head ``split`` too, it is one mean over all classes.
+      over N x C (Ni et al., gaze transformer for VidHOI, whose ``pos_weight`` also applies to negatives). A row without
+      labels counts like any other; CB's code would drop it. VidHOI's code adds the means over the classes of its two
+      heads; here it is one mean over all classes, also with the head ``split``.
 
-    Both released codes overflow in the modulator where logits are large, see ``Focal``. CB's starts the last layer's
+    Both released codes overflow in the modulator for large logits, see ``Focal``. CB's code starts the last layer's
     bias at ``-log(C - 1)`` and does not decay it. The CDB code's ``CB_Focal`` is not this loss but softmax focal:
     ``{name: focal, detach_modulator: true, weights: {scheme: effective, beta: 0.9}}``.
 
@@ -70,9 +70,9 @@ class CBFocal(Loss):
         class_counts: of the training split.
         gamma: >= 0. VidHOI's configuration has 0.5; CB's search covers 0.5, 1 and 2.
         beta: 0 <= beta < 1.
-        count_floor: smallest count used, 5 in VidHOI's code; without one a class without samples weighs 1 and has no
-            say in the others.
-        from_epoch: before this epoch, from 0, all weights are 1 (DRW).
+        count_floor: lower bound of the counts, 5 in VidHOI's code; without it a class without samples has weight 1 and
+            no effect on others.
+        from_epoch: first epoch, from 0, with weights other than 1 (DRW).
 
     >>> import torch
     >>> loss = CBFocal(ClassCounts.multi([600, 1], num_samples=900), beta=0.9)

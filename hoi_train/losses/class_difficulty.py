@@ -1,4 +1,4 @@
-"""Class-wise difficulty-balanced losses: the worse a class is recognised, the more it counts."""
+"""Class-wise difficulty-balanced losses: weights grow with a class's error on validation."""
 
 from __future__ import annotations
 
@@ -22,29 +22,29 @@ NotNegative = Annotated[float, Ge(0)]
 
 
 class DifficultyBalanced(Loss):
-    r"""Learn the class weights of a loss from each validation; the loss itself is the next base class.
+    r"""Set the class weights of a loss from each validation; the loss itself is the next base class.
 
     With ``A_c`` the score of class c on the validation split: ``d_c = 1 - A_c``, ``w_c = d_c^tau``, scaled to sum to
-    C if ``normalise`` says so. Before the first validation all weights are 1. With ``tau: dynamic`` each validation
-    also sets tau, from the classes it has measured (``dynamic_tau``). Score, tau and weights are buffers. Cases the
-    released codes answer with nan:
+    C depending on ``normalise``. Before the first validation all weights are 1. With ``tau: dynamic`` each validation
+    also sets tau from the measured classes (``dynamic_tau``). Score, tau and weights are buffers. Cases in which the
+    released codes give nan:
 
-    - a class absent from the validation split has the mean difficulty of the others, and no say in tau;
+    - a class absent from the validation split gets the mean difficulty of the others and does not affect tau;
     - a validation split without any class changes nothing;
-    - all classes perfect: all weights 1, or 0 where they are not scaled. A single perfect class has weight 0 until it
+    - if all classes are perfect, all weights are 1, or 0 if not scaled. A single perfect class has weight 0 until it
       fails again, as published.
 
-    Two remedies for scores of few clips, neither in the papers, both off at 0. ``smoothing`` s draws the score of a
-    class with n validation clips to the mean over the measured classes: ``(n A_c + s mean(A)) / (n + s)``.
-    ``momentum`` m takes ``m`` times the score used before (0 at first) plus ``1 - m`` times the one just measured.
+    Two remedies for noisy scores, neither in the papers, both off at 0. ``smoothing`` s shrinks the score of a class
+    with n validation clips towards the mean over the measured classes: ``(n A_c + s mean(A)) / (n + s)``.
+    ``momentum`` m uses ``m`` times the previous score (0 at first) plus ``1 - m`` times the measured one.
 
     Args:
-        class_counts: of the training split; only their number C is used.
+        class_counts: of the training split; only C is used.
         tau: exponent >= 0, or ``dynamic``.
-        tau_formula: how a dynamic tau is found.
+        tau_formula: formula of a dynamic tau.
         momentum: 0 <= m < 1, of the scores over validations.
-        smoothing: s >= 0, clips of mean score added to each class.
-        from_epoch: before this epoch, from 0, all weights are 1, though every validation is learned from.
+        smoothing: s >= 0, number of clips with the mean score added to each class.
+        from_epoch: first epoch, from 0, with weights other than 1; earlier validations are used, too.
         normalise: ``sum_to_classes`` or ``none``.
         score: name of the score in the validation's per-class vectors.
     """
@@ -78,8 +78,8 @@ class DifficultyBalanced(Loss):
         self.weights = torch.ones(self.num_classes)
 
     def after_validation(self, stats: TaskStats) -> None:
-        """Learn difficulty, tau and weights from the score of each class; the same on every rank and device."""
-        score = stats.vectors[self.score].cpu().double().clamp(max=1)  # an average precision is a sum, which rounds
+        """Update difficulty, tau and weights from the per-class scores, identically on every rank and device."""
+        score = stats.vectors[self.score].cpu().double().clamp(max=1)  # average precision may exceed 1 by rounding
         measured = ~score.isnan()
         if not measured.any():
             return
@@ -99,30 +99,30 @@ class DifficultyBalanced(Loss):
 
 
 class CDBCrossEntropy(DifficultyBalanced, CrossEntropy):
-    r"""Weigh softmax cross-entropy by class difficulty, measured anew by each validation.
+    r"""Weight softmax cross-entropy by class difficulty, measured by each validation.
 
     With ``A_c`` the recall of class c on the validation split: ``d_c = 1 - A_c``, ``w_c = d_c^tau``, scaled to sum to
-    C, and ``loss_i = -w_{y_i} log softmax(z_i)[y_i]``. ``DifficultyBalanced`` says what happens in corner cases.
+    C, and ``loss_i = -w_{y_i} log softmax(z_i)[y_i]``. For corner cases see ``DifficultyBalanced``.
     Source: Sinha et al., ACCV 2020, section 3.
 
-    Differences. The paper's text does not scale the weights (``normalise: none``); all released codes do, as is the
-    default here: without it the learning rate would depend on recall. The CIFAR and EGTEA codes divide
-    by N, the ImageNet-LT code by the sum of weights (``reduction: weighted_mean``). The released codes make the loss
-    anew in every epoch and save only the network, so their resumed runs restart with equal weights; here recall,
-    tau and weights are buffers. Not in the paper: ``momentum``, ``smoothing`` and ``from_epoch``. With few validation
-    clips a class, recall jumps from epoch to epoch; a class at recall 1 gets weight 0, is forgotten within an epoch
-    and comes back at full weight.
+    Differences. The paper's text does not scale the weights (``normalise: none``); all released codes do, as does the
+    default here: otherwise the effective learning rate depends on recall. The CIFAR and EGTEA codes divide by N, the
+    ImageNet-LT code by the sum of weights (``reduction: weighted_mean``). The released codes create a new loss in every
+    epoch and save only the network, so their resumed runs restart with equal weights; here recall, tau and weights are
+    buffers. Not in the paper: ``momentum``, ``smoothing`` and ``from_epoch``. With few validation clips per class,
+    recall fluctuates between epochs: a class at recall 1 gets weight 0, is forgotten within an epoch and returns at
+    full weight.
 
     Args:
-        class_counts: of the training split, single-label; only their number C is used.
+        class_counts: of the training split, single-label; only C is used.
         tau: exponent >= 0, or ``dynamic``. The paper tries 0.5, 1, 1.5, 2, 5 and 7; 0 is cross-entropy.
-        tau_formula: how a dynamic tau is found, see ``dynamic_tau``; a tau that is a number has no use for it.
+        tau_formula: formula of a dynamic tau, see ``dynamic_tau``; not used with a fixed tau.
         momentum: 0 <= m < 1; 0 is the paper, 0.8 averages over about five validations.
-        smoothing: s >= 0 clips of mean recall added to each class; 0 is the paper. With it a perfect class keeps some
-            weight as long as another is not.
-        from_epoch: before this epoch, from 0, all weights are 1.
-        normalise: ``sum_to_classes``, as all released codes do, or ``none``, as the paper's text has it: the loss
-            then shrinks as recall rises, to nothing where all classes are perfect.
+        smoothing: s >= 0, number of clips with mean recall added to each class; 0 is the paper. With it a perfect class
+            keeps some weight as long as another is not perfect.
+        from_epoch: first epoch, from 0, with weights other than 1.
+        normalise: ``sum_to_classes`` as in all released codes, or ``none`` as in the paper's text: the loss then
+            decreases with recall, to 0 if all classes are perfect.
         reduction: as in ``CrossEntropy``.
 
     >>> CDBCrossEntropy(ClassCounts.single([6, 3]), tau=1.0).class_weights()
@@ -154,27 +154,27 @@ class CDBCrossEntropy(DifficultyBalanced, CrossEntropy):
 
 
 class CDBBCE(DifficultyBalanced, Focal):
-    r"""Weigh binary cross-entropy by class difficulty: CDB for tasks of several labels a sample.
+    r"""Weight binary cross-entropy by class difficulty: CDB for multi-label tasks.
 
-    ``loss_i = mean_c w_c BCE(z_ic, t_ic)`` with ``w_c = (1 - A_c)^tau``, scaled to sum to C, on the positives and
-    negatives of a class's column, as class-balanced losses do there. ``A_c`` is the class's recall at the decision
-    threshold, or its average precision. ``DifficultyBalanced`` says what happens in corner cases.
-    Source: Sinha et al., ACCV 2020, section 3, for one label a sample; there is no official form for several.
+    ``loss_i = mean_c w_c BCE(z_ic, t_ic)`` with ``w_c = (1 - A_c)^tau``, scaled to sum to C, on positives and negatives
+    of a class's column, as in multi-label class-balanced losses. ``A_c`` is the class's recall at the decision
+    threshold, or its average precision. For corner cases see ``DifficultyBalanced``.
+    Source: Sinha et al., ACCV 2020, section 3, for single labels; there is no official multi-label form.
 
-    With ``gamma`` the terms are those of the focal loss, so that VidHOI's class-balanced focal loss has a counterpart
-    that differs in its weights alone (``gamma: 0.5``, as ``CBFocal``).
+    With ``gamma`` the terms are those of the focal loss, a counterpart of VidHOI's class-balanced focal loss that
+    differs only in the weights (``gamma: 0.5``, as ``CBFocal``).
 
     Args:
-        class_counts: of the training split, multi-label; only their number C is used.
-        difficulty: ``recall``, the paper's, which is 0 for a rare class long before it is ranked badly and 1 for a
-            class that is always predicted; or ``ap``, which needs no threshold.
+        class_counts: of the training split, multi-label; only C is used.
+        difficulty: ``recall``, the paper's, which can be 0 for a rare class that is ranked well, and is 1 for a class
+            that is always predicted; or ``ap``, which needs no threshold.
         tau: exponent >= 0, or ``dynamic``; 0 is binary cross-entropy.
-        tau_formula: how a dynamic tau is found, see ``dynamic_tau``; a tau that is a number has no use for it.
+        tau_formula: formula of a dynamic tau, see ``dynamic_tau``; not used with a fixed tau.
         momentum: 0 <= m < 1; see ``CDBCrossEntropy``.
-        smoothing: s >= 0 clips of mean score added to each class.
-        from_epoch: before this epoch, from 0, all weights are 1.
+        smoothing: s >= 0, number of clips with the mean score added to each class.
+        from_epoch: first epoch, from 0, with weights other than 1.
         normalise: ``sum_to_classes`` or ``none``; see ``CDBCrossEntropy``.
-        gamma: >= 0; how fast easy samples fade.
+        gamma: >= 0, focusing exponent.
 
     >>> CDBBCE(ClassCounts.multi([6, 3], num_samples=9))(torch.zeros(1, 2), torch.zeros(1, 2))
     tensor([0.6931])
@@ -209,7 +209,7 @@ class CDBBCE(DifficultyBalanced, Focal):
 
 
 def dynamic_tau(score: Tensor, formula: TauFormula) -> float:
-    """Return the exponent that fits the spread of scores over classes: even scores, small exponent.
+    """Return the exponent for the spread of scores over classes: the more even, the smaller.
 
     With ``sigmoid(x) = 1 / (1 + exp(-x))``, the largest score ``A_max`` and the smallest ``A_min``:
 
@@ -217,11 +217,11 @@ def dynamic_tau(score: Tensor, formula: TauFormula) -> float:
     - ``released_cifar``: ``sigmoid(A_max / (A_min + 0.01))``, at most 1: what the CIFAR-LT and EGTEA codes run.
     - ``released_imagenet``: the paper's with 0.01, as in the ImageNet-LT code.
 
-    Which of them made the published tables cannot be told from the released code.
+    The released code does not show which of them produced the published tables.
 
     Args:
         score: ``[K]`` in 0..1, without nan, K >= 1; recall in the paper.
-        formula: which of the three.
+        formula: one of the three.
 
     >>> recall = torch.tensor([0.9, 0.5, 0.1])
     >>> [round(dynamic_tau(recall, formula), 3) for formula in ("paper", "released_cifar", "released_imagenet")]

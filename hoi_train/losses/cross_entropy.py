@@ -14,16 +14,16 @@ Reduction = Literal["mean", "weighted_mean"]
 
 
 class CrossEntropy(Loss):
-    """Compare softmax scores with the true class: ``loss_i = -w_{y_i} log softmax(z_i)[y_i]``.
+    """Softmax cross-entropy: ``loss_i = -w_{y_i} log softmax(z_i)[y_i]``.
 
     ``weights: {scheme: inverse}`` is IFW-CE, ``{scheme: sqrt_inverse}`` its square root.
 
     Args:
         class_counts: of the training split, single-label.
-        weights: weight of each class; all 1 if not given.
-        reduction: ``mean`` is ``sum_i loss_i / N``, as in the CB (Cui et al., CVPR 2019) and the CIFAR and EGTEA
-            codes of CDB (Sinha et al., ACCV 2020). ``weighted_mean`` is ``sum_i loss_i / sum_i w_{y_i}``, as in
-            torch, LDAM-DRW and the ImageNet-LT code of CDB: the step no longer grows with rare classes in the batch.
+        weights: weights per class; 1 by default.
+        reduction: ``mean`` is ``sum_i loss_i / N``, as in CB (Cui et al., CVPR 2019) and the CIFAR and EGTEA codes of
+            CDB (Sinha et al., ACCV 2020). ``weighted_mean`` is ``sum_i loss_i / sum_i w_{y_i}``, as in torch, LDAM-DRW
+            and the ImageNet-LT code of CDB: the step does not grow with rare classes in the batch.
 
     >>> import torch
     >>> loss = CrossEntropy(ClassCounts.single([6, 3, 1]), weights=ClassWeighting("inverse"))
@@ -41,7 +41,7 @@ class CrossEntropy(Loss):
 
     def per_sample(self, logits: Tensor, target: Tensor) -> Tensor:
         """Return the weighted cross-entropy of each row, ``[N]``."""
-        # Not torch's cross_entropy: that takes the class id -100 for "ignore" and returns 0.
+        # Not torch's cross_entropy, which ignores the class id -100 and returns 0.
         losses = -logits.log_softmax(1).gather(1, target[:, None])[:, 0]
         return self.weigh(losses, target)
 
@@ -49,5 +49,5 @@ class CrossEntropy(Loss):
         """Return the mean over samples, or over their weights."""
         if self.reduction == "mean" or self.weights is None or self.deferred:
             return super().reduce(losses, target)
-        total = self.weights.to(losses.dtype)[target].sum()  # CDB's weights can be 0 for a batch
+        total = self.weights.to(losses.dtype)[target].sum()  # 0 is possible with CDB's weights
         return losses.sum() / self.shared_divisor(total)

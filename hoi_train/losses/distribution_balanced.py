@@ -1,4 +1,4 @@
-"""Distribution-balanced loss: for labels that occur together under a long tail, and for many negatives."""
+"""Distribution-balanced loss: for co-occurring long-tailed labels and the dominance of negatives."""
 
 from __future__ import annotations
 
@@ -16,36 +16,36 @@ from hoi_train.losses.weights import ClassWeighting
 
 
 class DistributionBalanced(Loss):
-    r"""Re-balance each label by the row it occurs in, and press less on negatives (DB-focal).
+    r"""Re-balance labels by co-occurrence and regularise negatives (DB-focal).
 
     ``loss_i = scale mean_c v_ic (t_ic F(u_ic) + (1 - t_ic) F(-lambda u_ic) / lambda)`` with ``lambda = neg_scale``,
     ``F(u) = -(1 - sigmoid(u))^gamma log sigmoid(u)`` and
 
-    - ``v_ic = alpha + sigmoid(beta (r_ic - mu))``, ``r_ic = (1 / n_c) / sum_{j: t_ij = 1} (1 / n_j)``: how often the
-      class would be drawn if classes were drawn equally, next to how often the row is drawn, for all of its labels;
-    - ``u_ic = z_ic + (kappa / lambda) log(n_c / (N - n_c))``: rare classes may answer lower. With ``lambda > 1`` a
-      negative below its threshold loses its gradient sooner.
+    - ``v_ic = alpha + sigmoid(beta (r_ic - mu))``, ``r_ic = (1 / n_c) / sum_{j: t_ij = 1} (1 / n_j)``: the ratio of a
+      row's sampling frequency by class c alone to that by all of its labels, under class-balanced sampling;
+    - ``u_ic = z_ic + (kappa / lambda) log(n_c / (N - n_c))``: rare classes may have lower logits. With ``lambda > 1``
+      the gradient of a negative below its threshold vanishes sooner.
 
     Source: Wu et al., ECCV 2020, and the authors' ``mllt/models/losses/resample_loss.py``, whose form this is, with
-    the numbers of their COCO configuration. The paper's text neither divides kappa by lambda nor has a factor: with
-    those numbers ``kappa: 0.1, scale: 1``. In a row without labels ``r`` is infinite and every ``v = 1 + alpha``, there
-    and here. That code adds to the logits in place, so that the caller's change; and classes need at least one sample
-    there, here those with none (or all) are taken to have one (not).
+    the values of their COCO configuration. The paper's text neither divides kappa by lambda nor has a factor: with
+    those values ``kappa: 0.1, scale: 1``. In a row without labels ``r`` is infinite and every ``v = 1 + alpha``, there
+    and here. The authors' code changes the caller's logits in place and needs at least one sample per class; here a
+    class without positives (or negatives) counts as having one.
 
-    Its variants: ``gamma: 0, scale: 1`` is DB without focal; ``kappa: 0, neg_scale: 1`` re-balances only;
-    ``beta: 0, alpha: 0.5`` only presses less on negatives. Its weighting by effective numbers is not an option here
-    but focal loss with ``weights: {scheme: effective, beta: 0.9, place: row, normalise: none}``.
+    Variants: ``gamma: 0, scale: 1`` is DB without focal; ``kappa: 0, neg_scale: 1`` only re-balances;
+    ``beta: 0, alpha: 0.5`` only regularises negatives. Its weighting by effective numbers is not an option here but
+    focal loss with ``weights: {scheme: effective, beta: 0.9, place: row, normalise: none}``.
 
     Args:
         class_counts: of the training split, multi-label.
         alpha: >= 0, lowest weight.
         beta: >= 0, steepness of the weight.
-        mu: where the weight rises; COCO 0.2, VOC 0.3.
+        mu: midpoint of the weight; COCO 0.2, VOC 0.3.
         neg_scale: lambda > 0; COCO 2, VOC 5.
         kappa: >= 0, strength of the shift.
-        gamma: >= 0, of the focal factor.
-        scale: > 0, factor on everything; the code's is 2 with its focal factor.
-        weights: weight of each class, on top of ``v``, for example deferred ones; all 1 if not given.
+        gamma: >= 0, focusing exponent.
+        scale: > 0, factor of the loss; 2 in the code with focal terms.
+        weights: weights per class, on top of ``v``, for example deferred ones; 1 by default.
 
     >>> import torch
     >>> loss = DistributionBalanced(ClassCounts.multi([60, 20], num_samples=100))
@@ -87,7 +87,7 @@ class DistributionBalanced(Loss):
         return self.scale * self.weigh(self.rebalance(target) * terms, target).mean(1)
 
     def rebalance(self, target: Tensor) -> Tensor:
-        """Return the weight ``v`` of each term, ``[N, C]``, of a floating target ``[N, C]``."""
+        """Return the weights ``v``, ``[N, C]``, of a floating target ``[N, C]``."""
         inverse = from_float32_pair(self.inverse_counts, target.dtype)
         drawn = (target * inverse).sum(1, keepdim=True)
         ratio = (inverse / drawn).clamp(max=1e12)  # infinite in a row without labels

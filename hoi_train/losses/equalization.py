@@ -1,4 +1,4 @@
-"""Equalization losses: rare classes are spared the discouragement by the samples of all others."""
+"""Equalization losses: rare classes ignore the negative gradients of other classes' samples."""
 
 from __future__ import annotations
 
@@ -28,23 +28,23 @@ class EQL(Loss):
 
     - ``draw: none``: E_i is 1 for rows with a class and 0 for rows without, the paper's background, which then are
       the only negatives of rare classes (``projects/EQL/eql/fast_rcnn.py``). The default of multi-label tasks.
-    - ``draw: batch``: E_i is moreover 0 for a whole batch with probability ``1 - gamma``, as in the CDB code
+    - ``draw: batch``: E_i is also 0 for a whole batch with probability ``1 - gamma``, as in the CDB code
       (``EGTEA/losses/eql_loss.py``). The default of single-label tasks: without background rows and without draws,
-      rare classes would have no negatives at all, and their scores would only rise.
-    - ``draw: element``: each row and class draws for itself, as in ``EQLSoftmax``.
+      rare classes would have no negatives, and their scores would only increase.
+    - ``draw: element``: drawn independently per row and class, as in ``EQLSoftmax``.
 
-    Evaluation does not draw but takes the mean, gamma. A batch is that of all processes.
-    The sum over classes is the paper's; multi-label tasks have the mean, as with all losses here.
+    Evaluation uses the mean, gamma, instead of draws. The batch is that of all processes.
+    The sum over classes is the paper's; multi-label tasks use the mean, as all losses here.
 
     Args:
         class_counts: of the training split.
-        threshold: lambda in 0..1; a class below this share of the training samples is rare. The CDB code has 0.03
-            for 19 classes, the paper 0.00177 for 1230; it must be chosen for every data set.
-        gamma: probability in 0..1 that the negatives of rare classes are dropped; 0.95 in the CDB code. Of no use
-            where nothing is drawn.
-        draw: ``none``, ``batch`` or ``element``; if not given, by the kind of labels.
-        weights: weight of each class: by default of rows by their true class (single-label), of columns
-            (multi-label); all 1 if not given.
+        threshold: lambda in 0..1; a class with a smaller share of the training samples is rare. The CDB code has 0.03
+            for 19 classes, the paper 0.00177 for 1230; it must be chosen per data set.
+        gamma: probability in 0..1 that the negatives of rare classes are dropped; 0.95 in the CDB code. Not used
+            with ``draw: none``.
+        draw: ``none``, ``batch`` or ``element``; by default depends on the kind of labels.
+        weights: weights per class, by default of rows by their true class (single-label) or of columns
+            (multi-label); 1 by default.
 
     >>> loss = EQL(ClassCounts.multi([90, 1], num_samples=100))
     >>> loss(torch.zeros(2, 2), torch.tensor([[1.0, 0.0], [0.0, 0.0]])) / torch.log(torch.tensor(2.0))
@@ -88,25 +88,25 @@ class EQL(Loss):
 
 
 class EQLSoftmax(CrossEntropy):
-    r"""Leave rare classes out of the softmax of other classes' samples: ``loss_i = -log p_i``.
+    r"""Remove rare classes from the softmax of other classes' samples: ``loss_i = -log p_i``.
 
     ``p_i = exp(z_iy) / sum_c w_ic exp(z_ic)`` and ``w_ic = 1 - beta_ic T_c`` for ``c != y_i``, 1 for the true class,
-    with ``T_c = 1`` for rare classes, else 0, and ``beta_ic`` 1 with probability gamma, else 0, drawn for each row
-    and class. Source: Tan et al., CVPR 2020, softmax equalization loss, and the authors' text in issue 9 of
-    ``tztztztztz/eql.detectron2``, where a class is rare up to a number of samples instead of below a share.
+    with ``T_c = 1`` for rare classes, else 0, and ``beta_ic`` 1 with probability gamma, else 0, drawn per row and
+    class. Source: Tan et al., CVPR 2020, softmax equalization loss, and the authors' text in issue 9 of
+    ``tztztztztz/eql.detectron2``, where rare means up to a number of samples instead of below a share.
 
-    A class left out is minus infinity to the softmax; the naive product under the logarithm gives nan. Evaluation
-    does not draw but takes the mean ``w = 1 - gamma T``.
+    A removed class has the logit -inf in the softmax; the naive product inside the logarithm gives nan. Evaluation
+    uses the mean ``w = 1 - gamma T`` instead of draws.
 
     Args:
         class_counts: of the training split, single-label.
-        threshold: lambda in 0..1; a class below this share of the training samples is rare. The paper has 0.005 for
-            CIFAR-100-LT; it must be chosen for every data set.
-        gamma: probability in 0..1 that a rare class is left out; the paper has 0.9.
-        weights: weight of rows by their true class; all 1 if not given.
+        threshold: lambda in 0..1; a class with a smaller share of the training samples is rare. The paper has 0.005
+            for CIFAR-100-LT; it must be chosen per data set.
+        gamma: probability in 0..1 that a rare class is removed; the paper has 0.9.
+        weights: weights of rows by their true class; 1 by default.
 
     >>> loss = EQLSoftmax(ClassCounts.single([600, 399, 1]), gamma=1.0)
-    >>> loss(torch.zeros(2, 3), torch.tensor([0, 2])).exp()  # the rare class is no rival to the frequent ones
+    >>> loss(torch.zeros(2, 3), torch.tensor([0, 2])).exp()  # the rare class does not compete with the frequent ones
     tensor([2., 3.])
     """
 

@@ -1,4 +1,4 @@
-"""Equalization loss v2: each class's positives and negatives are brought to the same sum of gradients."""
+"""Equalization loss v2: balances the accumulated gradients of each class's positives and negatives."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from hoi_train.losses.weights import ClassWeighting
 
 
 class GradientBalance(nn.Module):
-    """Sum the gradients of each class's positives and of its negatives over the whole training, on all ranks.
+    """Accumulate the gradients of each class's positives and negatives over training and ranks.
 
     Args:
         num_classes: C.
@@ -38,15 +38,15 @@ class GradientBalance(nn.Module):
         self.register_buffer("negative", torch.zeros(num_classes))
 
     def ratio(self) -> Tensor:
-        """Return the sum of the positives over that of the negatives, ``[C]``; infinity before any gradient."""
+        """Return the ratio of positive to negative sums, ``[C]``; infinity before the first gradient."""
         ratio = self.positive / (self.negative + 1e-10)
         return torch.where(self.positive + self.negative > 0, ratio, torch.inf)
 
     def add(self, gradients: Tensor, labels: Tensor) -> None:
-        """Add a batch; what is not finite is left out, for it would stay for good.
+        """Add a batch without values that are not finite, which would remain forever.
 
         Args:
-            gradients: their absolute values, ``[N, C]``.
+            gradients: absolute values, ``[N, C]``.
             labels: ``[N, C]`` in 0..1.
         """
         gradients = torch.where(gradients.isfinite(), gradients.detach(), 0.0)
@@ -57,24 +57,24 @@ class GradientBalance(nn.Module):
 
 
 class EQLv2(Loss):
-    r"""Weigh each class's positives up and its negatives down until their gradients are in balance.
+    r"""Up-weight positives and down-weight negatives of each class until their gradients are balanced.
 
     ``loss_i = sum_c (q_c t_ic + r_c (1 - t_ic)) BCE(z_ic, t_ic)`` with ``r_c = sigmoid(gamma (g_c - mu))`` and
-    ``q_c = 1 + alpha (1 - r_c)``. ``g_c`` is the ratio of the weighed gradients ``|sigmoid(z) - t|`` of the class's
-    positives to those of its negatives, summed over all ranks and all steps before this one.
+    ``q_c = 1 + alpha (1 - r_c)``. ``g_c`` is the ratio of the weighted gradients ``|sigmoid(z) - t|`` of the class's
+    positives to those of its negatives, summed over all ranks and all previous steps.
     Source: Tan et al., CVPR 2021, and the authors' ``mmdet/models/losses/eqlv2.py``.
 
-    Before the first step all factors are 1, as there; here so are those of any class without a gradient so far. The
-    official detector has one more column, objectness, with factor 1; here every column is a class. The sum over
-    classes is the paper's; multi-label tasks have the mean, as with all losses here. In evaluation nothing is added.
+    Before the first step all factors are 1, as there; here also those of any class without a gradient so far. The
+    official detector has an additional column, objectness, with factor 1; here every column is a class. The sum over
+    classes is the paper's; multi-label tasks use the mean, as all losses here. Evaluation does not accumulate.
 
     Args:
-        class_counts: of the training split; only their number C is used.
-        gamma: > 0; how steeply the negatives' weight follows the ratio.
-        mu: the ratio at which negatives have weight 1/2, >= 0.
-        alpha: >= 0; the weight of positives is at most ``1 + alpha``.
-        weights: weight of each class: by default of rows by their true class (single-label), of columns
-            (multi-label); all 1 if not given.
+        class_counts: of the training split; only C is used.
+        gamma: > 0, steepness of the negatives' weight.
+        mu: >= 0, ratio at which negatives have weight 1/2.
+        alpha: >= 0; positives have a weight of at most ``1 + alpha``.
+        weights: weights per class, by default of rows by their true class (single-label) or of columns
+            (multi-label); 1 by default.
 
     >>> loss = EQLv2(ClassCounts.single([6, 3]))
     >>> [round(loss(torch.zeros(1, 2), torch.tensor([0])).item(), 3) for _ in range(2)]

@@ -1,4 +1,4 @@
-"""Equalized focal loss: the rarer a class's positives push, the more the loss focuses on what is hard in it."""
+"""Equalized focal loss: a focusing parameter per class that grows with its gradient imbalance."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ from hoi_train.losses.weights import ClassWeighting
 
 
 class EqualizedFocal(Loss):
-    r"""Give every class a focusing parameter of its own, from the balance of its gradients.
+    r"""Focal loss with a focusing parameter per class, set by the balance of the class's gradients.
 
     ``loss_i = -sum_c a_ic (gamma_c / gamma) (1 - p_ic)^gamma_c log p_ic`` with ``p = sigmoid(z)`` and ``a = alpha``
     where the label holds, ``1 - sigmoid(z)`` and ``1 - alpha`` where not. ``gamma_c = gamma + scale (1 - g_c)``, and
-    ``g_c``, cut to 0..1, is the ratio of the gradients of the class's positives to those of its negatives, summed
-    over all ranks and all steps before this one, as in ``EQLv2``. A class in balance has the focal loss with
-    ``gamma``, and so has every class before the first step.
+    ``g_c``, clamped to 0..1, is the ratio of the gradients of the class's positives to those of its negatives, summed
+    over all ranks and all previous steps, as in ``EQLv2``. A balanced class has the focal loss with ``gamma``, as every
+    class before the first step.
     Source: Li et al., CVPR 2022, and the authors' ``up/tasks/det/plugins/efl/models/losses/efl.py``
     in ModelTC/United-Perception.
 
     The official code takes the gradients from a hook on the detector's last layer; here they are the derivative of the
-    formula, before class weights and the division by the batch size, so that the ratio does not depend on these. It
-    divides by the number of positives, which in single-label tasks is the number of samples, as here; multi-label
-    tasks have the mean over classes, as with all losses here. In evaluation nothing is added.
+    formula, before class weights and the division by the batch size, so that the ratio does not depend on these. The
+    official code divides by the number of positives, which in single-label tasks is the number of samples, as here;
+    multi-label tasks use the mean over classes, as all losses here. Evaluation does not accumulate.
 
     Args:
-        class_counts: of the training split; only their number C is used.
-        gamma: > 0; focusing parameter of a class in balance, gamma_b in the paper.
-        scale: >= 0; how far the focusing parameter of a class out of balance grows, s in the paper.
+        class_counts: of the training split; only C is used.
+        gamma: > 0, focusing parameter of a balanced class, gamma_b in the paper.
+        scale: >= 0, largest increase of the focusing parameter, s in the paper.
         alpha: share of the positives in 0..1.
-        weights: weight of each class: by default of rows by their true class (single-label), of columns
-            (multi-label); all 1 if not given.
+        weights: weights per class, by default of rows by their true class (single-label) or of columns
+            (multi-label); 1 by default.
 
     >>> import torch
     >>> loss = EqualizedFocal(ClassCounts.single([6, 3]), alpha=0.5)

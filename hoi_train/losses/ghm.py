@@ -1,11 +1,11 @@
-"""Gradient harmonizing mechanism: samples count less where many others have a gradient of the same size."""
+"""Gradient harmonizing mechanism: weights by the inverse density of gradient norms."""
 
 from __future__ import annotations
 
 from typing import Annotated, Literal
 
 import torch
-from annotated_types import Ge, Gt, Lt
+from annotated_types import Ge, Lt
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
@@ -21,23 +21,23 @@ Momentum = Annotated[float, Ge(0), Lt(1)]
 
 
 class GradientDensity(nn.Module):
-    r"""Count gradient norms in ``bins`` equal regions of 0..1 and weigh each by the inverse of its region's density.
+    r"""Count gradient norms in ``bins`` equal regions of 0..1 and weight each by the inverse density of its region.
 
-    For the R_j of all N norms of a batch, over all ranks, that fall into region j of M, and their moving average
-    ``S_j = momentum S_j + (1 - momentum) R_j``: ``weight = N / (S_j M)``. Even norms all have weight 1.
+    With R_j of all N norms of a batch, over all ranks, in region j of M, and the moving average
+    ``S_j = momentum S_j + (1 - momentum) R_j``: ``weight = N / (S_j M)``. Uniform norms all have weight 1.
     Source: Li et al., AAAI 2019, unit region approximation and exponential moving average.
 
-    The paper leaves the start open; here ``S_j`` is divided by ``1 - momentum^t`` in step t, so that it is a mean of
-    counts from the first step on. The official code (``mmdet/models/losses/ghm_loss.py``), ``formula: released``,
-    does not: its first weights are ``1 / (1 - momentum)`` times too large. It also divides by the number of regions
-    that are not empty instead of M, and leaves S_j of an empty region as it is, however long ago it was filled.
+    The paper does not define the start; here ``S_j`` is divided by ``1 - momentum^t`` in step t, so that it is a mean
+    of counts from the first step on. The official code (``mmdet/models/losses/ghm_loss.py``), ``formula: released``,
+    does not: its first weights are ``1 / (1 - momentum)`` times too large. It also divides by the number of non-empty
+    regions instead of M, and keeps the last S_j of a region that has become empty.
 
-    In evaluation nothing is counted: the weights are those of the training so far (1 before it), with the mean
-    number of norms a batch for N, and a region without samples weighs as its first sample would.
+    Evaluation does not count: weights are those of the training so far (1 before it), with the mean number of norms
+    per batch for N, and a region without samples has the weight of its first sample.
 
     Args:
         bins: M >= 1.
-        momentum: 0 <= momentum < 1; at 0 only the batch itself counts.
+        momentum: 0 <= momentum < 1; 0 uses only the current batch.
         formula: ``paper`` or ``released``.
 
     >>> GradientDensity(bins=2, momentum=0.0)(torch.tensor([0.1, 0.2, 0.3, 0.9]))
@@ -56,9 +56,9 @@ class GradientDensity(nn.Module):
         self.register_buffer("mass", torch.zeros(()))
 
     def forward(self, norms: Tensor) -> Tensor:
-        """Return the weight of each norm, of the same shape and without a gradient; nan norms are not counted."""
+        """Return the weight of each norm, of the same shape, detached; nan norms are not counted."""
         norms = norms.detach().contiguous()
-        # The official edges are rounded to float32; the last bin takes all from its lower edge on.
+        # The official edges are rounded to float32; the last bin has no upper edge.
         edges = torch.arange(1, self.bins, device=norms.device).float() / self.bins
         index = torch.bucketize(norms, edges.to(norms.dtype), right=True)
         if not self.training:
@@ -82,35 +82,36 @@ class GradientDensity(nn.Module):
         return self.mean_counts / self.mass.clamp(min=1 - self.momentum)  # the mass is 0 before the first step
 
     def _weights(self, counts: Tensor) -> Tensor:
-        """Return the weight of each region, ``[bins]``, for R_j, or what stands for it in evaluation."""
+        """Return the weight of each region, ``[bins]``, from R_j, in evaluation from its mean."""
         total = counts.sum()
         regions = (counts > 0).sum() if self.formula == "released" else self.bins
-        # One sample makes S_j at least 1 - momentum; only regions without any are below.
+        # One sample makes S_j at least 1 - momentum; only empty regions are below.
         weights = total / (self._density().clamp(min=1 - self.momentum) * regions)
         return torch.where(total > 0, weights, 1.0)
 
 
 class GHM(Loss):
-    r"""Weigh binary cross-entropy by the density of its gradients, GHM-C: ``loss_i = mean_c beta_ic BCE(z_ic, t_ic)``.
+    r"""Weight binary cross-entropy by gradient density, GHM-C: ``loss_i = mean_c beta_ic BCE(z_ic, t_ic)``.
 
     The gradient norm is ``g_ic = |sigmoid(z_ic) - t_ic|``, and ``beta_ic`` the inverse density of all N x C norms of
-    the batch around it (``GradientDensity``): the many easy negatives count less, and so do the outliers, which
-    ordinary training never gets right. Source: Li et al., AAAI 2019, GHM-C loss.
+    the batch around it (``GradientDensity``), which down-weights the many easy negatives as well as outliers.
+    Source: Li et al., AAAI 2019, GHM-C loss.
 
     Multi-label natively. Single-label tasks are trained as the paper's detection is, with sigmoid scores and one-hot
-    labels; there is no softmax form. The mean is over classes in both, as in the official code. The official class's
-    own defaults are 10 bins and momentum 0; its configurations have the paper's 30 and 0.75.
+    labels; there is no softmax form. The mean is over classes in both, as in the official code. The official class has
+    the defaults 10 bins and momentum 0; its configurations have the paper's 30 and 0.75. GHM-R, the paper's loss of
+    box regression, is not included.
 
     Args:
-        class_counts: of the training split; only their number C is used.
-        bins: number of regions of the gradient norm, >= 1.
+        class_counts: of the training split; only C is used.
+        bins: >= 1, number of regions of the gradient norm.
         momentum: 0 <= momentum < 1, of the moving average of the counts.
-        formula: ``paper``, or ``released`` for the official code's; see ``GradientDensity`` for the differences.
-        weights: weight of each class: by default of rows by their true class (single-label), of columns
-            (multi-label); all 1 if not given.
+        formula: ``paper`` or ``released``, the official code's; see ``GradientDensity`` for the differences.
+        weights: weights per class, by default of rows by their true class (single-label) or of columns
+            (multi-label); 1 by default.
 
     >>> loss = GHM(ClassCounts.multi([6, 1], num_samples=9), bins=2, momentum=0.0)
-    >>> loss(torch.tensor([[4.0, -4.0]]), torch.tensor([[1.0, 0.0]]))  # all in one of two regions: half of BCE
+    >>> loss(torch.tensor([[4.0, -4.0]]), torch.tensor([[1.0, 0.0]]))  # all norms in one of two regions: half of BCE
     tensor([0.0091])
     """
 
@@ -134,26 +135,3 @@ class GHM(Loss):
         norms = (logits.sigmoid() - labels).abs()
         terms = self.density(norms) * binary_cross_entropy_with_logits(logits, labels, reduction="none")
         return self.weigh(terms, target).mean(1)
-
-
-def ghm_r(prediction: Tensor, target: Tensor, density: GradientDensity, mu: Annotated[float, Gt(0)] = 0.02) -> Tensor:
-    """Return the authentic smooth L1 distance weighed by the density of its gradients, GHM-R, of the same shape.
-
-    ``ASL1 = sqrt(d^2 + mu^2) - mu`` for ``d = prediction - target``, gradient norm ``|d| / sqrt(d^2 + mu^2)``. For
-    box regression beside a classification; its scalar is the mean over the coordinates that count, which are the ones
-    to give. Source: Li et al., AAAI 2019, GHM-R loss; the official configuration has 10 bins and momentum 0.7.
-
-    Args:
-        prediction: floating, any shape.
-        target: of the same shape.
-        density: of the gradient norms; it keeps what it has learnt, so it belongs to the module that trains.
-        mu: > 0; where the loss turns from quadratic to linear.
-
-    >>> ghm_r(torch.tensor([0.0, 1.0]), torch.zeros(2), GradientDensity(bins=10, momentum=0.7))
-    tensor([0.0000, 0.1960])
-    """
-    difference = prediction - target
-    root = torch.hypot(difference, torch.full_like(difference, mu))
-    weights: Tensor = density(difference.abs() / root)
-    # (root - mu) without the cancellation that leaves no digits of small differences
-    return weights * difference * (difference / (root + mu))

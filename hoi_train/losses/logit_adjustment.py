@@ -1,4 +1,4 @@
-"""Logit adjustment: what the class frequencies alone would predict is added to the logits in training."""
+"""Logit adjustment: adds the log-frequencies of the classes to the logits in training."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ from hoi_train.losses.weights import ClassWeighting
 
 
 class LogitAdjustment(Loss):
-    r"""Compare ``z + a`` with the label, where ``a = logit_shift(class_counts, tau)`` is larger for frequent classes.
+    r"""Cross-entropy of ``z + a``, where ``a = logit_shift(class_counts, tau)`` is larger for frequent classes.
 
     - Single-label: ``loss_i = -w_{y_i} log softmax(z_i + a)[y_i]`` with ``a_c = log(pi_c^tau + 1e-12)``.
     - Multi-label: ``loss_i = mean_c w_c BCE(z_ic + a_c, t_ic)`` with ``a_c = tau log(pi_c / (1 - pi_c))``, so that
-      ``z = 0`` stands for a class's own frequency. Not in the paper: its softmax form class by class.
+      ``z = 0`` corresponds to a class's frequency. Not in the paper: its softmax form applied per class.
 
-    ``pi_c`` is the share of training samples with class c. The network learns what the frequencies do not tell; at
+    ``pi_c`` is the share of training samples with class c. The network learns what the frequencies do not explain; at
     test time its logits are used without ``a``.
     Source: Menon et al., ICLR 2021, equation 10 and ``logit_adjustment/utils.py`` of google-research, which adds
-    1e-12 to ``pi^tau``, here too: beyond ``tau |log pi| = 27`` it stops the shift.
+    1e-12 to ``pi^tau``, as here; this limits the shift at ``tau |log pi| = 27``.
 
-    A class without training samples is taken to have one (``log 0`` would take it out of the softmax for good).
-    The same shift subtracted from the logits of a network that was trained without it is the post-hoc form.
+    A class without training samples counts as having one (``log 0`` would remove it from the softmax for good).
+    The same shift subtracted from the logits of a network trained without it is the post-hoc form.
 
-    ``pi_c`` must be what training draws: with clips drawn by class (``data.sampling``, or the second stage of ``crt``,
-    ``lws`` and ``oltr``, which have ``sampling: instance`` too) the frequencies would be taken off twice, and rare
-    classes be predicted almost always. Likewise for ``balanced_softmax`` and ``vs``.
+    ``pi_c`` must be the frequencies that training draws: with class-balanced draws (``data.sampling``, or the second
+    stage of ``crt``, ``lws`` and ``oltr``, which also offer ``sampling: instance``) the frequencies would be corrected
+    twice, and rare classes predicted almost always. The same holds for ``balanced_softmax`` and ``vs``.
 
     Args:
         class_counts: of the training split.
-        tau: >= 0; 1 is consistent for the error averaged over classes, 0 is (binary) cross-entropy.
-        weights: weight of each class on top; all 1 if not given.
+        tau: >= 0; 1 is consistent for the balanced error, 0 is (binary) cross-entropy.
+        weights: additional weights per class; 1 by default.
 
     >>> import torch
     >>> loss = LogitAdjustment(ClassCounts.single([90, 10]))
@@ -64,16 +64,16 @@ class LogitAdjustment(Loss):
 
 
 class BalancedSoftmax(LogitAdjustment):
-    r"""Weigh each class's exponential by its count: ``loss_i = -log(n_y e^{z_y} / sum_c n_c e^{z_c})``.
+    r"""Weight each class's exponential by its count: ``loss_i = -log(n_y e^{z_y} / sum_c n_c e^{z_c})``.
 
-    The softmax of the training distribution for a network whose own scores are meant for a balanced one; the same as
+    The training distribution's softmax of a network whose scores are for a balanced distribution; equals
     ``LogitAdjustment`` with ``tau = 1``, found independently.
-    Source: Ren et al., NeurIPS 2020, and the authors' ``BalancedSoftmaxLoss.py``, where a class without
-    samples drops out of the softmax and costs infinitely much as a target; here it counts as one sample.
+    Source: Ren et al., NeurIPS 2020, and the authors' ``BalancedSoftmaxLoss.py``, where a class without samples is
+    missing in the softmax and has an infinite loss as a target; here it counts as one sample.
 
     Args:
         class_counts: of the training split, single-label.
-        weights: weight of each class on top; all 1 if not given.
+        weights: additional weights per class; 1 by default.
 
     >>> import torch
     >>> loss = BalancedSoftmax(ClassCounts.single([90, 10]))
@@ -88,10 +88,10 @@ class BalancedSoftmax(LogitAdjustment):
 
 
 def logit_shift(class_counts: ClassCounts, tau: float) -> Tensor:
-    """Return what class frequencies add to the logits, float64 ``[C]``; subtracted after training it is post-hoc.
+    """Return the shift of the logits by class frequencies, float64 ``[C]``.
 
-    Single-label ``log(pi_c^tau + 1e-12)``, multi-label ``tau log(pi_c / (1 - pi_c))``; a class with no sample, or with
-    all of them, is taken to have one (not).
+    Single-label ``log(pi_c^tau + 1e-12)``, multi-label ``tau log(pi_c / (1 - pi_c))``; a class without positives (or
+    negatives) counts as having one.
 
     Args:
         class_counts: of the training split.

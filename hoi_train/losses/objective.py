@@ -1,4 +1,4 @@
-"""The objective of a run: the weighted sum of its tasks' losses."""
+"""The objective of a run: the weighted sum of the tasks' losses."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ class Objective(nn.Module):
     """Sum the reduced loss of every task: ``total = sum_k weight_k * reduce_k(loss_k(logits_k, target_k))``.
 
     Args:
-        losses: one loss a task.
-        weights: the factor of each task's loss, ``>= 0``; 1 where a task is not named.
+        losses: by task.
+        weights: >= 0, factor of each task's loss; 1 by default.
     """
 
     def __init__(self, losses: Mapping[str, Loss], weights: Mapping[str, float] | None = None) -> None:
@@ -36,25 +36,25 @@ class Objective(nn.Module):
         shares: Sequence[tuple[Mapping[str, Tensor], float]],
         weights: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Return the total and whether each sample is sound.
+        """Return the total and which samples are finite.
 
         Args:
-            logits: ``[N, C]`` for each task.
-            shares: targets, int64 ``[N]`` or floating ``[N, C]`` for each task, and their share in 0..1: one with 1,
-                or those of clips that were mixed. Losses that learn from batches see all of them from where they
-                stand, and then learn from each by its share; counts of samples (integers) know no shares.
-            weights: floating ``[N]``; with them the total is ``sum_i w_i sum_k weight_k loss_ki`` and nothing is
-                reduced.
+            logits: ``[N, C]`` by task.
+            shares: targets, int64 ``[N]`` or floating ``[N, C]`` by task, each with a share in 0..1: one with share 1,
+                or those of mixed clips. Losses with state compute all of them from the same state, and then update it
+                by each with its share; integer counts of samples are updated in full.
+            weights: floating ``[N]``; the total is then ``sum_i w_i sum_k weight_k loss_ki`` without the losses'
+                reductions.
 
         Returns:
-            The scalar total, which is nan if any logit or loss is not finite, whatever the loss makes of it (a
-            sigmoid loss maps an infinite logit to 0, which would hide it); bool ``[N]``, true where all is finite.
+            The scalar total, nan if any logit or loss is not finite, even if the loss is (a sigmoid loss maps an
+            infinite logit to 0); bool ``[N]``, which samples are finite.
         """
         before = {name: buffer.clone() for name, buffer in self.named_buffers()} if len(shares) > 1 else {}
-        totals, sound, learnt = [], [], []
+        totals, sound, changed = [], [], []
         for targets, share in shares:
             losses = self._losses(logits, targets)
-            learnt.append(self._take_back(before))
+            changed.append(self._restore(before))
             sound += [losses[task].isfinite() & logits[task].isfinite().all(dim=1) for task in losses]
             if weights is not None:
                 total = (weights * self._sum(losses)).sum()
@@ -62,7 +62,7 @@ class Objective(nn.Module):
                 total = self._sum({task: self.loss(task).reduce(each, targets[task]) for task, each in losses.items()})
             totals.append(share * total)
         for name, buffer in self.named_buffers():
-            for (_, share), changes in zip(shares, learnt, strict=True):
+            for (_, share), changes in zip(shares, changed, strict=True):
                 if name in changes:
                     buffer += share * changes[name] if buffer.is_floating_point() else changes[name]
         all_sound = torch.stack(sound).all(0)
@@ -71,7 +71,7 @@ class Objective(nn.Module):
     def samples(self, logits: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> Tensor:
         """Return each sample's loss before any reduction, ``sum_k weight_k loss_k``, ``[N]``.
 
-        As evaluation sees it: no loss learns from it, and nothing is drawn.
+        Computed in evaluation mode: no loss updates its state or draws random numbers.
         """
         was_training = self.training
         self.eval()
@@ -83,10 +83,10 @@ class Objective(nn.Module):
     def _losses(self, logits: Mapping[str, Tensor], targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {task: self.loss(task)(values, targets[task]) for task, values in logits.items()}
 
-    def _take_back(self, before: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Put the buffers of before back where the losses have learnt, and return by how much each had changed.
+    def _restore(self, before: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Restore the buffers that the losses have changed, and return the changes.
 
-        What has not changed is left alone: the backward pass may need it, and would see that it was written to.
+        Unchanged buffers are not written to, because the backward pass may need them.
         """
         buffers = {name: buffer for name, buffer in self.named_buffers() if name in before}
         changes = {name: new - before[name] for name, new in buffers.items() if not torch.equal(new, before[name])}
@@ -98,11 +98,11 @@ class Objective(nn.Module):
         return torch.stack([self.weights[task] * each for task, each in losses.items()]).sum(0)
 
     def schedule(self, epoch: int) -> None:
-        """Tell every loss the epoch (from 0)."""
+        """Pass the epoch (from 0) to every loss."""
         for task in self.losses:
             self.loss(task).schedule(epoch)
 
     def after_validation(self, stats: EpochStats) -> None:
-        """Give every loss its task's validation results."""
+        """Pass every loss its task's validation results."""
         for task in self.losses:
             self.loss(task).after_validation(stats.tasks[task])

@@ -1,4 +1,4 @@
-"""Seesaw loss: a frequent class's samples punish rarer classes less, unless these are mistaken for it."""
+"""Seesaw loss: reduces a frequent class's gradients on rarer classes, except on false positives."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from hoi_train.losses.weights import ClassWeighting
 class Seesaw(CrossEntropy):
     r"""Scale each wrong class in the softmax: ``loss_i = -log(exp(z_iy) / sum_c S_ic exp(z_ic))``.
 
-    ``S_ic = M_ic K_ic``, 1 for the true class y. Mitigation: ``M_ic = min(1, n_c / n_y)^p`` with the number of
-    samples of each class met in the training so far, this batch included, over all ranks. Compensation:
+    ``S_ic = M_ic K_ic``, 1 for the true class y. Mitigation: ``M_ic = min(1, n_c / n_y)^p`` with the number of samples
+    of each class in the training so far, this batch included, over all ranks. Compensation:
     ``K_ic = max(1, s_ic / max(s_iy, eps))^q`` with the softmax scores s. Both are constants in the gradient.
     Source: Wang et al., CVPR 2021, and ``mmdet/models/losses/seesaw_loss.py``.
 
-    Counts below 1 are 1, as there. Not part of the loss, and not here: the objectness branch, and the paper's
-    normalised linear layer. ``p = q = 0`` is cross-entropy. In evaluation nothing is counted.
+    Counts below 1 are 1, as there. Not included: the objectness branch and the paper's normalised linear layer.
+    ``p = q = 0`` is cross-entropy. Evaluation does not count.
 
     Args:
-        class_counts: of the training split, single-label; only their number C is used.
-        p: >= 0; strength of the mitigation.
-        q: >= 0; strength of the compensation.
-        eps: > 0, at most 1; smallest score of the true class to divide by.
-        weights: weight of rows by their true class; all 1 if not given.
+        class_counts: of the training split, single-label; only C is used.
+        p: >= 0, strength of the mitigation.
+        q: >= 0, strength of the compensation.
+        eps: 0 < eps <= 1, lower bound of the true class's score as a divisor.
+        weights: weights of rows by their true class; 1 by default.
 
     >>> loss = Seesaw(ClassCounts.single([6, 3]), p=1.0)
     >>> loss(torch.zeros(4, 2), torch.tensor([0, 0, 0, 1])).exp()  # 1 + 1/3 for the frequent class, 1 + 1 for the rare
@@ -62,7 +62,7 @@ class Seesaw(CrossEntropy):
         return super().per_sample(logits + self._log_factors(logits.detach(), target), target)
 
     def _log_factors(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Return ``log S``, ``[N, C]``: in logarithms a score may be as small as it likes."""
+        """Return ``log S``, ``[N, C]``; logarithms of scores do not underflow."""
         log_counts = self.counts.clamp(min=1).to(logits.dtype).log()
         mitigation = (log_counts - log_counts[target][:, None]).clamp(max=0)
         log_scores = logits.log_softmax(1)

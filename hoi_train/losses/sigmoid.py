@@ -1,4 +1,4 @@
-"""What the losses share that compare each class's own sigmoid score with its label, whatever the kind of labels."""
+"""Parts shared by losses of sigmoid scores per class, for single- and multi-label tasks."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def multi_hot(target: Tensor, logits: Tensor) -> Tensor:
-    """Return labels ``[N, C]``: those of a multi-label target as they are, those of class ids one-hot.
+    """Return labels ``[N, C]``: a multi-label target unchanged, class ids one-hot.
 
     >>> multi_hot(torch.tensor([2]), torch.zeros(1, 3))
     tensor([[0., 0., 1.]])
@@ -16,9 +16,9 @@ def multi_hot(target: Tensor, logits: Tensor) -> Tensor:
 
 
 def over_classes(terms: Tensor, target: Tensor) -> Tensor:
-    """Return ``[N]``: the sum of a row's terms (single-label), or their mean (multi-label).
+    """Return the sum (single-label) or the mean (multi-label) of each row's terms, ``[N]``.
 
-    The sum is that of the published losses, of which each class is a problem of its own. The mean is that of BCE
-    and of VidHOI's code, so that in multi-label tasks all losses take the same learning rate.
+    The published losses, with one binary problem per class, use the sum. BCE and VidHOI's code use the mean, so that
+    all losses of multi-label tasks need similar learning rates.
     """
     return terms.sum(1) if target.ndim == 1 else terms.mean(1)

@@ -1,4 +1,4 @@
-"""Two-way loss: a sample's labels against one another, and a class's samples of the batch against one another."""
+"""Two-way loss: contrasts the labels of each sample, and the samples of each class in the batch."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ class TwoWay(Loss):
     ``l(Z) = softplus(T_n log sum_neg e^{z / T_n} + T_p log sum_pos e^{-z / T_p})`` compares the highest negative
     logits of a set Z with its lowest positive ones. The loss of a batch is the mean of ``l`` over the rows that have
     a label plus the mean of ``l`` over the columns that have one.
-    Source: Kobayashi, "Two-way Multi-Label Loss", CVPR 2023, and the author's ``utils/criterion.py``, which has -100
-    for what is left out of a sum, so that logits beyond that leak in; here it is exact. Labels between 0 and 1 give
-    their share of each sum; there every label above 0 is a full positive.
+    Source: Kobayashi, "Two-way Multi-Label Loss", CVPR 2023, and the author's ``utils/criterion.py``, which uses -100
+    for terms outside a sum, so that logits below that leak in; here it is exact. Labels between 0 and 1 enter each sum
+    with their share; there every label above 0 is a full positive.
 
-    **The loss of a sample depends on its batch**: the mean over columns is part of every row, and the rows with a
-    label bear that of the rows; so the mean over samples is the author's loss. A row without labels teaches only
-    through the columns. The batch is that of all processes. A rare class has a say only in the batches that hold it.
-    Scores are for ranking, ``sigmoid(z)`` is no probability.
+    **The loss of a sample depends on its batch**: the mean over columns is added to every row, and the mean over rows
+    is shared by the rows with a label, so that the mean over samples is the author's loss. A row without labels
+    contributes only through the columns, a rare class only in batches with a positive. The batch is that of all
+    processes. Scores are for ranking; ``sigmoid(z)`` is no probability.
 
     Args:
-        class_counts: of the training split, multi-label; only their number C is used.
-        temperature_pos: T_p > 0; the higher, the more positives have a say.
-        temperature_neg: T_n > 0; the higher, the more negatives have a say.
+        class_counts: of the training split, multi-label; only C is used.
+        temperature_pos: T_p > 0; higher values include more positives.
+        temperature_neg: T_n > 0; higher values include more negatives.
 
     >>> import torch
     >>> loss = TwoWay(ClassCounts.multi([6, 3], num_samples=9))
@@ -55,22 +55,22 @@ class TwoWay(Loss):
         self.temperature_neg = temperature_neg
 
     def per_sample(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Return each row's own loss, scaled by N over the rows with labels, plus the mean of the columns', ``[N]``."""
+        """Return each row's loss times N over the number of rows with labels, plus the columns' mean, ``[N]``."""
         held = (target > 0).to(logits.dtype)
         mine = torch.cat([logits.new_tensor([len(logits)]), held.amax(1).sum()[None], held.sum(0)])
         num_rows, labelled, *_ = whole = sum_over_ranks(mine) if self.training else mine
         rows = softplus(self._gap(logits, target, 1)) * num_rows / labelled.clamp(min=1)
         columns = softplus(self._gap(logits, target, 0)).sum() / whole[2:].clamp(max=1).sum().clamp(min=1)
-        # Over ranks the mean of the columns counts by a rank's share of the rows. Its gradient is of this rank's rows
-        # alone, and counts in full.
+        # Over ranks the columns' mean is weighted by a rank's share of the rows; its gradient, of this rank's rows
+        # only, counts in full.
         columns = columns.detach() + (columns - columns.detach()) * num_rows / max(len(logits), 1)
         losses: Tensor = rows + columns
         return losses
 
     def _gap(self, logits: Tensor, target: Tensor, dim: int) -> Tensor:
-        """Return how far the negatives of each row (``dim = 1``) or column (``dim = 0``) lie above its positives."""
+        """Return the excess of negatives over positives in each row (``dim = 1``) or column (``dim = 0``)."""
         positive = log_sum_exp(-logits / self.temperature_pos, target, dim)
         negative = log_sum_exp(logits / self.temperature_neg, 1 - target, dim)
-        if dim == 0 and self.training:  # in evaluation every rank is given all samples
+        if dim == 0 and self.training:  # in evaluation every rank has all samples
             positive, negative = (stacked_over_ranks(part).logsumexp(0) for part in (positive, negative))
         return self.temperature_neg * negative + self.temperature_pos * positive

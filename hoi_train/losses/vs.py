@@ -1,4 +1,4 @@
-"""Vector-scaling loss: class counts scale the logits and shift them."""
+"""Vector-scaling loss: scales and shifts the logits by class counts."""
 
 from __future__ import annotations
 
@@ -17,21 +17,20 @@ from hoi_train.losses.weights import ClassWeighting
 
 
 class VS(Loss):
-    r"""Divide logits by how rare a class is and add its log-frequency: ``loss_i = -w_y log softmax(z / d + a)[y]``.
+    r"""Cross-entropy of scaled and shifted logits: ``loss_i = -w_y log softmax(z / d + a)[y]``.
 
     ``d_c = (n_max / n_c)^gamma`` with the largest count ``n_max``, ``a = logit_shift(class_counts, tau)``. Additive
-    shifts act early in training; once the network separates its training set only the factors still move its margins.
-    ``gamma = 0`` is logit adjustment, with ``tau = 0`` too cross-entropy; ``tau = 0`` alone is CDT
-    (Ye et al., 2020).
+    shifts act early in training; once the network separates its training set, only the factors change its margins.
+    ``gamma = 0`` is logit adjustment, with ``tau = 0`` cross-entropy; ``tau = 0`` alone is CDT (Ye et al., 2020).
     Source: Kini et al., NeurIPS 2021, whose factor is ``1 / d``, and ``VSLoss`` of the authors'
     ``class_imbalance/losses.py``, where a class without samples is an error; here it counts as one sample. Its shift
-    is ``tau log pi`` without the 1e-12 of ``logit_shift``, which is less than 1e-6 for ``pi^tau > 1e-6``.
+    is ``tau log pi`` without the 1e-12 of ``logit_shift``, which changes less than 1e-6 for ``pi^tau > 1e-6``.
 
     Args:
         class_counts: of the training split, single-label.
-        gamma: >= 0, of the factors.
-        tau: >= 0, of the shifts; ``LogitAdjustment`` says what sampling by class does to them.
-        weights: weight of each class on top; all 1 if not given.
+        gamma: >= 0, exponent of the factors.
+        tau: >= 0, strength of the shifts; for sampling by class see ``LogitAdjustment``.
+        weights: additional weights per class; 1 by default.
 
     >>> import torch
     >>> loss = VS(ClassCounts.single([80, 10]), gamma=1 / 3, tau=0.0)

@@ -1,7 +1,4 @@
-"""Weights per class: how often a class occurs, or how well it is recognised, turned into how much it counts.
-
-``Loss.weigh`` applies them.
-"""
+"""Class weights from class counts or from difficulty; ``Loss.weigh`` applies them."""
 
 from __future__ import annotations
 
@@ -24,38 +21,36 @@ FLOAT32_MAX = torch.finfo(torch.float32).max
 
 @dataclass(frozen=True)
 class ClassWeighting:
-    r"""Say how the class counts of the training split become one weight per class.
+    r"""Scheme of class weights from the class counts of the training split.
 
-    With ``N`` training samples and ``n_c`` of class c, or ``max(n_c, count_floor)`` where a floor is given:
+    With ``N`` training samples and ``n_c`` of class c, or ``max(n_c, count_floor)`` with a floor:
 
     - ``inverse``: ``N / n_c``, inverse frequency weighting (IFW).
     - ``sqrt_inverse``: ``sqrt(N / n_c)``.
     - ``effective``: ``(1 - beta) / (1 - beta^n_c)``, the inverse effective number of samples (Cui et al., CVPR 2019,
       Proposition 1). ``beta = 0`` gives 1, ``beta -> 1`` gives ``1 / n_c``.
     - ``neg_pos``: ``max(N - count, 1) / n_c``.
-    - ``given``: ``values`` as they are.
+    - ``given``: ``values`` unchanged.
 
-    Normalised to sum to C, as all released codes but DB's do, the mean over classes is 1. A class without samples
-    weighs 1 and changes no other's weight, unless there is a floor or the weights are given.
+    By default normalised to sum to C, a mean of 1, as in all released codes but DB's. A class without samples has
+    weight 1 and no effect on others, unless there is a floor or the weights are given.
 
     Args:
-        scheme: which formula.
-        beta: 0 <= beta < 1; for ``effective``, which needs it, and for nothing else.
-        values: C numbers >= 0, not all 0; for ``given``, which needs them, and for nothing else.
-        count_floor: smallest count used, also for classes without samples, which then weigh most: one of them takes
-            nearly all of the sum C where others have hundreds. VidHOI's code has 5 for ``effective`` and 1 for the
-            others. The official lines of CB and DB have none, and one such class makes its own weight infinite or
-            nan and all others 0.
+        scheme: the formula.
+        beta: 0 <= beta < 1; needed by ``effective``, refused by the others.
+        values: C numbers >= 0, not all 0; needed by ``given``, refused by the others.
+        count_floor: lower bound of the counts. Classes without samples then weigh most: one takes nearly all of the
+            sum C if others have hundreds. VidHOI's code has 5 for ``effective`` and 1 for the others. The official
+            codes of CB and DB have none; such a class gets an infinite or nan weight and makes all others 0.
         normalise: ``sum_to_classes`` or ``none``.
-        place: what a weight multiplies. ``row``: all of a sample, by its true class (single-label, the only place
-            there) or by the mean over its classes, 1 for a sample without (multi-label). ``column``: a class's own
-            terms (multi-label, the default there). ``positives``: of those only where the label holds (labels
-            between 0 and 1: by as much as they hold).
-        from_epoch: deferred re-weighting (DRW; Cao et al., NeurIPS 2019, Algorithm 1): before this epoch, from 0,
-            every weight is 1. The authors' CIFAR code has 160 of 200 with ``effective``, beta 0.9999.
+        place: what a weight multiplies. ``row``: a whole sample, by its true class (single-label, the only place
+            there) or by the mean over its classes, 1 for a sample without (multi-label). ``column``: a class's terms
+            (multi-label, the default there). ``positives``: a class's terms in proportion to the label (multi-label).
+        from_epoch: deferred re-weighting (DRW; Cao et al., NeurIPS 2019, Algorithm 1): first epoch, from 0, with
+            weights other than 1. The authors' CIFAR code has 160 of 200 with ``effective``, beta 0.9999.
 
     Raises:
-        ValueError: ``beta`` or ``values`` missing, out of range, or given to a scheme that does not use them.
+        ValueError: ``beta`` or ``values`` is missing, out of range, or given to a scheme that does not use it.
 
     >>> ClassWeighting("inverse").of(ClassCounts.single([6, 3, 1])).tolist()
     [0.3333333333333333, 0.6666666666666666, 2.0]
@@ -91,7 +86,7 @@ class ClassWeighting:
             raise ValueError(f"{text}, got {list(values)}")
 
     def of(self, class_counts: ClassCounts) -> Tensor:
-        """Return the weights, float64 ``[C]``; raises ``ValueError`` if ``values`` are not one a class."""
+        """Return the weights, float64 ``[C]``; raises ``ValueError`` if ``values`` are not C numbers."""
         if self.values is not None:
             if len(self.values) != class_counts.num_classes:
                 raise ValueError(f"weights.values: {len(self.values)} numbers for {class_counts.num_classes} classes")
@@ -116,14 +111,14 @@ class ClassWeighting:
 
 
 def difficulty_weights(difficulty: Tensor, tau: float, normalise: Normalisation = "sum_to_classes") -> Tensor:
-    """Return ``difficulty^tau``, scaled to sum to C unless told not to (Sinha et al., ACCV 2020, section 3).
+    """Return ``difficulty^tau``, by default scaled to sum to C (Sinha et al., ACCV 2020, section 3).
 
-    The paper's text has no normalisation, its released codes have; the two differ by a factor on the learning rate
-    that changes with every validation.
+    The paper's text has no normalisation, its released codes do; they differ by a factor of the learning rate that
+    changes with every validation.
 
     Args:
         difficulty: float64 ``[C]`` in 0..1, one minus the recall of each class.
-        tau: >= 0; at 0 all weights are 1.
+        tau: >= 0; 0 makes all weights 1.
         normalise: ``sum_to_classes`` or ``none``.
 
     >>> difficulty_weights(torch.tensor([0.25, 0.75]), tau=1.0).tolist()
@@ -134,12 +129,12 @@ def difficulty_weights(difficulty: Tensor, tau: float, normalise: Normalisation 
 
 
 def sum_to_classes(raw: Tensor) -> Tensor:
-    """Scale ``[C]`` weights to the sum C; where all are 0 no class stands out, and all become 1."""
+    """Scale weights ``[C]`` to the sum C; if all are 0, all become 1."""
     total = raw.sum()
     return torch.ones_like(raw) if total == 0 else raw / total * len(raw)
 
 
 def _one_minus_power(beta: float, counts: Tensor) -> Tensor:
-    """Return ``1 - beta^n``; as written it would lose 12 of 16 digits where beta is close to 1."""
-    log_beta = torch.tensor(beta, dtype=torch.float64).log()  # -inf at beta = 0, which expm1 takes
+    """Return ``1 - beta^n``; computed directly it would lose 12 of 16 digits for beta close to 1."""
+    log_beta = torch.tensor(beta, dtype=torch.float64).log()  # -inf at beta = 0, valid for expm1
     return -torch.expm1(counts * log_beta)

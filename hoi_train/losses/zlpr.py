@@ -1,4 +1,4 @@
-"""ZLPR: the true labels of a sample against its other labels, and all against the threshold 0."""
+"""ZLPR: ranks the true labels of a sample above, and the other labels below, the threshold 0."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from hoi_train.losses.base import Loss
 class ZLPR(Loss):
     r"""Rank true labels above 0 and the others below: ``log(1 + sum_neg e^z) + log(1 + sum_pos e^-z)``.
 
-    For several labels what softmax cross-entropy is for one: the largest wrong logit and the smallest right one have
-    nearly all the gradient, so that many easy negatives do not drown the positives. A label is predicted where
-    z > 0. The classes are not independent, and ``sigmoid(z)`` is no probability.
-    Source: Su et al., "ZLPR: A Novel Loss for Multi-label Classification", 2022. Labels between 0 and 1 give their
-    share of each sum. The mean over samples.
+    The multi-label form of softmax cross-entropy: the largest wrong logit and the smallest right one have nearly all
+    of the gradient, so that many easy negatives do not dominate. A label is predicted if z > 0. Classes are not
+    independent, and ``sigmoid(z)`` is no probability.
+    Source: Su et al., "ZLPR: A Novel Loss for Multi-label Classification", 2022. Labels between 0 and 1 enter each sum
+    with their share. The mean over samples.
 
     Args:
-        class_counts: of the training split, multi-label; only their number C is used.
+        class_counts: of the training split, multi-label; only C is used.
 
     >>> loss = ZLPR(ClassCounts.multi([6, 3, 1], num_samples=9))
     >>> loss(torch.zeros(2, 3), torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.0, 0.0]])).exp()
@@ -38,14 +38,14 @@ class ZLPR(Loss):
 
 
 def log_sum_exp(values: Tensor, shares: Tensor, dim: int) -> Tensor:
-    """Return ``log sum shares e^values`` along a dimension; where no share is above 0, the type's lowest number.
+    """Return ``log sum shares e^values`` along a dimension; if all shares are 0, the type's lowest number.
 
-    The lowest number in place of -inf: of nothing but -inf the gradient would be nan.
+    The lowest number replaces -inf, which would give a nan gradient.
 
     Args:
         values: floating ``[N, C]``.
         shares: as ``values``, >= 0.
-        dim: along which to sum.
+        dim: of the sum.
 
     >>> log_sum_exp(torch.tensor([[0.0, 1.0, 9.0]]), torch.tensor([[1.0, 1.0, 0.0]]), dim=1).exp()
     tensor([3.7183])

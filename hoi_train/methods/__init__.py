@@ -1,9 +1,8 @@
-"""Training procedures that need more than a loss: one file each, one line in the table.
+"""Training methods beyond a loss: one file each, one line in the table.
 
-Joint training, which two-stage methods are compared with, is ``fit`` with any loss and any ``data.sampling``.
+Joint training, the baseline of two-stage methods, is ``fit`` with any loss and any ``data.sampling``.
 
-Golden values, which the tests compare with, were computed by, and what docstrings say of released code was read in,
-these commits:
+The tests' golden values were computed with, and the docstrings' statements about released code refer to, these commits:
 
 =============================================================  ========
 repository                                                     commit

@@ -1,6 +1,6 @@
-"""Classifiers set without training, from what a plainly trained network holds.
+"""Classifiers set without training, after plain training of the network.
 
-The last epoch of the run trains nothing: it sets the classifier and is validated.
+The last epoch of the run does not train: it sets the classifier and is validated.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from hoi_train.models.nearest_mean import Distance, FeatureKind, NearestMean
 from hoi_train.models.recognizer import Recognizer
 
 SWEEP = tuple(step / 10 for step in range(21))
-"""The values of tau that the authors try."""
+"""The authors' values of tau."""
 
 
 class Adjusted(Fit, ABC):
-    """Train plainly until the last epoch, which only adjusts the classifier.
+    """Plain training up to the last epoch, which only adjusts the classifier.
 
     Args:
         context: the run.
 
     Raises:
-        ValueError: the run has one epoch.
+        ValueError: the run has only one epoch.
     """
 
     def __init__(self, context: Context) -> None:
@@ -51,7 +51,7 @@ class Adjusted(Fit, ABC):
             self.adjust(model, features)
 
     def sampler(self, epoch: int) -> Tensor | None:
-        """Return what the run's rule draws, and nothing in the last epoch."""
+        """Draw by the run's rule, and nothing in the last epoch."""
         if epoch < self.last:
             return self.draw(self.context.sampling, epoch, 0, self.last)
         return torch.empty(0, dtype=torch.int64)
@@ -62,23 +62,23 @@ class Adjusted(Fit, ABC):
 
 
 class TauNorm(Adjusted):
-    r"""Shorten the class vectors of a linear classifier, the longer the more: ``w_c / |w_c|^tau``, without the bias.
+    r"""Normalise the class vectors of a linear classifier, ``w_c / |w_c|^tau``, and drop the bias.
 
-    Vectors of frequent classes are longer. ``tau = 0`` only drops the bias; at 1 all vectors have length 1.
-    Source: Kang et al., ICLR 2020, section 4 and the released ``tau_norm.py``, which tries the values 0, 0.1 … 2 on
-    the split it is given; the rule of choice is not in the code. Here it is the mean recall over classes on the
-    validation split, and the smallest of equals. Each task has its own tau, kept in the checkpoint and in the log's
-    event ``stage``.
+    Vectors of frequent classes are longer. ``tau = 0`` only drops the bias; with 1 all vectors have length 1.
+    Source: Kang et al., ICLR 2020, section 4 and the released ``tau_norm.py``, which tries the values 0, 0.1 … 2 on a
+    given split without a rule of choice. Here the highest mean recall over classes on the validation split decides,
+    with ties for the smallest tau. Each task has its own tau, stored in the checkpoint and in the log's event
+    ``stage``.
 
     For single-label tasks. A factor per class changes neither a multi-label task's average precision, which ranks
-    samples within a class, nor, once the bias is gone, the sign of a logit: its heads stay as they were trained.
+    samples within a class, nor, without bias, the sign of a logit: its heads are not changed.
 
     Args:
         context: the run.
-        tau: >= 0, or ``validation`` to choose it there.
+        tau: >= 0, or ``validation`` to choose it on the validation split.
 
     Raises:
-        ValueError: no task is single-label, a head is not linear, or there is no validation split to choose on.
+        ValueError: no task is single-label, a head is not linear, or the validation split is missing.
     """
 
     def __init__(
@@ -97,7 +97,7 @@ class TauNorm(Adjusted):
             linear_layer(model, task)
 
     def adjust(self, model: Recognizer, features: Callable[[Split], Features]) -> None:
-        """Choose tau and shorten the class vectors."""
+        """Choose tau and normalise the class vectors."""
         validation = features("val") if self.fixed is None else None
         for name, task in self.tasks.items():
             linear = linear_layer(model, name)
@@ -108,7 +108,7 @@ class TauNorm(Adjusted):
             normalise(linear, self.chosen[name])
 
     def describe(self) -> dict[str, Any]:
-        """Return the tau of each task, once chosen."""
+        """Return the chosen tau of each task."""
         return {"tau": dict(self.chosen)} if self.chosen else {}
 
     def state_dict(self) -> dict[str, Any]:
@@ -123,12 +123,12 @@ class TauNorm(Adjusted):
 class NCM(Adjusted):
     """Replace the classifier of each single-label task by the nearest class mean of the training features (NCM).
 
-    Source: Kang et al., ICLR 2020, section 4; ``NearestMean`` has the formulas. Heads of multi-label tasks stay as
-    they were trained: being near to one mean does not say that another label does not hold.
+    Source: Kang et al., ICLR 2020, section 4; for formulas see ``NearestMean``. Heads of multi-label tasks are not
+    changed: nearness to one mean does not exclude another label.
 
     Args:
         context: the run.
-        features: prepared how: ``un`` as they are, ``l2n`` of length 1, ``cl2n`` centred and of length 1.
+        features: preparation: ``un`` unchanged, ``l2n`` of length 1, ``cl2n`` centred and of length 1.
         distance: ``l2``, or ``cosine`` as in the released code, where the means are not normalised.
 
     Raises:
@@ -141,7 +141,7 @@ class NCM(Adjusted):
         self.features, self.distance = features, distance
 
     def adapt(self, model: Recognizer) -> None:
-        """Make room for the means."""
+        """Put nearest-mean classifiers around the heads."""
         width = model.num_features
         for name, task in self.tasks.items():
             model.heads[name] = NearestMean(
@@ -149,23 +149,23 @@ class NCM(Adjusted):
             )
 
     def adjust(self, model: Recognizer, features: Callable[[Split], Features]) -> None:
-        """Take the means."""
+        """Set the means from the training features."""
         train = features("train")
         for name in self.tasks:
             cast(NearestMean, model.heads[name]).fit(train.features, train.targets[name])
 
 
 class PostHocLogitAdjustment(Adjusted):
-    r"""Take from the logits what class frequencies alone say: ``z_c - tau log pi_c``, in the bias.
+    r"""Subtract the log-frequencies of the classes from the logits: ``z_c - tau log pi_c``, in the bias.
 
-    ``pi_c`` is the share of training clips with class c (``logit_shift``, also for its multi-label form, which moves
-    every class against the threshold and leaves average precision as it was). It stands for what the network has
-    seen if ``data.sampling`` is ``instance`` and the loss has no class weights.
+    ``pi_c`` is the share of training clips with class c (see ``logit_shift``, also for the multi-label form, which
+    moves every class relative to the threshold and does not change average precision). It describes the training data
+    only if ``data.sampling`` is ``instance`` and the loss has no class weights.
     Source: Menon et al., ICLR 2021, equation 9.
 
     Args:
         context: the run.
-        tau: >= 0; 1 is consistent for the error averaged over classes.
+        tau: >= 0; 1 is consistent for the balanced error.
 
     Raises:
         ValueError: a head is not linear.
@@ -197,18 +197,18 @@ def single_label_tasks(context: Context) -> dict[str, Task]:
 
 
 def linear_layer(model: Recognizer, task: str) -> nn.Linear:
-    """Return the linear classifier of a task; raises ``ValueError`` if its head is another."""
+    """Return the linear classifier of a task; raises ``ValueError`` for another head."""
     head = model.heads[task]
     if not isinstance(head, LinearHead):
-        raise ValueError(f"works on class vectors and biases: tasks.{task}.head must be linear")
+        raise ValueError(f"changes class vectors and biases: tasks.{task}.head must be linear")
     return head.linear
 
 
 @torch.no_grad()
 def normalise(linear: nn.Linear, tau: float) -> None:
-    """Divide every class's vector by its length to the power ``tau`` and set the bias to 0, in place.
+    """Divide each class vector by its length to the power ``tau`` and set the bias to 0, in place.
 
-    A vector of zeros stays.
+    A zero vector is not changed.
 
     >>> linear = nn.Linear(2, 1)
     >>> _ = linear.weight.data.copy_(torch.tensor([[3.0, 4.0]]))
@@ -228,13 +228,13 @@ def normalised(weight: Tensor, tau: float) -> Tensor:
 
 @torch.no_grad()
 def best_tau(weight: Tensor, features: Tensor, target: Tensor, task: Task) -> float:
-    """Return the tau of ``SWEEP`` with the highest mean recall over classes, the smallest of equals.
+    """Return the smallest tau of ``SWEEP`` with the highest mean recall over classes.
 
     Args:
         weight: class vectors ``[C, F]``.
         features: ``[N, F]``, N >= 1.
         target: class ids, int64 ``[N]``.
-        task: whose classes they are.
+        task: the task of the classes.
     """
     weight, features = weight.cpu().double(), features.double()
 

@@ -1,7 +1,7 @@
-"""Decoupled training: features first, with clips as they come; then the classifier alone, with classes balanced.
+"""Decoupled training: features with instance-balanced sampling, then the classifier with class-balanced sampling.
 
 Source: Kang et al., "Decoupling Representation and Classifier for Long-Tailed Recognition", ICLR 2020, and
-``facebookresearch/classifier-balancing``. The ways that set the classifier without training are in ``adjusted.py``.
+``facebookresearch/classifier-balancing``. Its methods that set the classifier without training are in ``adjusted.py``.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ Rule = Literal["class_balanced", "square_root", "instance"]
 
 
 class TwoStages(Fit, ABC):
-    """Train in two stages, the second with other parameters and with clips drawn by a rule of its own.
+    """Two stages, the second with its own trainable parameters and sampling rule.
 
     Args:
         context: the run.
         epochs: length of the second stage, at the end of the run.
-        sampling: how the second stage draws its clips.
-        task: whose classes it balances; that of ``data.sampling`` or else the run's first if not given.
-        frozen_statistics: whether the backbone's batch norms use, and leave, their running statistics in the second
+        sampling: sampling rule of the second stage.
+        task: task whose classes are balanced; by default that of ``data.sampling``, or else the run's first.
+        frozen_statistics: whether the backbone's batch norms use their running statistics, unchanged, in the second
             stage.
 
     Raises:
-        ValueError: no epoch is left for the first stage, or there is no such task.
+        ValueError: no epoch remains for the first stage, or the task is unknown.
     """
 
     def __init__(
@@ -58,11 +58,11 @@ class TwoStages(Fit, ABC):
         self.frozen_statistics = frozen_statistics
 
     def stages(self) -> tuple[int, ...]:
-        """Return the epochs that the two stages begin with."""
+        """Return the first epoch of each stage."""
         return (0, self.second)
 
     def schedule(self, epoch: int, model: Recognizer) -> None:
-        """Let the parameters of the epoch's stage train and no others."""
+        """Make only the parameters of the epoch's stage trainable."""
         stage = int(epoch >= self.second)
         trained = {id(parameter) for parameter in self.trained(stage, model)}
         for parameter in model.parameters():
@@ -71,45 +71,45 @@ class TwoStages(Fit, ABC):
             model.backbone.eval()
 
     def sampler(self, epoch: int) -> Tensor | None:
-        """Return what the run's rule draws in the first stage and the second stage's own rule in the second."""
+        """Draw by the run's rule in the first stage, by the second stage's own rule in the second."""
         if epoch < self.second:
             return self.draw(self.context.sampling, epoch, 0, self.second)
         return self.draw(self.sampling, epoch, self.second, self.context.epochs)
 
     @abstractmethod
     def trained(self, stage: int, model: Recognizer) -> Iterable[nn.Parameter]:
-        """Return the parameters that train in a stage."""
+        """Return the trainable parameters of a stage."""
 
 
 class CRT(TwoStages):
-    """Re-train the classifier (cRT): heads anew from random values, the backbone as the first stage left it.
+    """Classifier re-training (cRT): new random heads on the backbone of the first stage.
 
-    Source: Kang et al., ICLR 2020, section 4: class-balanced sampling, 10 epochs. The learning rate begins again,
-    with the schedule over the stage's own length. In the released code the weights of the backbone are frozen but
-    its batch norms go on normalising by the batch and averaging their statistics; that is the default here.
+    Source: Kang et al., ICLR 2020, section 4: class-balanced sampling, 10 epochs. The learning rate restarts, with a
+    schedule over the stage's length. In the released code the weights of the backbone are frozen, but its batch norms
+    still normalise by the batch and update their statistics; this is the default here.
 
     Args:
         context: the run.
         epochs: length of the second stage, at the end of the run.
-        sampling: how the second stage draws its clips.
-        task: whose classes it balances; that of ``data.sampling`` or else the run's first if not given.
+        sampling: sampling rule of the second stage.
+        task: task whose classes are balanced; by default that of ``data.sampling``, or else the run's first.
         frozen_statistics: freeze the backbone's batch norms too.
     """
 
     def begin_stage(self, stage: int, model: Recognizer, features: Callable[[Split], Features]) -> None:
-        """Give the heads new starting values."""
+        """Initialise the heads anew."""
         width = model.num_features
         if stage == 1:
             for task, head in model.heads.items():
                 head.load_state_dict(self.context.make_head(task, width).state_dict())
 
     def trained(self, stage: int, model: Recognizer) -> Iterable[nn.Parameter]:
-        """Return all parameters, then those of the heads."""
+        """Return all parameters, in the second stage those of the heads."""
         return model.heads.parameters() if stage == 1 else model.parameters()
 
 
 class ScaledHead(nn.Module):
-    """Scale the logits of a head by one number a class: ``s_c (w_c . x + b_c)``, ``s_c`` starting at 1.
+    """Scale the logits of a head per class: ``s_c (w_c . x + b_c)``, with initial ``s_c`` 1.
 
     Args:
         head: maps ``[N, F]`` to ``[N, C]``.
@@ -131,29 +131,29 @@ class ScaledHead(nn.Module):
 
 
 class LWS(TwoStages):
-    """Learn the weights' scale (LWS): of a trained classifier only one factor a class, bias included.
+    """Learnable weight scaling (LWS): train one factor per class of a trained classifier, bias included.
 
     ``z_c = s_c (w_c . x + b_c)``; in the second stage only ``s`` trains. Source: Kang et al., ICLR 2020, section 4
     and the released ``models/TauNormClassifier.py``, whose configurations train 5 epochs; the default here is cRT's
-    10. Weight decay pulls ``s`` to 0, there as here: ``optimizer.decay_all: false`` spares it. Batch norms as in
+    10. Weight decay acts on ``s``, there as here; ``optimizer.decay_all: false`` excludes it. Batch norms as in
     ``CRT``.
 
     Args:
         context: the run.
         epochs: length of the second stage, at the end of the run.
-        sampling: how the second stage draws its clips.
-        task: whose classes it balances; that of ``data.sampling`` or else the run's first if not given.
+        sampling: sampling rule of the second stage.
+        task: task whose classes are balanced; by default that of ``data.sampling``, or else the run's first.
         frozen_statistics: freeze the backbone's batch norms too.
     """
 
     keeps_logits = False
 
     def adapt(self, model: Recognizer) -> None:
-        """Give every head its scales."""
+        """Add scales to every head."""
         for name, task in self.context.data.tasks.items():
             model.heads[name] = ScaledHead(model.heads[name], task.num_classes)
 
     def trained(self, stage: int, model: Recognizer) -> Iterable[nn.Parameter]:
-        """Return all parameters but the scales, then the scales alone."""
+        """Return all parameters but the scales, in the second stage the scales only."""
         scales = {id(head.scale) for head in model.heads.values()}
         return [parameter for parameter in model.parameters() if (id(parameter) in scales) == (stage == 1)]

@@ -1,4 +1,4 @@
-"""The plain method, and what every method is told: fit the loss. Every other one overrides the hooks it needs."""
+"""The plain method, base class of all others, and the context and steps that methods receive."""
 
 from __future__ import annotations
 
@@ -17,10 +17,9 @@ from hoi_train.models.recognizer import Recognizer
 
 
 class ObjectiveFunction(Protocol):
-    """Give the scalar to minimise from a batch and its logits by task.
+    """Compute the scalar to minimise from a batch and its logits by task.
 
-    With ``weights``, floating ``[N]``, it is the sum of the samples' losses times their weights, in place of the
-    reductions of the losses.
+    With ``weights``, floating ``[N]``, it is the weighted sum of the samples' losses instead of the losses' reductions.
     """
 
     def __call__(self, batch: ClipBatch, logits: Mapping[str, Tensor], weights: Tensor | None = None) -> Tensor:
@@ -30,17 +29,17 @@ class ObjectiveFunction(Protocol):
 
 @dataclass(frozen=True)
 class Context:
-    """The run that a method works in.
+    """The run of a method.
 
     Args:
         data: tasks, class counts, labels and loaders.
         epochs: of the whole run.
-        batch_size: clips a batch and rank.
+        batch_size: clips per batch and rank.
         seed: of the run.
         world_size: number of ranks.
-        sampling: the configured rule.
-        make_head: from a task's name and a number of features, a new head as configured; its starting values are drawn
-            from torch's global generator.
+        sampling: the configured sampling rule.
+        make_head: builds a configured head from a task's name and a number of features, initialised from torch's
+            global generator.
     """
 
     data: RunData
@@ -54,11 +53,11 @@ class Context:
 
 @dataclass(frozen=True)
 class Features:
-    """What the network makes of every clip of a split, seen as in evaluation, gathered from all ranks.
+    """Features of all clips of a split, computed as in evaluation and gathered from all ranks.
 
     Args:
         features: floating ``[N, F]``, pooled, in the order of the split.
-        targets: for each task int64 ``[N]`` or floating ``[N, C]``.
+        targets: by task int64 ``[N]`` or floating ``[N, C]``.
     """
 
     features: Tensor
@@ -67,17 +66,17 @@ class Features:
 
 @dataclass(frozen=True)
 class Step:
-    """One batch's place in the run, and what a method may need beyond the model.
+    """The parts of a training step that a method may use beyond the model.
 
     Args:
-        objective: the scalar to minimise; a batch whose loss is not finite is found by it.
-        losses: from a batch and its logits by task each sample's loss before any reduction, ``[N]``, summed over tasks;
-            as evaluation sees it, no loss learns from it.
-        network: the model without what ranks and compilation wrap around it.
+        objective: computes the scalar to minimise; detects losses that are not finite.
+        losses: computes each sample's loss before any reduction, ``[N]``, summed over tasks, from a batch and its
+            logits by task; in evaluation mode, without changing the state of losses.
+        network: the model without the wrappers of ranks and compilation.
         lr: learning rate of this step.
-        place: puts a batch where the network is.
-        autocast: the precision in which the loop's model, unlike ``network``, computes of itself.
-        note: takes down which samples of a batch are sound, bool ``[N]``, to name the others if the step is refused.
+        place: moves a batch to the network's device.
+        autocast: context of the run's precision, which the loop's model applies itself, unlike ``network``.
+        note: records which samples of a batch are finite, bool ``[N]``, so that an error can name the others.
     """
 
     objective: ObjectiveFunction
@@ -96,44 +95,43 @@ class Fit:
 
         adapt(model)                                   once, when the model is built and before weights are loaded
         begin_stage(stage, model, features)            once a stage; recorded in the checkpoint's cursor
-        describe()                                     then; recorded as the event ``stage``
+        describe()                                     after that; recorded as the event ``stage``
         schedule(epoch, model)                         each epoch, after model.train(); idempotent (freezing)
         sampler(epoch)                                 each epoch; the clips to draw
         begin_epoch(epoch, batch, num_batches)         each epoch, and when a run is resumed within one
         training_loss(model, batch, step)              each batch
         after_validation(stats)                        each epoch
 
-    A stage begins with a new optimizer over what ``schedule`` left trainable, a learning-rate schedule over its own
-    epochs and a search for the best checkpoint of its own. All state that changes the next step must be in
-    ``state_dict``.
+    A stage has a new optimizer of the parameters that ``schedule`` left trainable, a learning-rate schedule over its
+    own epochs and its own best checkpoint. All state that changes the next step must be in ``state_dict``.
     """
 
-    keeps_logits: ClassVar[bool] = True  # whether the losses see, in all of training, what the configured heads give
+    keeps_logits: ClassVar[bool] = True  # whether the losses always receive the logits of the configured heads
 
     def __init__(self, context: Context) -> None:
         self.context = context
 
     def adapt(self, model: Recognizer) -> None:
-        """Change the structure of the model, for example give its heads what a later stage needs."""
+        """Change the structure of the model, for example for a later stage."""
 
     def stages(self) -> tuple[int, ...]:
-        """Return the epoch that each stage begins with; the first is 0."""
+        """Return the first epoch of each stage; the first is 0."""
         return (0,)
 
     def begin_stage(self, stage: int, model: Recognizer, features: Callable[[Split], Features]) -> None:
-        """Prepare the model for a stage, for example initialise a head anew from features. Called once a stage."""
+        """Prepare the model for a stage, for example initialise a head from features; called once per stage."""
 
     def describe(self) -> dict[str, Any]:
-        """Return what the method has chosen for the stage just begun, as plain values for the run's record."""
+        """Return the method's choices for the stage that has begun, as plain values for the run's log."""
         return {}
 
     def schedule(self, epoch: int, model: Recognizer) -> None:
-        """Set what depends on the epoch, for example which parameters train. May be called again."""
+        """Set what depends on the epoch, for example trainable parameters; may be called repeatedly."""
 
     def sampler(self, epoch: int) -> Tensor | None:
-        """Return int64 positions to draw, a function of the epoch alone.
+        """Return the int64 positions to draw, a function of the epoch only.
 
-        ``None`` draws each clip once; an empty tensor makes an epoch without training, only validated.
+        ``None`` draws each clip once; an empty tensor skips training in the epoch.
         """
         return self.draw(self.context.sampling, epoch, 0, self.context.epochs)
 
@@ -145,7 +143,7 @@ class Fit:
         return step.objective(batch, model(**batch.inputs))
 
     def after_validation(self, stats: EpochStats) -> None:
-        """Learn from the validation just made."""
+        """Update the method from validation results."""
 
     def state_dict(self) -> dict[str, Any]:
         """Return all state that changes the next step."""
@@ -155,6 +153,6 @@ class Fit:
         """Restore ``state_dict``."""
 
     def draw(self, sampling: ClassBalanced, epoch: int, first: int, last: int) -> Tensor | None:
-        """Return what a rule that is in force from epoch ``first`` until before ``last`` draws."""
+        """Draw by a rule that applies from epoch ``first`` until before ``last``."""
         task = sampling.task or next(iter(self.context.data.tasks))
         return sampling.draw(self.context.data.labels["train"][task], epoch - first, last - first, self.context.seed)

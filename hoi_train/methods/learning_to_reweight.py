@@ -1,4 +1,4 @@
-"""Learning to Reweight: a clip counts as much as its gradient helps a balanced set."""
+"""Learning to Reweight: weights by the alignment of a clip's gradient with that of a balanced set."""
 
 from __future__ import annotations
 
@@ -7,49 +7,49 @@ from torch import Tensor
 from hoi_train.core.batches import ClipBatch
 from hoi_train.core.ranks import sum_over_ranks
 from hoi_train.methods.fit import Step
-from hoi_train.methods.lookahead import LossesAt, inner_products, mean_gradient, trained
+from hoi_train.methods.lookahead import SampleLosses, inner_products, mean_gradient, trainable
 from hoi_train.methods.meta_set import MetaWeighted
 
 
 class LearningToReweight(MetaWeighted):
-    r"""Weigh each clip by how much a step along its gradient would lower the loss of a balanced meta batch.
+    r"""Weight each clip by the decrease of a balanced meta batch's loss along the clip's gradient.
 
     With ``theta'(eps) = theta - lr grad sum_i eps_i l_i(theta)`` and ``L`` the mean loss of the meta batch::
 
         u_i = max(0, -dL(theta'(eps)) / d eps_i at eps = 0),   w_i = u_i / sum_j u_j,   loss = sum_i w_i l_i
 
     Source: Ren et al., "Learning to Reweight Examples for Robust Deep Learning", ICML 2018, equations 7 to 9 and
-    algorithm 1; ``uber-research/learning-to-reweight-examples``, ``models/reweight_model.py``. Where no clip helps, all
-    weights are 0 and the step is one of momentum and weight decay alone, as there.
+    algorithm 1; ``uber-research/learning-to-reweight-examples``, ``models/reweight_model.py``. If no clip helps, all
+    weights are 0 and the step has only momentum and weight decay, as there.
 
-    At ``eps = 0`` nothing has moved yet, ``theta' = theta``: ``u_i = lr max(0, <grad l_i, grad L>)``, and the inner
-    learning rate cancels. The paper takes the gradient of a gradient; here one pass of forward differentiation gives
-    all inner products (``lookahead``), equal up to rounding. Nothing is kept from step to step.
+    At ``eps = 0``, ``theta' = theta``: ``u_i = lr max(0, <grad l_i, grad L>)``, and the inner learning rate cancels.
+    The paper computes second-order gradients; here one pass of forward differentiation gives all inner products
+    (``lookahead``), equal up to rounding. No state is kept between steps.
 
-    The authors take the meta set out of the training images (10 of each CIFAR class). Several ranks weigh their
-    joint batch.
+    The authors remove the meta set from the training images (10 per CIFAR class). Several ranks weight their joint
+    batch.
 
     Args:
         context: the run.
-        per_class: clips of each class in the meta set.
-        split: where they come from: ``val`` is disjoint from training, but then validation is not from what trains;
+        per_class: clips per class in the meta set.
+        split: source of the meta set: ``val`` is disjoint from training, but validation is then no longer independent;
             ``train`` overlaps with training.
-        task: whose classes the meta set balances; the run's first task if not given.
-        meta_batch_size: clips of a meta batch and rank; that of training if not given.
+        task: task whose classes are balanced; the run's first by default.
+        meta_batch_size: clips per meta batch and rank; by default that of training.
 
     Raises:
-        ValueError: the meta set cannot be made.
+        ValueError: see `MetaSet`.
     """
 
     def weights(self, batch: ClipBatch, meta: ClipBatch, step: Step) -> Tensor:
-        """Return this rank's weights, ``[N]``; those of all ranks sum to 1, or are all 0."""
-        now = trained(step.network)
-        direction = mean_gradient(LossesAt(step, meta), now)
-        return normalised(inner_products(LossesAt(step, batch), now, direction))
+        """Return this rank's weights, ``[N]``; over all ranks they sum to 1, or are all 0."""
+        now = trainable(step.network)
+        direction = mean_gradient(SampleLosses(step, meta), now)
+        return normalised(inner_products(SampleLosses(step, batch), now, direction))
 
 
 def normalised(products: Tensor) -> Tensor:
-    """Set negative products to 0 and divide by their sum over all ranks, if it is not 0.
+    """Clamp products at 0 and divide by their sum over all ranks unless it is 0.
 
     >>> import torch
     >>> normalised(torch.tensor([3.0, -5.0, 1.0])), normalised(torch.tensor([-1.0, 0.0]))

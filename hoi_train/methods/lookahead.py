@@ -1,18 +1,17 @@
-"""Look ahead of a step: how would it change the loss of other clips, and through which samples?
+"""Look-ahead steps: how the loss of other clips after a step depends on the weights of its samples.
 
-A method that weighs samples asks how the loss of a meta batch after one plain step,
-``L(theta')`` with ``theta' = theta - lr sum_i c_i g_i`` and ``g_i = grad l_i(theta)``, depends on each coefficient::
+A method that weights samples needs the derivative of the loss of a meta batch after one plain step,
+``L(theta')`` with ``theta' = theta - lr sum_i c_i g_i`` and ``g_i = grad l_i(theta)``, by each coefficient::
 
     dL(theta') / dc_i = -lr <g_i, grad L(theta')>
 
-These inner products are the derivatives of all ``l_i`` in one direction, so one pass of forward differentiation gives
-them: no gradient of a gradient, no gradient of a single sample, and memory is that of a pass without gradients.
+These inner products are the derivatives of all ``l_i`` in one direction, computed by one pass of forward
+differentiation: without second-order or per-sample gradients, and with the memory of a pass without gradients.
 
-All passes leave the network as it is. Its buffers are copied for every pass: batch norms in training mode use the
-statistics of the batch they see and forget them, as in the released codes, which look ahead on a copy of the network
-(Meta-Weight-Net) or in graphs whose averages are never updated (Learning to Reweight). Passes draw what comes next
-from torch's generators and put it back: dropout drops the same features in each pass over the same batch, and in the
-step that follows.
+No pass changes the network. Its buffers are copied for every pass: batch norms in training mode use the statistics of
+their batch and discard them, as in the released codes, which look ahead on a copy of the network (Meta-Weight-Net) or
+in graphs whose averages are never updated (Learning to Reweight). Passes restore the state of torch's generators:
+dropout drops the same features in each pass over the same batch, and in the following step.
 """
 
 from __future__ import annotations
@@ -32,25 +31,25 @@ from hoi_train.methods.fit import Step
 Parameters = dict[str, Tensor]
 
 
-def trained(network: nn.Module) -> Parameters:
-    """Return the values of the parameters that train, by name, without a graph."""
+def trainable(network: nn.Module) -> Parameters:
+    """Return the values of the trainable parameters, by name, detached."""
     return {name: value.detach() for name, value in network.named_parameters() if value.requires_grad}
 
 
 @dataclass(frozen=True)
-class LossesAt:
-    """The loss of each sample of a batch, ``[N]``, as a function of the parameters.
+class SampleLosses:
+    """The per-sample losses of a batch, ``[N]``, as a function of the parameters.
 
     Args:
-        step: whose network is asked, in the mode it is in.
-        batch: the step's own or another, where the network is.
+        step: the step with the network, used in its current mode.
+        batch: the step's or another batch, on the network's device.
     """
 
     step: Step
     batch: ClipBatch
 
     def __call__(self, parameters: Parameters) -> Tensor:
-        """Return the losses, with what graph the parameters give."""
+        """Return the losses, with a graph if the parameters require gradients."""
         network, video = self.step.network, self.batch.video
         buffers = {name: value.clone() for name, value in network.named_buffers()}
         with torch.random.fork_rng([video.device] if video.device.type == "cuda" else []):
@@ -58,17 +57,17 @@ class LossesAt:
         return self.step.losses(self.batch, logits)
 
 
-def pull_back(at: LossesAt, parameters: Parameters) -> tuple[Tensor, Callable[[Tensor], Parameters]]:
-    """Return the losses, ``[N]``, and what makes ``sum_i c_i g_i`` from coefficients ``[N]``.
+def pull_back(at: SampleLosses, parameters: Parameters) -> tuple[Tensor, Callable[[Tensor], Parameters]]:
+    """Return the losses, ``[N]``, and a function that computes ``sum_i c_i g_i`` from coefficients ``[N]``, once.
 
-    The sum is over the samples of all ranks; it can be asked for once. Computed in the precision of the run.
-    Samples whose loss is not finite are noted.
+    The sum is over the samples of all ranks, in the precision of the run. Samples with a loss that is not finite are
+    noted.
     """
     leaves = {name: value.detach().requires_grad_() for name, value in parameters.items()}
     with at.step.autocast():
         losses = at(leaves)
     sound = losses.isfinite()
-    at.step.note(at.batch, sound | ~sound.any())  # where all fail it is the parameters that do, and others are to blame
+    at.step.note(at.batch, sound | ~sound.any())  # if all fail, the parameters are at fault
 
     def gradient(coefficients: Tensor) -> Parameters:
         found = torch.autograd.grad(losses, list(leaves.values()), coefficients.to(losses), materialize_grads=True)
@@ -77,24 +76,24 @@ def pull_back(at: LossesAt, parameters: Parameters) -> tuple[Tensor, Callable[[T
     return losses.detach(), gradient
 
 
-def mean_gradient(at: LossesAt, parameters: Parameters) -> Parameters:
-    """Return the gradient of the mean loss over the equally large batches of all ranks."""
+def mean_gradient(at: SampleLosses, parameters: Parameters) -> Parameters:
+    """Return the gradient of the mean loss over the batches, of equal size, of all ranks."""
     losses, gradient = pull_back(at, parameters)
     return gradient(torch.full_like(losses, 1 / len(of_all_ranks(losses))))
 
 
 def inner_products(at: Callable[[Parameters], Tensor], parameters: Parameters, direction: Parameters) -> Tensor:
-    """Return ``<g_i, direction>`` of each sample of this rank, ``[N]``, with ``g_i`` the gradient of its loss.
+    """Return ``<g_i, direction>`` of each sample of this rank, ``[N]``, with the gradient ``g_i`` of its loss.
 
-    Computed in the type of the parameters also where the run is in mixed precision: torch's forward differentiation
-    of convolutions fails under autocast, and rounding to bfloat16 would decide the sign of small products.
+    Computed in the parameters' type, also in mixed precision: torch's forward differentiation of convolutions fails
+    under autocast, and rounding to bfloat16 would change the sign of small products.
 
     >>> at = lambda parameters: parameters["w"] ** 2 * torch.tensor([1.0, -2.0])
     >>> inner_products(at, {"w": torch.tensor(3.0)}, {"w": torch.tensor(1.0)})
     tensor([  6., -12.])
     """
     with warnings.catch_warnings():
-        # At its first use torch's forward differentiation compiles some rules with what torch has deprecated.
+        # At its first use, torch's forward differentiation compiles rules with deprecated functions.
         warnings.filterwarnings("ignore", message=r".*torch\.jit\.script", category=Warning)
         products: Tensor = jvp(at, (parameters,), (direction,))[1]
     return products

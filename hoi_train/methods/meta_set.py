@@ -1,4 +1,4 @@
-"""The meta set: a few clips of every class, whose loss says how much each training clip should count."""
+"""The meta set: a few clips per class, whose loss determines the weights of training clips."""
 
 from __future__ import annotations
 
@@ -22,27 +22,27 @@ Clips = Annotated[int, Ge(1)]
 
 
 class MetaSet:
-    """Choose a balanced set of clips once, and draw a batch of it for every training batch.
+    """A balanced set of clips, chosen once, with a batch for every training batch.
 
-    The set is ``balanced_rows`` of the split: a function of data and seed. Each clip of a meta batch is drawn by
-    class, all classes of the set equally often, and looks as training clips do, augmentation included; a batch is a
-    function of (seed, epoch, number of the batch), and two ranks draw what one process with the doubled batch draws.
-    So classes with fewer than ``per_class`` clips are in balance too: their clips come more often.
+    The set is ``balanced_rows`` of the split, a function of data and seed. Meta batches are drawn by class, all classes
+    of the set equally often, and augmented as training clips; a batch is a function of (seed, epoch, number of the
+    batch), and two ranks draw the same as one process with the doubled batch. So classes with fewer than ``per_class``
+    clips are balanced, too: their clips are drawn more often.
 
-    ``val`` shares no clip with what is trained, as in the papers, which take the set from the training images; but the
-    validation results are then those of clips that had a say in training. ``train`` leaves its clips among those that
-    are trained, so that no rare class loses any: the set overlaps with them, and each of its clips speaks for itself.
+    ``val`` shares no clip with training, as in the papers, which remove the set from the training images; but
+    validation clips then influence training. ``train`` keeps its clips in training, so that rare classes lose none: the
+    set overlaps with training, and each of its clips supports itself.
 
     Args:
         context: the run.
-        per_class: clips of each class.
-        split: where they come from.
-        task: whose classes are balanced; the run's first task if not given.
-        batch_size: clips of a meta batch and rank; that of training if not given.
+        per_class: clips per class.
+        split: source of the clips.
+        task: task whose classes are balanced; the run's first by default.
+        batch_size: clips per meta batch and rank; by default that of training.
 
     Raises:
-        ValueError: no such task, no such split, or a class that is trained has no clip in the split, so that nothing
-            would speak for its clips.
+        ValueError: unknown task, missing split, or a trained class has no clip in the split, so that its training
+            clips would get no support.
     """
 
     def __init__(
@@ -59,8 +59,8 @@ class MetaSet:
         if missing.any():
             classes = [context.data.tasks[self.task].classes.names[i] for i in missing.nonzero().flatten().tolist()]
             raise ValueError(
-                f"split: no clip in the split {split!r} carries {', '.join(classes)} (task {self.task}), so that "
-                "nothing would speak for the training clips that do; use split: train"
+                f"split: no clip in the split {split!r} has {', '.join(classes)} (task {self.task}), so that "
+                "training clips of these classes would get no support; use split: train"
             )
         self.context, self.split, self.batch_size = context, split, batch_size or context.batch_size
         self.rows = balanced_rows(held, per_class, context.seed)
@@ -76,17 +76,17 @@ class MetaSet:
 
 
 class MetaWeighted(Fit, ABC):
-    """Weigh each clip of a batch by what a meta batch says of it: ``loss = sum_i w_i l_i`` over all ranks.
+    """Weight each clip of a batch by means of a meta batch: ``loss = sum_i w_i l_i`` over all ranks.
 
-    A subclass says what ``w`` is. The meta loss is the mean of the run's own losses, class weights included, over the
-    meta batch, which is never mixed. Looking ahead trains no loss that learns from batches; the step then made does.
+    A subclass defines ``w``. The meta loss is the mean of the run's losses, class weights included, over the meta
+    batch, which is never mixed. Losses with state are updated by the training step, not by looking ahead.
 
     Args:
         context: the run.
-        per_class: clips of each class in the meta set.
-        split: where they come from; ``MetaSet`` says what that means for training and validation.
-        task: whose classes the meta set balances; the run's first task if not given.
-        meta_batch_size: clips of a meta batch and rank; that of training if not given.
+        per_class: clips per class in the meta set.
+        split: source of the meta set; see ``MetaSet`` for the consequences.
+        task: task whose classes are balanced; the run's first by default.
+        meta_batch_size: clips per meta batch and rank; by default that of training.
     """
 
     def __init__(
@@ -100,34 +100,33 @@ class MetaWeighted(Fit, ABC):
     ) -> None:
         super().__init__(context)
         if any(each.of == "pair" for each in context.data.tasks.values()):
-            raise ValueError("weighs whole clips, and these tasks are of pairs")
+            raise ValueError("weights whole clips, and these tasks are of pairs")
         self.meta_set = MetaSet(context, per_class=per_class, split=split, task=task, batch_size=meta_batch_size)
         self.meta: Iterator[ClipBatch] = iter(())
 
     def begin_epoch(self, epoch: int, batch: int, num_batches: int) -> None:
-        """Go to the meta batch that belongs to the next training batch."""
+        """Start with the meta batch of the next training batch."""
         self.meta = self.meta_set.batches(epoch, batch, num_batches)
 
     def training_loss(self, model: nn.Module, batch: ClipBatch, step: Step) -> Tensor:
-        """Return the weighted sum, times the number of ranks since gradients are averaged over them."""
+        """Return the weighted sum times the number of ranks, over which gradients are averaged."""
         weights = self.weights(batch, step.place(next(self.meta)), step)
         return self.context.world_size * step.objective(batch, model(**batch.inputs), weights)
 
     @abstractmethod
     def weights(self, batch: ClipBatch, meta: ClipBatch, step: Step) -> Tensor:
-        """Return this rank's weights, floating ``[N]`` without a graph."""
+        """Return this rank's weights, floating ``[N]``, detached."""
 
 
 def balanced_rows(labels: Tensor, per_class: int, seed: int) -> Tensor:
-    """Choose ``per_class`` clips of each class, or all it has, in an order that the seed gives.
+    """Choose ``per_class`` clips of each class, or all of them, in an order given by the seed.
 
-    Classes choose from the rarest to the most common; clips that others have chosen count for every class they carry.
-    So a single-label set is balanced, and in a multi-label one a class has more only through the rarer ones it
-    occurs with.
+    Classes choose from the rarest to the most common; chosen clips count for all of their classes. So a single-label
+    set is balanced, and in a multi-label set a class has more clips only by co-occurrence with rarer ones.
 
     Args:
         labels: bool ``[N, C]``.
-        per_class: at least 1.
+        per_class: >= 1.
         seed: of the run.
 
     Returns:
@@ -148,6 +147,6 @@ def balanced_rows(labels: Tensor, per_class: int, seed: int) -> Tensor:
 
 
 def _multi_hot(context: Context, task: str, split: MetaSplit) -> Tensor:
-    """Return which classes each clip carries, bool ``[N, C]``."""
+    """Return the classes of each clip, bool ``[N, C]``."""
     labels = context.data.labels[split][task]
     return labels if labels.ndim == 2 else one_hot(labels, context.data.tasks[task].num_classes).bool()

@@ -1,4 +1,4 @@
-"""Meta-Weight-Net: a small network learns, from a balanced set, how much a clip of a given loss should count."""
+"""Meta-Weight-Net: a small network, trained on a balanced set, maps a clip's loss to its weight."""
 
 from __future__ import annotations
 
@@ -14,50 +14,50 @@ from hoi_train.core.batches import ClipBatch
 from hoi_train.core.randomness import seed_of
 from hoi_train.core.ranks import of_all_ranks, of_this_rank
 from hoi_train.methods.fit import Context, Step
-from hoi_train.methods.lookahead import LossesAt, inner_products, mean_gradient, pull_back, trained
+from hoi_train.methods.lookahead import SampleLosses, inner_products, mean_gradient, pull_back, trainable
 from hoi_train.methods.meta_set import Clips, MetaSplit, MetaWeighted
 
 Form = Literal["class_imbalance", "label_noise"]
 
 
 class MetaWeightNet(MetaWeighted):
-    r"""Weigh each clip by ``V(l_i)``, a network of one number that a balanced meta batch teaches in every step.
+    r"""Weight each clip by ``V(l_i)``, a network of the loss that is trained by a balanced meta batch in every step.
 
     With ``V = sigmoid(linear(relu(linear(l))))``, ``S = sum_i w_i l_i`` and ``L`` the mean loss of the meta batch::
 
-        theta' = theta - lr grad S(theta),   V learns from dL(theta') / dV,   loss = S with the new V
+        theta' = theta - lr grad S(theta),   V is trained by dL(theta') / dV,   loss = S with the new V
 
     Source: Shu et al., "Meta-Weight-Net: Learning an Explicit Mapping For Sample Weighting", NeurIPS 2019, equations 3
-    to 5. ``lr`` is the step's own learning rate; the inner step knows neither momentum nor weight decay. The authors
-    have released two programs, which differ in all that ``form`` sets:
+    to 5. ``lr`` is the step's learning rate; the inner step has neither momentum nor weight decay. The authors released
+    two programs, whose differences ``form`` selects:
 
     - ``class_imbalance`` (``Meta-weight-net_class-imbalance``): ``w_i = V(l_i) / sum_j V(l_j)`` over the batch, and the
-      inner gradient goes through the input of V and the sum too. V learns by SGD, learning rate 1e-5, Nesterov
-      momentum 0.9, weight decay 5e-4. The default.
-    - ``label_noise`` (``meta-weight-net``): ``w_i = V(l_i) / N``, the input of V is a constant. V learns by Adam,
+      inner gradient includes the input of V and the sum. V is trained by SGD, learning rate 1e-5, Nesterov momentum
+      0.9, weight decay 5e-4. The default.
+    - ``label_noise`` (``meta-weight-net``): ``w_i = V(l_i) / N``, the input of V is a constant. V is trained by Adam,
       learning rate 1e-3, weight decay 1e-4. Weights below 1 make the steps of the network smaller.
 
-    Either way ``theta'`` moves along ``sum_i c_i grad l_i`` with ``c = dS/dl``, a function of the losses and V alone,
-    and ``dL/dV = -lr sum_i <grad l_i, grad L(theta')> dc_i/dV``: the gradient of a gradient is needed of V only, and
-    one pass of forward differentiation gives the inner products (``lookahead``). The programs take it of the whole
-    network; results are equal up to rounding.
+    In both forms ``theta'`` moves along ``sum_i c_i grad l_i`` with ``c = dS/dl``, a function of the losses and V only,
+    and ``dL/dV = -lr sum_i <grad l_i, grad L(theta')> dc_i/dV``: only V needs second-order gradients, and one pass of
+    forward differentiation gives the inner products (``lookahead``). The programs compute second-order gradients of the
+    whole network; results are equal up to rounding.
 
-    V sees losses as they are, so a loss of another scale (``zlpr``, ``asl``) meets another V. It is kept in float32 on
-    the CPU, the same on all ranks, and learns from their joint batch; with ``training.accumulate`` from each part.
+    V's input is not scaled, so losses of another scale (``zlpr``, ``asl``) use another range of V. V is in float32 on
+    the CPU, the same on all ranks, and trained by their joint batch; with ``training.accumulate`` by each part.
 
     Args:
         context: the run.
-        per_class: clips of each class in the meta set; 10 in the authors' CIFAR program.
-        split: where they come from: ``val`` is disjoint from training, but then validation is not from what trains;
+        per_class: clips per class in the meta set; 10 in the authors' CIFAR program.
+        split: source of the meta set: ``val`` is disjoint from training, but validation is then no longer independent;
             ``train`` overlaps with training.
-        task: whose classes the meta set balances; the run's first task if not given.
-        meta_batch_size: clips of a meta batch and rank; that of training if not given.
-        form: which released program.
+        task: task whose classes are balanced; the run's first by default.
+        meta_batch_size: clips per meta batch and rank; by default that of training.
+        form: the released program.
         hidden: units of V's hidden layer.
-        lr: learning rate of V; that of the form if not given.
+        lr: learning rate of V; by default that of the form.
 
     Raises:
-        ValueError: the meta set cannot be made.
+        ValueError: see `MetaSet`.
     """
 
     def __init__(
@@ -85,23 +85,23 @@ class MetaWeightNet(MetaWeighted):
         )
 
     def weights(self, batch: ClipBatch, meta: ClipBatch, step: Step) -> Tensor:
-        """Teach V and return this rank's weights, ``[N]``, by the new V."""
-        now, at = trained(step.network), LossesAt(step, batch)
+        """Train V and return this rank's weights, ``[N]``, by the new V."""
+        now, at = trainable(step.network), SampleLosses(step, batch)
         mine, gradient = pull_back(at, now)
         losses = of_all_ranks(mine).to(next(self.net.parameters()))
         inner = gradient(of_this_rank(self.coefficients(losses).detach()))
         ahead = {name: value - step.lr * inner[name] for name, value in now.items()}
-        direction = mean_gradient(LossesAt(step, meta), ahead)
+        direction = mean_gradient(SampleLosses(step, meta), ahead)
         self.learn(losses, of_all_ranks(inner_products(at, now, direction)).to(losses), step.lr)
         with torch.no_grad():
             return of_this_rank(self.weigh(losses)).to(mine)
 
     def weigh(self, losses: Tensor) -> Tensor:
-        """Return ``w``, ``[N]``, of the losses of all ranks, ``[N]``."""
+        """Return the weights, ``[N]``, of the losses of all ranks, ``[N]``."""
         scores: Tensor = self.net(losses[:, None])[:, 0]
         if self.form == "label_noise":
             return scores.sigmoid() / len(losses)
-        # sigmoid(s_i) / sum_j sigmoid(s_j), also where all of them round to 0, and without the gradient of a small sum.
+        # sigmoid(s_i) / sum_j sigmoid(s_j), also if all of them round to 0, and without the gradient of a small sum.
         return logsigmoid(scores).softmax(0)
 
     def coefficients(self, losses: Tensor) -> Tensor:
@@ -113,7 +113,7 @@ class MetaWeightNet(MetaWeighted):
         return found
 
     def learn(self, losses: Tensor, products: Tensor, lr: float) -> None:
-        """Make one step of V's optimizer.
+        """Run one step of V's optimizer.
 
         Args:
             losses: ``[N]``, of all ranks.
@@ -125,7 +125,7 @@ class MetaWeightNet(MetaWeighted):
         self.optimizer.step()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return V and the state of its optimizer."""
+        """Return the states of V and its optimizer."""
         return {"net": self.net.state_dict(), "optimizer": self.optimizer.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Open long-tailed recognition: a memory of class centroids helps the classes that have few clips."""
+"""Open long-tailed recognition: a memory of class centroids supports classes with few clips."""
 
 from __future__ import annotations
 
@@ -24,27 +24,27 @@ CentroidGradient = Literal["exact", "released"]
 
 
 class OLTR(TwoStages):
-    r"""Train plainly, then with the meta-embedding: loss = the run's objective + ``weight`` times ``centroid_loss``.
+    r"""Plain training, then the meta-embedding: loss = the run's objective + ``weight`` times ``centroid_loss``.
 
     The second stage begins with the mean training feature of each class as its centroid (the mean of all for a class
-    without clips) and with the trained head as the one that asks the memory; backbone, head, selector, classifier
-    and centroids all train. ``MetaEmbedding`` has the formulas.
+    without clips) and with the trained head as the query of the memory; backbone, head, selector, classifier and
+    centroids all train. For formulas see ``MetaEmbedding``.
     Source: Liu et al., "Large-Scale Long-Tailed Recognition in an Open World", CVPR 2019, section 3 and
-    ``zhmiao/OpenLongTailRecognition-OLTR``: 30 epochs, then 60 with classes drawn equally often.
+    ``zhmiao/OpenLongTailRecognition-OLTR``: 30 epochs, then 60 with class-balanced sampling.
 
-    Differences. The objective may be any loss; the authors have cross-entropy. They train the second stage's
-    classifier at ten times the learning rate of backbone and centroids; here one rate holds for all. Their modulated
-    attention, made for 7 x 7 maps of a 2D network, and the rejection of unknown classes are left out. Heads of
-    multi-label tasks are trained on as they are: the memory is asked by a softmax, for one class.
+    Differences. The objective may be any loss; the authors use cross-entropy. They train the second stage's classifier
+    at ten times the learning rate of backbone and centroids; here all have one rate. Their modulated attention,
+    designed for 7 x 7 maps of a 2D network, and the rejection of unknown classes are not included. Heads of multi-label
+    tasks continue training unchanged: the memory's query is a softmax, for one class.
 
     Args:
         context: the run.
         epochs: length of the second stage, at the end of the run.
-        sampling: how the second stage draws its clips.
-        task: whose classes it balances; that of ``data.sampling`` or else the run's first if not given.
+        sampling: sampling rule of the second stage.
+        task: task whose classes are balanced; by default that of ``data.sampling``, or else the run's first.
         weight: >= 0, of the centroids' loss.
-        margin: >= 0, mean squared distance to other classes' centroids beyond which nothing pushes.
-        centroid_gradient: ``exact``, or ``released``, see ``centroid_loss``.
+        margin: >= 0, mean squared distance to other classes' centroids without repulsion.
+        centroid_gradient: ``exact`` or ``released``, see ``centroid_loss``.
 
     Raises:
         ValueError: no task is single-label, or ``epochs`` or ``task`` do not fit the run.
@@ -68,13 +68,13 @@ class OLTR(TwoStages):
         self.weight, self.margin, self.centroid_gradient = weight, margin, centroid_gradient
 
     def adapt(self, model: Recognizer) -> None:
-        """Put the meta-embedding around the heads."""
+        """Wrap the heads in meta-embeddings."""
         width = model.num_features
         for name, task in self.tasks.items():
             model.heads[name] = MetaEmbedding(model.heads[name], width, task.num_classes)
 
     def begin_stage(self, stage: int, model: Recognizer, features: Callable[[Split], Features]) -> None:
-        """Begin to use the memory, with the class means of the training features."""
+        """Initialise the memory with the class means of the training features."""
         if stage == 0:
             return
         train = features("train")
@@ -83,7 +83,7 @@ class OLTR(TwoStages):
             self._head(model, name).remember(torch.where(seen[:, None], means, train.features.mean(0)))
 
     def trained(self, stage: int, model: Recognizer) -> Iterable[nn.Parameter]:
-        """Return what a plain network has, then everything."""
+        """Return the parameters of the plain network, in the second stage all."""
         heads = [self._head(model, name) for name in self.tasks]
         later = {id(p) for head in heads for p in head.parameters()} - {
             id(p) for head in heads for p in head.head.parameters()
@@ -91,7 +91,7 @@ class OLTR(TwoStages):
         return [parameter for parameter in model.parameters() if stage == 1 or id(parameter) not in later]
 
     def training_loss(self, model: nn.Module, batch: ClipBatch, step: Step) -> Tensor:
-        """Return the objective and, once the memory is used, the loss of the centroids."""
+        """Return the objective, in the second stage plus the loss of the centroids."""
         loss = super().training_loss(model, batch, step)
         heads = {name: self._head(step.network, name) for name in self.tasks}
         features = {name: found for name, head in heads.items() if (found := head.take_features()) is not None}
@@ -129,24 +129,24 @@ def centroid_loss(
     repulsion: float = 0.01,
     gradient: CentroidGradient = "exact",
 ) -> Tensor:
-    r"""Draw features to the centroid of their class, and away from the others while these are near.
+    r"""Attract features to the centroid of their class, and repel them from near centroids of others.
 
     ``weight (1/(2N) sum_i |x_i - m_{y_i}|^2 + repulsion max(margin - 1/(NC) sum_i sum_{c != y_i} |x_i - m_c|^2, 0))``.
     Source: the authors' ``loss/DiscCentroidsLoss.py``; the paper's equation has another form. Over ranks, the maximum
-    is that of all ranks' mean, so that two ranks equal one process with the doubled batch.
+    uses the mean over all ranks, so that two ranks equal one process with the doubled batch.
 
-    The released code writes the backward pass by hand, and the centroids' part of the first term is not its gradient:
-    ``sum_{i: y_i = c} (m_c - x_i) / ((1 + n_c) N)`` with ``n_c`` samples of class c in the batch, whatever ``weight``
-    is: at 0.01 about a hundred times as fast for a class with one clip in the batch. ``released`` does the same.
+    The released code has a manual backward pass, in which the centroids' part of the first term is not its gradient:
+    ``sum_{i: y_i = c} (m_c - x_i) / ((1 + n_c) N)`` with ``n_c`` samples of class c in the batch, independent of
+    ``weight``: at 0.01 about a hundred times faster for a class with one clip in the batch. ``released`` does the same.
 
     Args:
         features: ``[N, F]``.
         target: int64 ``[N]``.
         centroids: ``[C, F]``.
-        weight: of the whole.
-        margin: mean squared distance that is far enough.
-        repulsion: of the second term.
-        gradient: what moves the centroids.
+        weight: factor of the loss.
+        margin: mean squared distance without repulsion.
+        repulsion: factor of the second term.
+        gradient: ``exact`` or ``released``.
 
     >>> centroid_loss(torch.zeros(1, 2), torch.tensor([0]), torch.tensor([[3.0, 4.0], [0.0, 0.0]]), weight=1.0)
     tensor(12.6000)
@@ -163,5 +163,5 @@ def centroid_loss(
         per_class = torch.zeros_like(centroids).index_add_(0, target, pull)
         counts = sum_over_ranks(torch.bincount(target, minlength=num_classes))
         moved = (per_class / (1 + counts)[:, None] * centroids).sum()
-        loss = loss + moved - moved.detach()  # adds to the gradient of the centroids and nothing to the value
+        loss = loss + moved - moved.detach()  # changes only the centroids' gradient
     return loss

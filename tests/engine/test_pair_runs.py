@@ -239,7 +239,7 @@ def test_methods_of_the_classifier_take_pairs_as_samples(method: Any, manifest: 
             "tasks.predicate.head: first: [9] are no class ids; those of the task are 0 to 3",
         ),
         ({"data": {"mixing": "mixup"}}, "data.mixing: 'mixup' mixes clips, which tears their pairs apart"),
-        ({"method": "l2rw"}, "method.l2rw: weighs whole clips, and these tasks are of pairs"),
+        ({"method": "l2rw"}, "method.l2rw: weights whole clips, and these tasks are of pairs"),
         ({"checkpoints": {"monitor": "predicate/vidhoi_mpa"}}, "checkpoints.monitor: 'predicate/vidhoi_mpa' is not"),
     ],
 )

@@ -11,7 +11,7 @@ from hoi_train.core.records import ClassCounts
 from hoi_train.losses import LOSSES
 from hoi_train.losses.objective import Objective
 from hoi_train.methods.learning_to_reweight import LearningToReweight
-from hoi_train.methods.lookahead import LossesAt, Parameters, inner_products, mean_gradient, pull_back, trained
+from hoi_train.methods.lookahead import Parameters, SampleLosses, inner_products, mean_gradient, pull_back, trainable
 from hoi_train.methods.meta_set import MetaWeighted
 from hoi_train.methods.meta_weight_net import MetaWeightNet
 from tests.losses.golden_entries import Entry, Family, check, numbers
@@ -23,9 +23,9 @@ EXACT = 1e-13  # relative: one product with the Jacobian gives what the released
 def l2rw(entry: Entry) -> None:
     net, of, batch, meta = case(entry)
     method = LearningToReweight(context())
-    here, now = step(net, of, entry["params"]["inner_lr"]), trained(net)
-    towards = mean_gradient(LossesAt(here, meta), now)
-    products = inner_products(LossesAt(here, batch), now, towards)
+    here, now = step(net, of, entry["params"]["inner_lr"]), trainable(net)
+    towards = mean_gradient(SampleLosses(here, meta), now)
+    products = inner_products(SampleLosses(here, batch), now, towards)
     loss, grad = trained_on(method, net, of, batch, meta, entry)
     ours: dict[str, Tensor | float] = {
         "grad_eps": -here.lr * products,
@@ -47,8 +47,8 @@ def meta_weight_net(entry: Entry) -> None:
     method = MetaWeightNet(context(), form=cast(Any, form), hidden=len(official["linear1.bias"]))
     method.net.double().load_state_dict({ours[name]: numbers(value) for name, value in official.items()})
     method.optimizer.param_groups[0]["lr"] = 0.0  # the entry's training loss is that of V before its step
-    here, now = step(net, of, entry["params"]["inner_lr"]), trained(net)
-    losses, gradient = pull_back(LossesAt(here, batch), now)
+    here, now = step(net, of, entry["params"]["inner_lr"]), trainable(net)
+    losses, gradient = pull_back(SampleLosses(here, batch), now)
     inner = gradient(method.coefficients(losses).detach())
     ahead = {name: value - here.lr * inner[name] for name, value in now.items()}
     loss, grad = trained_on(method, net, of, batch, meta, entry)
@@ -59,7 +59,7 @@ def meta_weight_net(entry: Entry) -> None:
         {**entry, "expected": flat},
         {
             "v_weights_before_update": method.net(losses[:, None]).detach().sigmoid(),
-            "meta_loss": LossesAt(here, meta)(ahead).mean(),
+            "meta_loss": SampleLosses(here, meta)(ahead).mean(),
             **{f"vnet_grads.{name}": cast(Tensor, learnt[ours[name]].grad) for name in official},
             "train_loss_with_unupdated_vnet": loss,
             "grad_W": grad["weight"],

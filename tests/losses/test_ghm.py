@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from hoi_train.losses.bce import BCE
-from hoi_train.losses.ghm import GHM, Formula, GradientDensity, ghm_r
+from hoi_train.losses.ghm import GHM, Formula, GradientDensity
 from tests.losses.loss_cases import MULTI, SINGLE, batch
 
 FORMULAS: list[Formula] = ["paper", "released"]
@@ -103,18 +103,3 @@ def test_ghm_in_evaluation_weighs_an_unseen_bin_as_its_first_sample() -> None:
     density = GradientDensity(bins=2, momentum=0.5)
     density(torch.tensor([0.1] * 8))
     assert density.eval()(torch.tensor([0.1, 0.9])).tolist() == [0.5, 8 / (0.5 * 2)]
-
-
-def test_ghm_r_of_one_bin_is_the_smooth_distance() -> None:
-    prediction, target = torch.randn(2, 6, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    found = ghm_r(prediction, target, GradientDensity(bins=1, momentum=0.0), mu=0.3)
-    torch.testing.assert_close(found, ((prediction - target) ** 2 + 0.3**2).sqrt() - 0.3)
-
-
-@pytest.mark.parametrize("distance", [0.0, 1e-9, 1e9])
-def test_ghm_r_is_exact_in_both_tails(distance: float) -> None:
-    prediction = torch.tensor([distance], requires_grad=True)
-    value = ghm_r(prediction, torch.zeros(1), GradientDensity(bins=1, momentum=0.0), mu=0.02)
-    (slope,) = torch.autograd.grad(value.sum(), prediction)
-    assert value.item() == pytest.approx(distance**2 / (math.hypot(distance, 0.02) + 0.02), rel=1e-6)
-    assert slope.item() == pytest.approx(distance / math.hypot(distance, 0.02), rel=1e-6)

@@ -96,7 +96,7 @@ def test_a_detached_modulator_changes_the_gradient_and_not_the_value() -> None:
 
 
 def test_alpha_is_refused_where_it_means_nothing() -> None:
-    with pytest.raises(ValueError, match="alpha weighs positives against negatives, for multi-label tasks"):
+    with pytest.raises(ValueError, match="alpha weights positives against negatives, for multi-label tasks"):
         Focal(SINGLE, alpha=0.25)
     with pytest.raises(ValueError, match="alpha: 3 numbers for 4 classes"):
         Focal(MULTI, alpha=[0.1, 0.2, 0.3])

@@ -236,7 +236,7 @@ def test_a_run_of_multi_label_tasks_is_refused(method: Any, manifest: Path, tmp_
 @pytest.mark.parametrize(
     ("method", "changes", "message"),
     [
-        ("tau_norm", {"head": "cosine"}, "method.tau_norm: works on class vectors and biases: tasks.verb.head must be"),
+        ("tau_norm", {"head": "cosine"}, "method.tau_norm: changes class vectors and biases: tasks.verb.head must be"),
         ("post_hoc_logit_adjustment", {"head": "cosine"}, "tasks.verb.head must be linear"),
         ({"name": "tau_norm", "tau": "best"}, {}, "method.tau"),
         ({"name": "ncm", "features": "l2"}, {}, "method.features: 'l2' is not one of 'un', 'l2n' or 'cl2n'"),

@@ -17,7 +17,7 @@ from hoi_train.losses import LOSSES
 from hoi_train.losses.objective import Objective
 from hoi_train.methods import METHODS
 from hoi_train.methods.learning_to_reweight import LearningToReweight, normalised
-from hoi_train.methods.lookahead import LossesAt, inner_products, mean_gradient, pull_back, trained
+from hoi_train.methods.lookahead import SampleLosses, inner_products, mean_gradient, pull_back, trainable
 from hoi_train.methods.meta_set import MetaWeighted
 from hoi_train.methods.meta_weight_net import Form, MetaWeightNet
 from hoi_train.models.backbones import BACKBONES
@@ -43,9 +43,9 @@ def test_a_linear_network_by_hand() -> None:
     found = method.weights(cast(Any, batch), cast(Any, meta), step(net, of))
     # <g_i, g> = 1/2 (x_i x + 1) for the same class and minus that for the other: 3/2, -1, -1.
     products = inner_products(
-        LossesAt(step(net, of), cast(Any, batch)),
-        trained(net),
-        mean_gradient(LossesAt(step(net, of), cast(Any, meta)), trained(net)),
+        SampleLosses(step(net, of), cast(Any, batch)),
+        trainable(net),
+        mean_gradient(SampleLosses(step(net, of), cast(Any, meta)), trainable(net)),
     )
     torch.testing.assert_close(products, torch.tensor([1.5, -1.0, -1.0]))
     assert found.tolist() == [1.0, 0.0, 0.0]
@@ -114,7 +114,7 @@ def test_products_through_the_real_backbone_are_those_of_single_samples(layout: 
     net = net.double().to(memory_format=layout).train()
     video = torch.randint(0, 256, (3, 3, 4, 32, 32), dtype=torch.uint8)
     batch, of = Rows(video, {"verb": torch.tensor([0, 2, 1])}), objective("cross_entropy", "single")
-    at, now = LossesAt(step(net, of), cast(Any, batch)), trained(net)
+    at, now = SampleLosses(step(net, of), cast(Any, batch)), trainable(net)
     direction = {name: torch.randn_like(value) for name, value in now.items()}
     found = inner_products(at, now, direction)
     for row in range(3):
@@ -130,7 +130,7 @@ def test_every_loss_can_be_looked_ahead_of(name: str, kind: LabelKind) -> None:
     of = Objective({"verb": loss_cases.make(name, kind)})
     batch = Rows(logits, {"verb": target})
     net = Linear(torch.randn(4, 4, dtype=torch.float64), torch.zeros(4, dtype=torch.float64))
-    at, now = LossesAt(step(net, of), cast(Any, batch)), trained(net)
+    at, now = SampleLosses(step(net, of), cast(Any, batch)), trainable(net)
     direction = {key: torch.randn_like(value) for key, value in now.items()}
     found = inner_products(at, now, direction)
     assert not found.requires_grad
@@ -172,7 +172,7 @@ def test_dropout_drops_the_same_in_each_pass_and_in_the_step() -> None:
     net, of = network(dropout=0.5), objective("cross_entropy", "single")
     batch = clips("train", ROWS, "single")
     torch.manual_seed(8)
-    at, now = LossesAt(step(net, of), batch), trained(net)
+    at, now = SampleLosses(step(net, of), batch), trainable(net)
     first, _ = pull_back(at, now)
     assert torch.equal(at(now), first)
     assert torch.equal(of.samples(net(**batch.inputs), batch.targets).detach(), first)
@@ -237,11 +237,11 @@ def test_mixed_clips_are_weighed_by_the_mixture_of_their_losses() -> None:
     mixture = batch.mixture
     assert mixture is not None
 
-    now = trained(net)
+    now = trainable(net)
     direction = {name: torch.ones_like(value) for name, value in now.items()}
     targets = batch.targets["verb"]
     mixed, own, other = (
-        inner_products(LossesAt(step(net, of), each), now, direction)
+        inner_products(SampleLosses(step(net, of), each), now, direction)
         for each in (
             batch,
             replace(batch, mixture=None),
