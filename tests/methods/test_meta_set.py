@@ -90,7 +90,7 @@ def test_a_split_without_clips_is_refused() -> None:
 
 def test_a_trained_class_that_the_split_does_not_show_is_refused() -> None:
     held = {"train": {"verb": labels("train", "single")}, "val": {"verb": torch.tensor([0, 2, 2])}}
-    with pytest.raises(ValueError, match="no clip in the split 'val' carries put"):
+    with pytest.raises(ValueError, match="no clip in the split 'val' has put"):
         meta_set(labels=held)
     held["train"] = {"verb": torch.tensor([0, 2])}
     assert len(meta_set(labels=held).rows) == 3  # nothing is trained that it could miss
