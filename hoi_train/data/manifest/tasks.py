@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from annotated_types import Len, MinLen
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from hoi_train.core.paths import is_plain
-from hoi_train.core.records import ClassList, Task, nearest
+from hoi_train.core.records import ClassList, LabelKind, Task
+from hoi_train.core.schema import Strict, explain
 from hoi_train.core.strict_json import JSONError, read_json
 from hoi_train.data.manifest.problems import ManifestError, Problem, Problems
 
@@ -19,8 +23,8 @@ CLIP_COLUMNS = (
     *("clip_id", "path", "start", "end", "split", "group", "num_frames", "fps"),
     *("width", "height", "pairs", "tracks"),
 )
-
 _TASK_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
+_PAIR_MULTI = 'a task of pairs is multi-label; write "labels": "multi"'
 
 
 def read_dataset(folder: Path) -> tuple[Path, dict[str, Task], ClassList | None]:
@@ -36,15 +40,20 @@ def read_dataset(folder: Path) -> tuple[Path, dict[str, Task], ClassList | None]
     if not file.is_file():
         text = f"no such file; it says where the videos are and lists the classes, for example {EXAMPLE}"
         raise ManifestError((Problem(file, None, text),), 1)
+    problems = Problems()
     try:
-        content = read_json(file)
+        found = read_json(file)
+        if not isinstance(found, dict):
+            raise JSONError(f"must hold an object such as {EXAMPLE}")
+        content = _Dataset.model_validate(found)
     except JSONError as error:
         raise ManifestError((Problem(file, error.line, str(error)),), 1) from None
-    problems = Problems()
-    checker = _Checker(file, problems)
-    root, tasks, object_classes = checker.dataset(content)
-    problems.raise_if_any()
-    return folder / root, tasks, object_classes
+    except ValidationError as error:
+        for line in explain(error, _Dataset):
+            problems.add(file, None, f"{line:.500}")
+        problems.raise_if_any()
+    objects = None if content.object_classes is None else ClassList(tuple(content.object_classes))
+    return folder / content.root, {name: entry.task(name) for name, entry in content.tasks.items()}, objects
 
 
 def dataset_json(root: Path, folder: Path, tasks: Sequence[Task], object_classes: ClassList | None) -> str:
@@ -70,7 +79,7 @@ def check_tasks(tasks: Sequence[Task], object_classes: ClassList | None) -> None
     if object_classes and (fault := class_names_fault(object_classes)):
         texts.append(f"object_classes: {fault}")
     texts += [f"task {name!r} occurs twice" for name in sorted({name for name in names if names.count(name) > 1})]
-    texts += [_PAIR_MULTI.format(task.name) for task in tasks if task.of == "pair" and task.labels != "multi"]
+    texts += [f"task {task.name!r}: {_PAIR_MULTI}" for task in tasks if task.of == "pair" and task.labels != "multi"]
     if not names:
         texts.append("a manifest needs at least one task")
     if texts:
@@ -92,79 +101,46 @@ def class_names_fault(names: Iterable[str]) -> str | None:
     return None if odd is None else f"class name {odd!r:.80} contains control characters"
 
 
-_PAIR_MULTI = 'task {0!r}: a task of pairs is multi-label; write "labels": "multi"'
+def _check_classes(names: list[str]) -> list[str]:
+    if fault := class_names_fault(ClassList(tuple(names))):
+        raise ValueError(fault)
+    return names
 
 
-class _Checker:
-    """Convert the parsed JSON to tasks and note its faults."""
+_Classes = Annotated[list[str], AfterValidator(_check_classes)]
 
-    def __init__(self, file: Path, problems: Problems) -> None:
-        self.file = file
-        self.problems = problems
 
-    def note(self, text: str) -> None:
-        self.problems.add(self.file, None, text)
+class _TaskEntry(Strict):
+    labels: LabelKind
+    classes: _Classes
+    of: Literal["clip", "pair"] = "clip"
+    mirrored: list[Annotated[list[str], Len(2, 2)]] = Field(default=[])
 
-    def keys(self, where: str, came: Mapping[str, Any], allowed: Sequence[str]) -> None:
-        for key in came:
-            if key not in allowed:
-                self.note(f"{where}unknown key {key!r:.80}{nearest(key[:80], allowed)} (allowed: {', '.join(allowed)})")
+    @model_validator(mode="after")
+    def _fits(self) -> _TaskEntry:
+        mirrored = [name for pair in self.mirrored for name in pair]
+        if self.of == "pair" and self.labels == "single":
+            raise ValueError(_PAIR_MULTI)
+        if len({*mirrored}) != len(mirrored) or not {*mirrored} <= {*self.classes}:
+            raise ValueError("mirrored must be pairs of its classes, each class once")
+        return self
 
-    def dataset(self, content: Any) -> tuple[str, dict[str, Task], ClassList | None]:
-        if not isinstance(content, dict):
-            self.note(f"must hold an object such as {EXAMPLE}")
-            return ".", {}, None
-        self.keys("", content, ("root", "tasks", "object_classes"))
-        root = content.get("root", ".")
-        if not isinstance(root, str) or not root or "\0" in root:
-            self.note(f"root must be the path of a folder, got {root!r}")
-            root = "."
-        described = content.get("tasks")
-        if not isinstance(described, dict) or not described:
-            self.note(f"tasks must describe at least one task, for example {EXAMPLE}")
-            described = {}
-        tasks = {name: task for name, value in described.items() if (task := self.task(name, value)) is not None}
-        objects = self.classes("object_classes", content["object_classes"]) if "object_classes" in content else None
-        return root, tasks, objects
+    def task(self, name: str) -> Task:
+        classes = ClassList(tuple(self.classes))
+        mirrored = tuple((classes.index(one), classes.index(other)) for one, other in self.mirrored)
+        return Task(name, classes, self.labels, self.of, mirrored)
 
-    def task(self, name: str, came: Any) -> Task | None:
-        before = self.problems.total
-        fault = task_name_fault(name)
-        if fault:
-            self.note(fault)
-        if not isinstance(came, dict):
-            self.note(f"task {name!r} must be an object with labels and classes, got {came!r:.80}")
-            return None
-        self.keys(f"task {name!r}: ", came, ("labels", "classes", "of", "mirrored"))
-        labels: Any = came.get("labels")
-        of: Any = came.get("of", "clip")
-        if labels not in ("single", "multi"):
-            self.note(f'task {name!r}: labels must be "single" or "multi", got {labels!r:.80}')
-        if of not in ("clip", "pair"):
-            self.note(f'task {name!r}: of must be "clip" or "pair", got {of!r:.80}')
-        elif of == "pair" and labels == "single":
-            self.note(_PAIR_MULTI.format(name))
-        classes = self.classes(f"task {name!r}: classes", came.get("classes"))
-        mirrored = self.mirrored(name, came.get("mirrored", []), classes) if classes else ()
-        return None if classes is None or self.problems.total > before else Task(name, classes, labels, of, mirrored)
 
-    def mirrored(self, name: str, came: Any, classes: ClassList) -> tuple[tuple[int, int], ...]:
-        sound = isinstance(came, list) and all(isinstance(pair, list) and len(pair) == 2 for pair in came)
-        names = [entry for pair in came for entry in pair] if sound else []
-        if not sound or len({*map(str, names)}) != len(names) or any(entry not in classes.names for entry in names):
-            self.note(f"task {name!r}: mirrored must be pairs of its classes, each class once, got {came!r:.80}")
-            return ()
-        return tuple((classes.index(one), classes.index(other)) for one, other in came)
+class _Dataset(Strict):
+    root: Any = "."  # pydantic refuses text with surrogates, which file names can hold
+    tasks: Annotated[dict[str, _TaskEntry], MinLen(1)]
+    object_classes: _Classes | None = None
 
-    def classes(self, where: str, came: Any) -> ClassList | None:
-        if not isinstance(came, list) or not all(isinstance(entry, str) for entry in came):
-            self.note(f"{where} must be the list of class names in their order, got {came!r:.80}")
-            return None
-        if fault := class_names_fault(came):
-            self.note(f"{where}: {fault}")
-            return None
-        try:
-            return ClassList(tuple(came))
-        except ValueError as error:
-            self.note(f"{where}: {error}")
-            return None
+    @model_validator(mode="after")
+    def _names(self) -> _Dataset:
+        faults = [fault for name in self.tasks if (fault := task_name_fault(name))]
+        if not isinstance(self.root, str) or not self.root or "\0" in self.root:
+            faults.append(f"root must be the path of a folder, got {self.root!r}")
+        if faults:
+            raise ValueError("; ".join(faults))
+        return self
