@@ -378,7 +378,7 @@ def test_bad_folders_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ClipError, match=r"img_00001.jpg is not a whole JPEG or PNG image: "):
         _read(clip_of(cropped), "frames", [0])
     with pytest.raises(ClipError, match="fill the column fps"):
-        open_clip(clip_of(gap, start=1.0))
+        open_clip(clip_of(sizes, start=1.0))
     with pytest.raises(ClipError, match="needs a folder of images"):
         open_clip(clip_of(encode(tmp_path / "v.mp4", 2)), "frames")
 
