@@ -1,4 +1,4 @@
-"""What goes from the loader to the loop: clips and pairs as tensors.
+"""Batches of clips and pairs as tensors, from the loader to the loop.
 
 Shape letters as in ``records.py``.
 """
@@ -15,26 +15,26 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Mixture:
-    """How the clips of a batch were mixed with one another.
+    """The mixing of the clips of a batch.
 
     Args:
-        partners: int64 ``[N]``, for each clip the position in the batch of the one mixed into it.
-        share: part of the clip itself in the mixture, 0..1.
+        partners: int64 ``[N]``, position in the batch of the clip mixed into each clip.
+        share: the clip's own share of the mixture, 0..1.
     """
 
     partners: Tensor
     share: float
 
 
-@dataclass  # Fabric, which passes it on to the model, does not take a frozen one
+@dataclass  # not frozen: Fabric, which passes it to the model, refuses that
 class PairBatch:
-    """The human-object pairs of the clips of a batch, M in all, any number a clip.
+    """The M human-object pairs of the clips of a batch, any number per clip.
 
     Args:
-        clips: int64 ``[M]``, position in the batch of each pair's clip.
-        boxes: float32 ``[M, 2, T, 4]``, of the person and of the object in every frame, ``x0, y0, x1, y1`` in pixels of
-            the input, cut to it; a box that the input does not show has no area.
-        key_frames: int64 ``[M]``, which of the T frames the labels are of.
+        clips: int64 ``[M]``, position of each pair's clip in the batch.
+        boxes: float32 ``[M, 2, T, 4]``, boxes of person and object in every frame, ``x0, y0, x1, y1`` in pixels of the
+            input, clipped to it; a box outside the input has no area.
+        key_frames: int64 ``[M]``, the labelled one of the T frames.
         objects: int64 ``[M]``, class of the object.
         indices: int64 ``[M]``, each pair's position among the pairs of its split.
     """
@@ -60,16 +60,16 @@ class PairBatch:
 
 @dataclass(frozen=True)
 class ClipBatch:
-    """What the loader gives to the loop.
+    """A batch of clips.
 
     Args:
         video: uint8 ``[N, 3, T, S, S]``, RGB; the model normalises it.
-        targets: for each task int64 ``[N]`` (single-label) or float32 multi-hot ``[N, C]`` (multi-label); of tasks of
-            pairs M rows.
+        targets: by task int64 ``[N]`` (single-label) or float32 multi-hot ``[N, C]`` (multi-label); M rows for tasks of
+            pairs.
         indices: int64 ``[N]``, each clip's position in its split.
         clip_ids: N names, for messages.
-        mixture: set where the clips were mixed; the targets are those of the clips before.
-        pairs: set where the tasks are of pairs.
+        mixture: if the clips were mixed; the targets are those of the unmixed clips.
+        pairs: if the tasks are of pairs.
     """
 
     video: Tensor
@@ -88,29 +88,29 @@ class ClipBatch:
 
     @property
     def inputs(self) -> dict[str, Any]:
-        """What the model's ``forward`` takes, by argument name."""
+        """The arguments of the model's ``forward`` by name."""
         return {"video": self.video} if self.pairs is None else {"video": self.video, "pairs": self.pairs}
 
     @property
     def rows(self) -> Tensor:
-        """The positions of what is labelled, clips or pairs, in its split, int64."""
+        """Positions of the labelled rows, clips or pairs, in the split, int64."""
         return self.indices if self.pairs is None else self.pairs.indices
 
     @property
     def row_ids(self) -> tuple[str, ...]:
-        """The name of the clip of each row, for messages."""
+        """The clip id of each row, for messages."""
         return self.clip_ids if self.pairs is None else tuple(self.clip_ids[i] for i in self.pairs.clips.tolist())
 
     @property
     def shares(self) -> list[tuple[Mapping[str, Tensor], float]]:
-        """The targets and their share in the clips: 1, or, where clips were mixed, own and partners' that sum to 1."""
+        """The targets with their shares: 1, or those of the clips and of their partners, which sum to 1."""
         if self.mixture is None:
             return [(self.targets, 1.0)]
         share, theirs = self.mixture.share, {task: of[self.mixture.partners] for task, of in self.targets.items()}
         return [(self.targets, share), (theirs, 1 - share)]
 
     def blend(self, function: Callable[[Mapping[str, Tensor]], Tensor]) -> Tensor:
-        """Return what a function gives for the targets; where clips were mixed, the mean by shares."""
+        """Return a function of the targets; for mixed clips its mean weighted by shares."""
         return torch.stack([share * function(targets) for targets, share in self.shares]).sum(0)
 
     def map(self, function: Any) -> ClipBatch:

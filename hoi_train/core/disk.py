@@ -1,4 +1,4 @@
-"""Files written so that they survive a power cut, and checked so that a damaged or hostile one is found out."""
+"""Durable writing of files, and detection of damaged or malicious ones."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ CHUNK = 2**20
 
 
 class HashedFile:
-    """A new file that knows its size and sha256, and is on disk when its ``with`` block ends.
+    """A new file with size and sha256, on disk when its ``with`` block ends.
 
-    A failed write is raised at the end of the block and not by `write`: ``torch.save`` turns the ``OSError`` of the
-    file it writes to into a ``RuntimeError`` about positions, which hides the cause.
+    A failed write is raised at the end of the block, not by `write`: ``torch.save`` converts an ``OSError`` of its file
+    to a ``RuntimeError`` about positions, which hides the cause.
 
     Args:
-        path: the file to make.
+        path: the new file.
 
     Raises:
         OSError: the file could not be written.
@@ -36,11 +36,11 @@ class HashedFile:
 
     @property
     def sha256(self) -> str:
-        """The digest of what was written so far, in hexadecimal."""
+        """The hexadecimal digest of the bytes written so far."""
         return self._digest.hexdigest()
 
     def write(self, data: bytes) -> int:
-        """Append bytes; after a first error they are ignored."""
+        """Append bytes; they are ignored after an error."""
         view = memoryview(data)
         try:
             while view and self._error is None:
@@ -53,7 +53,7 @@ class HashedFile:
         return len(data)
 
     def flush(self) -> None:
-        """Do nothing, as ``torch.save`` asks for it; the block's end puts everything on disk."""
+        """Do nothing; ``torch.save`` calls it, and the end of the block writes to disk."""
 
     def __enter__(self) -> HashedFile:
         return self
@@ -69,10 +69,10 @@ class HashedFile:
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """Yield a temporary path to write a file to, which takes the place of ``path`` when the block ends.
+    """Yield a temporary path that replaces ``path`` when the block ends, when the file is on disk.
 
-    The file is then on disk. If the block raises, what was there before stays and the temporary file is removed. The
-    temporary name is new each time, so that two processes may write the same file.
+    If the block raises, an old file stays and the temporary one is removed. Temporary names are random, so that two
+    processes may write the same file.
 
     Raises:
         OSError: the file could not be written; its ``filename`` is ``path``.
@@ -92,11 +92,11 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
-    """Write a file that a kill or power cut leaves either as it was or complete; see `whole_file`.
+    """Write a file that is old or complete after a kill or power cut; see `whole_file`.
 
     Args:
         path: the file; its folder must exist.
-        content: bytes, or text for UTF-8; what UTF-8 cannot hold is written as escapes.
+        content: bytes, or text for UTF-8; surrogates are written as escapes.
     """
     data = content if isinstance(content, bytes) else content.encode(errors="backslashreplace")
     with whole_file(path) as waiting:
@@ -113,7 +113,7 @@ def sync(path: Path) -> None:
 
 
 def sha256_of(path: Path) -> str:
-    """Return a file's digest in hexadecimal."""
+    """Return a file's hexadecimal digest."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(CHUNK):
@@ -122,17 +122,17 @@ def sha256_of(path: Path) -> str:
 
 
 def free_mib(folder: Path) -> float:
-    """Return the space left, in MiB, where a folder is or would be made."""
+    """Return the free space in MiB at an existing or future folder."""
     while not folder.exists():
         folder = folder.parent
     return shutil.disk_usage(folder).free / 2**20
 
 
 def unpacks_within(path: Path, size: int) -> bool:
-    """Return whether a ``torch.save`` file holds at most ``size`` bytes when unpacked.
+    """Return whether a ``torch.save`` file unpacks to at most ``size`` bytes.
 
-    torch writes its archives uncompressed and each entry once. A compressed entry, or entries that share their bytes,
-    can be made to fill any memory. Raises ``zipfile.BadZipFile`` for anything but an archive.
+    torch writes uncompressed archives with each entry once; compressed entries, or entries that share bytes, could fill
+    any memory. Raises ``zipfile.BadZipFile`` if it is no archive.
     """
     with zipfile.ZipFile(path) as archive:
         entries = archive.infolist()

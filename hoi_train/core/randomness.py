@@ -1,6 +1,6 @@
 """Addressed randomness: every draw is a function of an address such as (seed, "augment", epoch, clip).
 
-No stream is consumed, so the number of workers, ranks, restarts and prefetched batches cannot change a draw.
+No stream is consumed, so draws do not depend on the number of workers, ranks, restarts and prefetched batches.
 """
 
 from __future__ import annotations

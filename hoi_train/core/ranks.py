@@ -1,6 +1,6 @@
-"""Tensors of all ranks, for the parts of a run that learn from whole global batches.
+"""Collectives for the parts of a run that use whole global batches.
 
-Without a process group each function answers for this process alone; with one, every rank must call it equally often.
+Without a process group they are about this process only; with one, all ranks must call them equally often.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ def distributed() -> bool:
 
 
 def sum_over_ranks(values: Tensor) -> Tensor:
-    """Return the sum of every rank's values.
+    """Return the sum of the ranks' values.
 
     >>> sum_over_ranks(torch.tensor([3, 1]))
     tensor([3, 1])
@@ -29,7 +29,7 @@ def sum_over_ranks(values: Tensor) -> Tensor:
 
 
 def num_ranks() -> int:
-    """Return how many ranks there are, 1 without a process group."""
+    """Return the number of ranks, 1 without a process group."""
     return dist.get_world_size() if distributed() else 1
 
 
@@ -39,7 +39,7 @@ def mean_over_ranks(values: Tensor) -> Tensor:
 
 
 def of_all_ranks(values: Tensor) -> Tensor:
-    """Return the values of all ranks, equally many on each, in their order."""
+    """Return the concatenated values of all ranks, of equal number on each."""
     if not distributed():
         return values
     parts = [torch.empty_like(values) for _ in range(dist.get_world_size())]
@@ -48,7 +48,7 @@ def of_all_ranks(values: Tensor) -> Tensor:
 
 
 def stacked_over_ranks(values: Tensor) -> Tensor:
-    """Return every rank's values, ``[R, ...]`` of values ``[...]``; gradients flow to this rank's own only."""
+    """Stack the ranks' values ``[...]`` to ``[R, ...]``; gradients flow only to this rank's own."""
     if not distributed():
         return values[None]
     parts = list(of_all_ranks(values.detach()[None]))
@@ -57,7 +57,7 @@ def stacked_over_ranks(values: Tensor) -> Tensor:
 
 
 def of_first_rank(values: Tensor) -> Tensor:
-    """Return the values of rank 0, of the shape that all ranks' have."""
+    """Return the values of rank 0; shapes must be equal on all ranks."""
     if not distributed():
         return values
     given = values.clone()
@@ -66,9 +66,9 @@ def of_first_rank(values: Tensor) -> Tensor:
 
 
 def rand_over_ranks(like: Tensor) -> Tensor:
-    """Return uniform numbers in 0..1 of the shape ``[N, C]`` of ``like``: this rank's part of those drawn for all.
+    """Return this rank's part, in the shape ``[N, C]`` of ``like``, of uniform numbers in 0..1 drawn by rank 0 for all.
 
-    Rank 0 draws. One process with the rows of all ranks, in their order, draws the same; ranks may have unequally many.
+    One process with the rows of all ranks, in their order, draws the same; the ranks' numbers of rows may differ.
     """
     if not distributed():
         return torch.rand(*like.shape, dtype=like.dtype, device=like.device)
@@ -79,7 +79,7 @@ def rand_over_ranks(like: Tensor) -> Tensor:
 
 
 def of_this_rank(values: Tensor) -> Tensor:
-    """Return this rank's part of what ``of_all_ranks`` has joined."""
+    """Return this rank's part of values concatenated by `of_all_ranks`."""
     if not distributed():
         return values
     return values.chunk(dist.get_world_size())[dist.get_rank()]

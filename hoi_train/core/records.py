@@ -1,4 +1,4 @@
-"""The nouns of the program: frozen records that check themselves.
+"""The records of the program: frozen dataclasses that validate themselves.
 
 Shape letters used throughout: N samples, C classes, T frames, H height, W width, S side of the network's input.
 """
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from hoi_train.core.strict_json import finite, number
 
-if TYPE_CHECKING:  # at run time torch takes seconds, which processes that only decode need not wait for
+if TYPE_CHECKING:  # importing torch takes seconds, which processes that only decode do not need
     from torch import Tensor
 
 LabelKind = Literal["single", "multi"]
@@ -26,28 +26,28 @@ ClassGroups = Mapping[str, tuple[int, ...]]
 
 
 class UserError(Exception):
-    """A fault in what the program was given, not in the program: the commands print its message without a trace."""
+    """A fault of the program's input; commands print its message without a traceback."""
 
 
 class ClipError(UserError):
-    """A clip that cannot be read as asked. The message names the clip, its file and what went wrong."""
+    """A clip that cannot be read. The message names the clip, its file and the fault."""
 
 
 def nearest(name: str, allowed: Sequence[str]) -> str:
-    """Return a hint such as ``; did you mean 'take'?``, or an empty string when nothing is close."""
+    """Return a hint such as ``; did you mean 'take'?``, or an empty string."""
     close = difflib.get_close_matches(name, allowed, n=1)
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def unknown_task(name: str, known: Iterable[str]) -> str:
-    """Return what to say of an option ``task`` that names none of the run's tasks."""
+    """Return the message about an option ``task`` that is not one of the run's tasks."""
     tasks = list(known)
     return f"task: no task {name!r}; this run has {', '.join(tasks)}{nearest(name, tasks)}"
 
 
 @dataclass(frozen=True)
 class ClassList:
-    """The class names of one task in their official order; a class's id is its position, from 0."""
+    """The class names of one task in their official order; a class id is a position, from 0."""
 
     names: tuple[str, ...]
 
@@ -66,7 +66,7 @@ class ClassList:
         return iter(self.names)
 
     def index(self, name: str) -> int:
-        """Return the id of a class; raises ``ValueError`` with the nearest name if there is none."""
+        """Return the id of a class; raises ``ValueError`` with the nearest name."""
         try:
             return self.names.index(name)
         except ValueError:
@@ -75,14 +75,14 @@ class ClassList:
 
 @dataclass(frozen=True)
 class Task:
-    """What is to be recognised: a name, its classes, and how many of them a clip (or pair) carries.
+    """A recognition task.
 
     Args:
         name: of the task.
         classes: in their order.
-        labels: one class a row, or any number.
+        labels: ``single``, one class per row, or ``multi``, any number.
         of: what is labelled.
-        mirrored: pairs of class ids that a mirror makes of each other, such as left and right.
+        mirrored: pairs of class ids that mirroring exchanges, such as left and right.
     """
 
     name: str
@@ -98,7 +98,7 @@ class Task:
 
     @property
     def in_mirror(self) -> Tensor:
-        """The class that a mirror makes of each, int64 ``[C]``; most classes stay what they are."""
+        """The class of each class after mirroring, int64 ``[C]``."""
         import torch
 
         ids = torch.arange(self.num_classes)
@@ -114,12 +114,12 @@ class Task:
 
 @dataclass(frozen=True)
 class ClassCounts:
-    """How often each class occurs in the training split: what losses and class groups are built from.
+    """Class counts of the training split, from which losses and class groups are built.
 
     Args:
-        positives: training samples that carry each class, C non-negative integers.
-        num_samples: training samples in all; equals the sum of ``positives`` for single-label tasks.
-        labels: ``"single"`` (one class a sample) or ``"multi"`` (any number, also none).
+        positives: training samples with each class, C non-negative integers.
+        num_samples: number of training samples; equals the sum of ``positives`` for single-label tasks.
+        labels: ``"single"`` (one class per sample) or ``"multi"`` (any number, also none).
     """
 
     positives: tuple[int, ...]
@@ -136,12 +136,12 @@ class ClassCounts:
 
     @classmethod
     def single(cls, positives: Sequence[int]) -> ClassCounts:
-        """Make the counts of a single-label task."""
+        """Build the counts of a single-label task."""
         return cls(tuple(int(n) for n in positives), sum(int(n) for n in positives), "single")
 
     @classmethod
     def multi(cls, positives: Sequence[int], num_samples: int) -> ClassCounts:
-        """Make the counts of a multi-label task with ``num_samples`` rows."""
+        """Build the counts of a multi-label task with ``num_samples`` rows."""
         return cls(tuple(int(n) for n in positives), num_samples, "multi")
 
     @property
@@ -158,18 +158,18 @@ class ClassCounts:
 
 @dataclass(frozen=True)
 class Clip:
-    """One labelled stretch of video.
+    """A labelled clip.
 
     Args:
         clip_id: unique in the manifest.
-        path: video file, or folder of numbered frame images; absolute.
+        path: video file or folder of numbered frame images; absolute.
         start, end: seconds in the file, ``end`` exclusive; ``None`` is the file's own start or end.
         split: ``train``, ``val`` or ``test``.
-        group: what must not be torn apart by a split (subject, source video); ``None`` if unknown.
-        labels: for each task the class id (single-label) or the ascending class ids (multi-label).
-        num_frames: frames of the whole file if known, else ``None``.
-        fps: frames a second of a frame folder; ``None`` for video files, which carry their own times.
-        size: width and height in pixels of the upright frames that its boxes were annotated in, if known.
+        group: what must stay in one split (subject, source video); ``None`` if unknown.
+        labels: by task the class id (single-label) or the ascending class ids (multi-label).
+        num_frames: number of frames of the whole file, if known.
+        fps: frames per second of a frame folder; ``None`` for video files, which have their own times.
+        size: width and height in pixels of the upright frames in which boxes were annotated, if known.
     """
 
     clip_id: str
@@ -195,11 +195,11 @@ class Clip:
 
 @dataclass(frozen=True)
 class PairAnnotation:
-    """A person and an object at one frame of a clip, and what the person does with it.
+    """A person and an object in one frame of a clip, with their predicates.
 
     Args:
         frame: number of the frame in the clip, from 0.
-        person_id, object_id: identities that hold through the clip.
+        person_id, object_id: track ids in the clip.
         person_box, object_box: ``(x0, y0, x1, y1)`` in pixels of the frame, ``x0 < x1``, ``y0 < y1``.
         object_class: name of the object's class.
         predicates: names of the predicates that hold, possibly none.
@@ -221,13 +221,13 @@ class PairAnnotation:
 
 @dataclass(frozen=True)
 class Track:
-    """Where one person or object is, frame by frame.
+    """The boxes of one person or object, one per frame.
 
     Args:
         track_id: the ``person_id`` or ``object_id`` of its pairs; unique in the file.
-        start_frame: number of the first frame of the file that has a box, from 0.
+        start_frame: number of the file's first frame with a box, from 0.
         boxes: floating ``[B, 4]``, B >= 1, ``(x0, y0, x1, y1)`` in pixels of the file's frame, ``x0 < x1``,
-            ``y0 < y1``; one for each frame from ``start_frame`` on.
+            ``y0 < y1``, one per frame from ``start_frame`` on.
     """
 
     track_id: int
@@ -244,7 +244,7 @@ class Track:
             raise ValueError(f"{name}: a box is not finite x0 < x1, y0 < y1")
 
     def boxes_at(self, frames: Tensor) -> Tensor:
-        """Return the boxes, ``[T, 4]``, at frames of the file, int64 ``[T]`` from 0; beyond its ends the last one."""
+        """Return the boxes, ``[T, 4]``, in frames of the file, int64 ``[T]`` from 0; beyond the ends the nearest."""
         return self.boxes[(frames - self.start_frame).clamp(0, len(self.boxes) - 1)]
 
 

@@ -43,8 +43,8 @@ EXAMPLE = '{"tracks": [{"track_id": 0, "class": "person", "start_frame": 0, "box
 
 Corners = tuple[float, float, float, float]
 # Built by a call, because "class" cannot be an attribute's name.
-_Track: Any = create_model(
-    "Track",
+_TrackEntry: Any = create_model(
+    "TrackEntry",
     __base__=Strict,
     **{  # type: ignore[call-overload]
         "track_id": (int, ...),
@@ -56,8 +56,8 @@ _Track: Any = create_model(
 )
 
 
-class _File(Strict):
-    tracks: list[_Track]
+class _BoxesFile(Strict):
+    tracks: list[_TrackEntry]
     persons: tuple[int, ...] = ()
 
 
@@ -109,11 +109,11 @@ def read_boxes(path: Path, object_classes: ClassList, num_frames: int, size: tup
     try:
         data = path.read_bytes()
         parse_json(data)  # pydantic lets repeated keys and NaN pass
-        content = _File.model_validate_json(data).model_dump()
+        content = _BoxesFile.model_validate_json(data).model_dump()
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from None
     except ValidationError as error:
-        for line in explain(error, _File):
+        for line in explain(error, _BoxesFile):
             problems.add(path, None, f"{line:.300}")
         problems.add(path, None, f"the file must look like {EXAMPLE}")
         problems.raise_if_any()

@@ -37,7 +37,7 @@ def check(
 
     Paths and missing groups, which can be written in several ways, are normalised in ``raw``.
     """
-    checker = _Checker(raw, problems)
+    checker = _ValueChecker(raw, problems)
     if not len(raw):
         if not problems.total:
             problems.add(raw.file, None, "no clips: the file is empty or has only a header")
@@ -75,7 +75,7 @@ def _below(root: Path, path: str, resolve: Callable[[Path], Path]) -> str | None
     return straight if straight is None or is_plain(straight) else path
 
 
-class _Checker:
+class _ValueChecker:
     """Check one manifest; each method checks and notes one group of columns."""
 
     def __init__(self, raw: RawTable, problems: Problems) -> None:
