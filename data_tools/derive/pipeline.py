@@ -11,7 +11,7 @@ import random
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
@@ -31,7 +31,7 @@ from data_tools.options import check_out, check_work
 from data_tools.sources import MANIFEST
 from hoi_train.core.disk import write_whole
 from hoi_train.core.records import UserError
-from hoi_train.data.manifest import Manifest, read_manifest, write_manifest
+from hoi_train.data.manifest import Manifest, read_manifest
 from hoi_train.data.manifest.manifest import check_place
 
 
@@ -249,8 +249,7 @@ def _write_manifest(manifest: Manifest, form: DerivedForm, bad: Mapping[str, Out
             mappings, paths, rates = zip(*form.derived(kept, batch), strict=True)
             parts.append(derived_rows(kept, mappings, paths=paths, fps=rates, groups=groups.take(pa.array(rows))))
     if parts:
-        table, tasks = pa.concat_tables(parts), list(manifest.tasks.values())
-        write_manifest(form.out / MANIFEST, table, tasks, form.out, manifest.object_classes)
+        replace(manifest, table=pa.concat_tables(parts), root=form.out).write(form.out / MANIFEST)
         for name, text in form.sidecars().items():
             write_whole(form.out / name, text)
 

@@ -64,9 +64,7 @@ def _note(file: Path, bad: list[tuple[Sample, str]], fault: Callable[[str], str]
     """Note samples of a file that have an unknown label; the texts are made for the first ones only."""
     if bad:
         unit = bad[0][0].unit
-        problems.add_rows(
-            file, range(len(bad)), len(bad), lambda k: fault(bad[k][1]), lambda k: bad[k][0].row or 0, unit
-        )
+        problems.add_rows(file, range(len(bad)), lambda k: fault(bad[k][1]), lambda k: bad[k][0].row or 0, unit)
 
 
 def _named(sample: Sample, task: str, names: Mapping[str, str]) -> Sample:
