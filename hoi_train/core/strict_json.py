@@ -32,7 +32,7 @@ def parse_json(data: str | bytes) -> Any:
         JSONError: what is wrong and where.
     """
     try:
-        return _DECODER.decode(data if isinstance(data, str) else data.decode("utf-8-sig"))
+        return DECODER.decode(data if isinstance(data, str) else data.decode("utf-8-sig"))
     except json.JSONDecodeError as error:
         raise JSONError(f"not JSON: {error.msg}, column {error.colno}", error.lineno) from None
     except RecursionError:
@@ -74,4 +74,4 @@ def _refuse_constant(name: str) -> Any:
     raise ValueError(f"{name} is not a JSON number; write null or leave it out")
 
 
-_DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_refuse_constant)
+DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_refuse_constant)

@@ -12,6 +12,7 @@ import pytest
 
 from data_tools.importers import json_stream
 from data_tools.importers.json_stream import JsonStream, JsonStreamError
+from hoi_train.core.strict_json import parse_json
 
 
 @pytest.fixture
@@ -59,7 +60,7 @@ def test_what_the_decoder_refuses_is_refused_and_nothing_else(tmp_path: Path) ->
         file.write_bytes(data)
         expected: Any = None
         with contextlib.suppress(ValueError):
-            expected = json.loads(data.decode())
+            expected = parse_json(data.decode())
         try:
             assert str(list(JsonStream(file).elements())) == str(expected)
         except JsonStreamError:
@@ -84,6 +85,8 @@ def test_what_the_decoder_refuses_is_refused_and_nothing_else(tmp_path: Path) ->
         (f"[1{'0' * 5000}]", "record 1 (byte 1): not JSON: Exceeds the limit"),
         (f'[1, "{"x" * 30_000}"]', "record 2 (byte 4): no end of the record within 10000 characters"),
         (b"[1, \xff]", "not UTF-8 text: byte 0xff at 4"),
+        ('[1, {"a": 1, "a": 2}]', "record 2 (byte 4): not JSON: key 'a' occurs twice in an object"),
+        ('[1, {"a": [-Infinity]}]', "record 2 (byte 4): not JSON: -Infinity is not a JSON number"),
     ],
 )
 @pytest.mark.usefixtures("_tiny_windows")

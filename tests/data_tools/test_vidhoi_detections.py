@@ -114,12 +114,10 @@ def test_videos_of_other_rates(tmp_path: Path) -> None:
 FAULTS: Sequence[tuple[Any, str]] = [
     ({"bbox": {"xmin": 1}}, "bbox must be four finite numbers x0, y0, x1, y1, got {'xmin': 1}"),
     ({"bbox": [1, 2, 3]}, "bbox must be four finite numbers x0, y0, x1, y1, got [1, 2, 3]"),
-    ({"bbox": [1, 2, 3, float("nan")]}, "bbox must be four finite numbers x0, y0, x1, y1, got [1, 2, 3, nan]"),
     ({"bbox": [1, 2, 3, 10**400]}, "bbox must be four finite numbers x0, y0, x1, y1, got [1, 2, 3, 1000"),
     ({"category_id": 3}, "category_id must be a whole number from 0 to 2, got 3"),
     ({"category_id": True}, "category_id must be a whole number from 0 to 2, got True"),
     ({"score": 1.01}, "score must lie in 0..1, got 1.01"),
-    ({"score": float("nan")}, "score must lie in 0..1, got nan"),
     ({"score": None}, "score must lie in 0..1, got None"),
     ({"tid": -1}, "tid must be a whole number from 0 on, got -1"),
     ({"tid": 2**31}, "tid must be a whole number from 0 on, got 2147483648"),
