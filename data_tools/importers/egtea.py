@@ -18,7 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-from data_tools.importers.samples import Classes, Options, Reading, Sample
+from data_tools.importers.samples import Options, Reading, Sample, TaskClasses
 from data_tools.importers.tables import ordered_classes
 from data_tools.sources import numbered_lines
 from hoi_train.core.records import Split, UserError
@@ -62,7 +62,7 @@ def read_egtea(
             replace(sample, split="val") if sample.split == "train" and sample.group in held_out else sample
             for sample in samples
         ]
-    kinds: Classes = {"verb": (classes["verb"], "single"), "noun": (classes["noun"], "multi")}
+    kinds: TaskClasses = {"verb": (classes["verb"], "single"), "noun": (classes["noun"], "multi")}
     return Reading(samples, kinds, problems, val_fraction=0.0, val_by="clip")
 
 

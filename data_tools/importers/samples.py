@@ -97,7 +97,7 @@ class Sample:
         return (labels,) if isinstance(labels, str) else labels
 
 
-Classes = Mapping[str, tuple[Sequence[str], LabelKind]]
+TaskClasses = Mapping[str, tuple[Sequence[str], LabelKind]]
 
 
 @dataclass
@@ -116,7 +116,7 @@ class Reading:
     """
 
     samples: Iterable[Sample]
-    classes: Classes
+    classes: TaskClasses
     problems: Problems
     remarks: Counter[str] = field(default_factory=Counter)
     notes: list[str] = field(default_factory=list)

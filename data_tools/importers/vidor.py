@@ -22,7 +22,7 @@ from data_tools.importers.vidhoi.classes import OBJECTS, PEOPLE, PERSON, PREDICA
 from data_tools.importers.vidhoi.pairs import pair_lists, sound_records
 from data_tools.importers.vidhoi.records import RecordColumns, Records
 from data_tools.importers.vidhoi.samples import Level, OfficialVal, SampleMaker
-from data_tools.importers.vidhoi.tracks import Boxes, Tracks, make_tracks, read_boxes
+from data_tools.importers.vidhoi.tracks import Boxes, VideoTracks, make_tracks, read_boxes
 from hoi_train.core.records import nearest
 from hoi_train.data.manifest.manifest import tracks_of
 
@@ -86,7 +86,7 @@ def _samples(maker: SampleMaker, classes: Classes) -> Iterator[Sample]:
         problems.add(maker.annotations, None, "no person does anything in any key frame")
 
 
-def _samples_of(records: Records, tracks: Tracks, classes: Classes, maker: SampleMaker) -> Iterator[Sample]:
+def _samples_of(records: Records, tracks: VideoTracks, classes: Classes, maker: SampleMaker) -> Iterator[Sample]:
     """Yield the samples of one video."""
     records, counts = sound_records(records, {})
     maker.remarks.update(counts)
@@ -116,7 +116,7 @@ def key_frames(rate: int, frame_count: int) -> range:
     return range(rate // 2 - 1, frame_count - 1, rate)
 
 
-def _add_relations(content: Any, boxes: Boxes, name: str, part: str, columns: RecordColumns) -> Tracks:
+def _add_relations(content: Any, boxes: Boxes, name: str, part: str, columns: RecordColumns) -> VideoTracks:
     """Add the triplets of a video's key frames to the columns and return the tracks that its relations name."""
     categories = {entry["tid"]: entry["category"] for entry in content["subject/objects"]}
     relations = [r for r in content["relation_instances"] if categories[r["subject_tid"]] in PEOPLE]
@@ -143,7 +143,7 @@ def _add_relations(content: Any, boxes: Boxes, name: str, part: str, columns: Re
             classes = OBJECTS.index(category), PREDICATES.index(relation["predicate"])
             video = columns.video(name, part, rate, size)
             columns.add(video, frame, ids, classes, (*at[ids[0]][number], *at[ids[1]][number]))
-    return Tracks(row, len(content["trajectories"]))
+    return VideoTracks(row, len(content["trajectories"]))
 
 
 def _faults(content: Any) -> Iterator[str]:

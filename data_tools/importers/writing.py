@@ -11,7 +11,7 @@ from typing import Any, Literal
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from data_tools.importers.places import Places
+from data_tools.importers.finding import VideoFinder
 from data_tools.importers.samples import Options, Reading, Sample
 from data_tools.sources import MANIFEST, MISSING, Imported
 from hoi_train.core.paths import inside, is_plain
@@ -158,10 +158,10 @@ def _locate(samples: Sequence[Sample], root: Path, options: Options) -> _Located
     Raises:
         UserError: there is none of them.
     """
-    places, located = Places(root, options.fps), _Located()
+    finder, located = VideoFinder(root, options.fps), _Located()
     for sample in samples:
-        path = places.find(sample)
-        images = None if path is None else places.num_images(path)
+        path = finder.find(sample)
+        images = None if path is None else finder.num_images(path)
         frames = None if images is None else _other_count(sample, images)
         if path is not None and images is not None and frames is not None:
             located.misfits[path] = images, frames
@@ -169,9 +169,9 @@ def _locate(samples: Sequence[Sample], root: Path, options: Options) -> _Located
         if not is_there:
             located.missing[sample.clip_id] = sample.split
         if path is not None and is_there:
-            place = {"path": path, "num_frames": images, "fps": places.fps(sample, path)}
+            place = {"path": path, "num_frames": images, "fps": finder.fps(sample, path)}
         elif path is None and options.keep_missing:
-            place = {"path": places.expected(sample)}
+            place = {"path": finder.expected(sample)}
         else:
             continue
         located.samples.append(sample)
@@ -179,7 +179,7 @@ def _locate(samples: Sequence[Sample], root: Path, options: Options) -> _Located
     if samples and not located.samples and not located.misfits:
         raise UserError(
             f"none of the {len(samples)} annotated clips is below {root}; looked for files such as "
-            f"{root / places.expected(samples[0])}; --keep-missing lists them all the same"
+            f"{root / finder.expected(samples[0])}; --keep-missing lists them all the same"
         )
     return located
 

@@ -163,7 +163,9 @@ def test_the_168_frames_are_read_and_left_out(test_data: Path, tmp_path: Path) -
 def test_the_older_schema_is_recognised(test_data: Path, tmp_path: Path) -> None:
     folder = real(test_data, tmp_path / "a", val_frame_annots="val_frame_annots_detectron2.sample10.json")
     (line,) = problems_of(folder)
-    assert line.startswith("val_frame_annots.json: record 1 (byte 2): this is the older schema with one record a frame")
+    assert line.startswith(
+        "val_frame_annots.json: record 1 (byte 2): this is the older schema with one record per frame"
+    )
 
 
 # --- traps ---------------------------------------------------------------------------------------------------------

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from data_tools.importers.json_stream import JsonStream, JsonStreamError
 from data_tools.importers.samples import Detected
 from data_tools.importers.vidhoi.classes import FRAME_NAME, PARTS, PERSON, Classes
-from data_tools.importers.vidhoi.pairs import lists_of
+from data_tools.importers.vidhoi.pairs import box_lists, lists_of, structs_of
 from data_tools.importers.vidhoi.records import Video
 from data_tools.importers.vidhoi.tracks import Boxes, read_all_tracks
 from hoi_train.data.manifest.columns import DETECTED
@@ -183,14 +183,13 @@ def _pairs(found: DetectedBoxes, num_videos: int, classes: Classes) -> tuple[Int
         "frame": found.frame[person],
         "person_id": found.track[person],
         "object_id": found.track[other],
-        "person_box": lists_of(np.full(len(person), 4), pa.array(found.corners[person].ravel())),
-        "object_box": lists_of(np.full(len(other), 4), pa.array(found.corners[other].ravel())),
+        "person_box": box_lists(found.corners[person]),
+        "object_box": box_lists(found.corners[other]),
         "object_class": pa.array(classes.objects.names).take(pa.array(found.category[other])),
         "person_score": found.score[person],
         "object_score": found.score[other],
     }
-    fields = list(DETECTED.value_type)
-    pairs = pa.StructArray.from_arrays([pa.array(columns[field.name], field.type) for field in fields], fields=fields)
+    pairs = structs_of(columns, DETECTED.value_type)
     lengths = np.bincount(found.video[person], minlength=num_videos)
     return lengths, lists_of(lengths, pairs)
 

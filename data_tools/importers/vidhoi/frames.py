@@ -1,8 +1,8 @@
-"""The frame annotations of VidHOI: one record a person, object and predicate in a key frame, kept in columns.
+"""The frame annotations of VidHOI: a record per person, object and predicate in a key frame, kept in columns.
 
 A record counts frames from 1, as text: ``"000015"`` is the frame that ``trajectories[14]`` of VidOR belongs to, the
 15th that is decoded from the video file itself. That is frame 14 here. ``video_fps`` is 30 for videos of 29.97 and 24
-for all slower ones, also those of 25 or 15 frames a second; with it the key frames are those with
+for all slower ones, also those of 25 or 15 frames per second; with it the key frames are those with
 ``(frame_id - fps // 2) % fps == 0`` and ``middle_frame_timestamp`` is ``frame_id // fps + 1``: it numbers the key
 frames of a video and is a time in seconds only about, and for slow videos not at all. The frame's real time is that
 of frame ``frame_id - 1`` of the file.
@@ -29,10 +29,10 @@ KEYS = (
 _SIZE = ("width", "height")
 _fields = itemgetter(*KEYS)
 _NUMBERS = frozenset({int, float})
-_IDS, _RATES = 2**31, 1000  # ids and frames a second are below; larger ones are a fault of the file
+_IDS, _RATES = 2**31, 1000  # ids and frames per second are below; larger ones are a fault of the file
 _OLD = (
-    'this is the older schema with one record a frame and its "objs", which has no predicates; '
-    "the files train_frame_annots.json and val_frame_annots.json of VidHOI have one record a predicate"
+    'this is the older schema with one record per frame and its "objs", which has no predicates; '
+    "the files train_frame_annots.json and val_frame_annots.json of VidHOI have one record per predicate"
 )
 
 
@@ -67,7 +67,7 @@ class _FileReader:
             self.problems.add(self.stream.file, None, "no records: the list is empty")
 
     def record(self, record: Any) -> None:
-        """Add a record; in the way of a sound one lies little, the words for a bad one are found afterwards."""
+        """Add a record: a fast path for sound ones; what is wrong with a bad one is found afterwards."""
         try:
             folder, video, frame, rate, second, *size, person, other, object_class, action, box, other_box = _fields(
                 record
@@ -118,46 +118,34 @@ class _FileReader:
             close = nearest(missing[0], [key for key in map(str, record) if key not in KEYS])
             yield f"lacks {', '.join(missing)}{close}"
         for key, value in ((key, record[key]) for key in KEYS if key in record):
-            if not self.fits(key, value, record):
-                yield f"{key} must be {self.words(key, record)}, got {value!r:.80}"
+            fits, allowed = self.rule(key, value, record)
+            if not fits:
+                yield f"{key} must be {allowed}, got {value!r:.80}"
 
-    def fits(self, key: str, value: Any, record: Mapping[str, Any]) -> bool:
+    def rule(self, key: str, value: Any, record: Mapping[str, Any]) -> tuple[bool, str]:
+        """Return whether a value fits its key, and what it must be."""
+        known, is_whole = self.known(record), type(value) is int
         if key == "frame_id":
-            return isinstance(value, str) and self.new_frame(value) > 0
-        if key.startswith("video_") and key != "video_fps":
-            known = self.known(record)
-            named = isinstance(value, str) and is_video_name(f"x/{value}")
-            return named and (known is None or known.part == self.part)
-        if key.endswith("_box"):
-            return isinstance(value, dict) and all(_is_finite(value.get(corner)) for corner in CORNERS)
-        if key == "middle_frame_timestamp":
-            return True
-        if key in _SIZE:
-            known = self.known(record)
-            same = known is None or known.size is None or known.size[_SIZE.index(key)] == value
-            return type(value) is int and 0 < value < _IDS and same
-        if key == "video_fps":
-            known = self.known(record)
-            return type(value) is int and 0 < value < _RATES and (known is None or known.rate == value)
-        return type(value) is int and 0 <= value < self.allowed.get(key, _IDS)
-
-    def words(self, key: str, record: Mapping[str, Any]) -> str:
-        if key == "frame_id":
-            return 'the number of a frame from 1 as text such as "000015"'
-        if key.startswith("video_") and key != "video_fps":
-            known = self.known(record)
+            fits = isinstance(value, str) and self.new_frame(value) > 0
+            return fits, 'the number of a frame from 1 as text such as "000015"'
+        if key in ("video_folder", "video_id"):
             if known and known.part != self.part:
-                return f"of a video that is in one file only, {known.name} is in {known.part} already"
-            return "text of letters, digits, '_' and '-'"
+                return False, f"of a video that is in one file only, {known.name} is in {known.part} already"
+            return isinstance(value, str) and is_video_name(f"x/{value}"), "text of letters, digits, '_' and '-'"
         if key.endswith("_box"):
-            return f"an object with the finite numbers {', '.join(CORNERS)}"
+            fits = isinstance(value, dict) and all(_is_finite(value.get(corner)) for corner in CORNERS)
+            return fits, f"an object with the finite numbers {', '.join(CORNERS)}"
         if key in _SIZE:
-            return "a whole number of pixels, the same in all records of a video"
+            same = known is None or known.size is None or known.size[_SIZE.index(key)] == value
+            text = "a whole number of pixels, the same in all records of a video"
+            return is_whole and 0 < value < _IDS and same, text
         if key == "video_fps":
-            return "a whole number from 1 to 999, the same in all records of a video"
-        return (
-            f"a whole number from 0 to {self.allowed[key] - 1}" if key in self.allowed else "a whole number from 0 on"
-        )
+            same = known is None or known.rate == value
+            text = f"a whole number from 1 to {_RATES - 1}, the same in all records of a video"
+            return is_whole and 0 < value < _RATES and same, text
+        if key in self.allowed:
+            return is_whole and 0 <= value < self.allowed[key], f"a whole number from 0 to {self.allowed[key] - 1}"
+        return key == "middle_frame_timestamp" or (is_whole and 0 <= value < _IDS), "a whole number from 0 on"
 
     def known(self, record: Mapping[str, Any]) -> Video | None:
         """Return the video that a record names, if an earlier one has named it, too."""

@@ -65,15 +65,14 @@ def pair_lists(records: Records, classes: Classes) -> tuple[list[Video], Any, Co
         "frame": pa.array(records.frame[first], pa.int64()),
         "person_id": pa.array(records.person_id[first]),
         "object_id": pa.array(records.object_id[first]),
-        "person_box": lists_of(np.full(len(first), 4), pa.array(records.boxes[first, :4].ravel())),
-        "object_box": lists_of(np.full(len(first), 4), pa.array(records.boxes[first, 4:].ravel())),
+        "person_box": box_lists(records.boxes[first, :4]),
+        "object_box": box_lists(records.boxes[first, 4:]),
         "object_class": pa.array(classes.objects.names).take(pa.array(records.object_class[first])),
         "predicates": lists_of(
             np.bincount(owner, minlength=len(first)), pa.array(classes.predicates.names).take(pa.array(predicate))
         ),
     }
-    fields = list(PAIRS.value_type)
-    pairs = pa.StructArray.from_arrays([columns[field.name] for field in fields], fields=fields)
+    pairs = structs_of(columns, PAIRS.value_type)
     places, lengths = np.unique(records.video[first], return_counts=True)
     videos = [records.videos[place] for place in places]
     return videos, lists_of(lengths, pairs), {text: count for text, count in counts.items() if count}
@@ -107,3 +106,15 @@ def segments(
 def lists_of(lengths: NDArray[Any], values: Any) -> Any:
     """Return an Arrow array of lists, of lengths int ``[N]`` that sum to the number of values."""
     return pa.ListArray.from_arrays(pa.array(np.concatenate([[0], np.cumsum(lengths)]), pa.int32()), values)
+
+
+def box_lists(corners: NDArray[Any]) -> Any:
+    """Return an Arrow array of boxes from their corners, ``[N, 4]``."""
+    return lists_of(np.full(len(corners), 4), pa.array(corners.ravel()))
+
+
+def structs_of(columns: Mapping[str, Any], type_: Any) -> Any:
+    """Return an Arrow array of structs of a type from the values of its fields, Arrow's or numpy's."""
+    fields, values = list(type_), [columns[field.name] for field in type_]
+    arrays = [value if isinstance(value, pa.Array) else pa.array(value) for value in values]
+    return pa.StructArray.from_arrays(arrays, fields=fields)

@@ -23,7 +23,7 @@ class Video:
     Args:
         name: ``<folder>/<video>``.
         part: ``train`` or ``val``, the official part it belongs to.
-        rate: key frames are this many frames apart; about the frames a second.
+        rate: key frames are this many frames apart; about the frames per second.
         size: width and height in pixels of the frames that were annotated, if known.
     """
 

@@ -14,12 +14,12 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from data_tools.importers.places import Places
+from data_tools.importers.finding import VideoFinder
 from data_tools.importers.samples import Detected, Options, Reading, Sample
 from data_tools.importers.vidhoi.classes import Classes
 from data_tools.importers.vidhoi.pairs import segments
 from data_tools.importers.vidhoi.records import Records, Video
-from data_tools.importers.vidhoi.tracks import Boxes, Tracks
+from data_tools.importers.vidhoi.tracks import Boxes, VideoTracks
 from hoi_train.core.records import Clip, ClipError, Split, UserError
 from hoi_train.data.manifest.problems import Problems
 from hoi_train.data.readers import open_clip
@@ -52,7 +52,7 @@ class SampleMaker:
         self.annotations, self.level, self.segment = annotations, level, segment
         self.splits: dict[str, Split] = {"train": "train", "val": official_val}
         self.val_fraction = VAL_FRACTION if official_val == "test" else 0.0
-        self.places = Places(options.videos.resolve(), options.fps)
+        self.finder = VideoFinder(options.videos.resolve(), options.fps)
         self.problems, self.remarks, self.notes = Problems(), Counter[str](), list[str]()
 
     def reading(self, samples: Iterator[Sample], classes: Classes) -> Reading:
@@ -68,7 +68,7 @@ class SampleMaker:
         )
 
     def videos(
-        self, videos: Sequence[Video], pairs: Any, tracks: dict[str, Tracks], detected: dict[str, Detected]
+        self, videos: Sequence[Video], pairs: Any, tracks: dict[str, VideoTracks], detected: dict[str, Detected]
     ) -> Iterator[Sample]:
         """Yield a sample per video, which takes its tracks and detections out of the dicts.
 
@@ -119,10 +119,10 @@ class SampleMaker:
     def _times(self, video: Video) -> NDArray[np.float64] | ClipError | None:
         """Return when each frame of a file is shown, float64 ``[F]`` in seconds, why it is not read, or ``None``."""
         sample = self._sample(video, video.name)
-        path = self.places.find(sample)
+        path = self.finder.find(sample)
         if path is None:
             return None
-        clip = Clip(video.name, self.places.root / path, "train", {}, fps=self.places.fps(sample, path))
+        clip = Clip(video.name, self.finder.root / path, "train", {}, fps=self.finder.fps(sample, path))
         try:
             with open_clip(clip) as reader:
                 return reader.timestamps

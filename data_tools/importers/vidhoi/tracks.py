@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from data_tools.importers.json_stream import JsonStream, JsonStreamError
 from data_tools.importers.vidhoi.classes import PARTS
-from data_tools.importers.vidhoi.pairs import lists_of
+from data_tools.importers.vidhoi.pairs import box_lists, lists_of, structs_of
 from data_tools.importers.vidhoi.records import CORNERS, corners_of
 from hoi_train.data.manifest.columns import TRACKS
 from hoi_train.data.manifest.problems import Problems
@@ -44,20 +44,20 @@ Named = Mapping[str, Boxes]  # the boxes that the pairs of a video have, by its 
 
 
 @dataclass(frozen=True)
-class Tracks:
+class VideoTracks:
     """What is known of a video from its trajectories: an Arrow array with one list of tracks, and its frames."""
 
     row: Any
     num_frames: int
 
 
-def read_all_tracks(folder: Path, prefix: str, named: Named, *, only_named: bool) -> dict[str, Tracks]:
+def read_all_tracks(folder: Path, prefix: str, named: Named, *, only_named: bool) -> dict[str, VideoTracks]:
     """Read the trajectories of all parts, if there are any; see ``read_tracks``.
 
     Raises:
         ManifestError: with what is wrong, each with file, position of the video in it, and byte.
     """
-    problems, tracks = Problems(), dict[str, Tracks]()
+    problems, tracks = Problems(), dict[str, VideoTracks]()
     for part in PARTS:
         file = folder / f"{prefix}{part}_trajectories.json"
         if file.exists():
@@ -66,7 +66,7 @@ def read_all_tracks(folder: Path, prefix: str, named: Named, *, only_named: bool
     return tracks
 
 
-def read_tracks(file: Path, named: Named, *, only_named: bool, problems: Problems) -> dict[str, Tracks]:
+def read_tracks(file: Path, named: Named, *, only_named: bool, problems: Problems) -> dict[str, VideoTracks]:
     """Read the tracks of some videos from a file of trajectories, noting every video whose trajectories are bad.
 
     Args:
@@ -78,7 +78,7 @@ def read_tracks(file: Path, named: Named, *, only_named: bool, problems: Problem
     Returns:
         The tracks by video.
     """
-    tracks: dict[str, Tracks] = {}
+    tracks: dict[str, VideoTracks] = {}
     seen: Counter[str] = Counter()
     stream = JsonStream(file, longest=LONGEST)
     try:
@@ -91,7 +91,7 @@ def read_tracks(file: Path, named: Named, *, only_named: bool, problems: Problem
                 if isinstance(boxes, str):
                     stream.note(problems, f"video {name!r:.80}: {boxes}")
                 else:
-                    tracks[name] = Tracks(make_tracks(boxes, named[name], only_named=only_named), len(frames))
+                    tracks[name] = VideoTracks(make_tracks(boxes, named[name], only_named=only_named), len(frames))
     except JsonStreamError as error:
         problems.add(file, None, str(error))
     return tracks
@@ -154,9 +154,6 @@ def make_tracks(boxes: Boxes, others: Boxes, *, only_named: bool) -> Any:
     repeats = np.ones(len(frame), np.int64)
     repeats[:-1] = frame[1:] - frame[:-1]
     repeats[first + lengths - 1] = 1
-    dense = pa.array(np.repeat(corners, repeats, axis=0).ravel())
-    lists = lists_of(spans, lists_of(np.full(spans.sum(), 4), dense))
-    columns = {"track_id": pa.array(ids), "start_frame": pa.array(start), "boxes": lists}
-    fields = list(TRACKS.value_type)
-    tracks = pa.StructArray.from_arrays([columns[field.name] for field in fields], fields=fields)
+    lists = lists_of(spans, box_lists(np.repeat(corners, repeats, axis=0)))
+    tracks = structs_of({"track_id": ids, "start_frame": start, "boxes": lists}, TRACKS.value_type)
     return lists_of(np.array([len(tracks)]), tracks)

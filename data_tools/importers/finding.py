@@ -1,4 +1,4 @@
-"""Where the videos of samples are on disk."""
+"""Search for the videos of samples on disk."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hoi_train.core.paths import inside
 from hoi_train.core.records import UserError
 
 
-class Places:
+class VideoFinder:
     """Find the videos of samples below a data root; every folder is listed at most once.
 
     Args:
