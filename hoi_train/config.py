@@ -2,7 +2,7 @@
 
 The sections that name a table's entry (loss, backbone, optimizer …) have schemas made from the constructors'
 signatures; see ``schema.py``. A file may begin with ``extends: other.yaml`` and then states only what differs;
-``null`` takes a key of the other file out, and on the command line one that is set.
+``null`` removes a key of the other file, and on the command line one that is set.
 """
 
 from __future__ import annotations
@@ -11,16 +11,17 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import yaml
 from annotated_types import Ge, Gt, Lt, MinLen
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from hoi_train.core.records import UserError
-from hoi_train.core.schema import Component, Strict, component, explain, section
+from hoi_train.core.schema import Component, EntryOf, NameIn, Strict, build, explain, section
 from hoi_train.data.class_sampling import SAMPLING
 from hoi_train.data.mixing import MIXING
+from hoi_train.data.readers import READERS
 from hoi_train.data.sampling import PLANS
 from hoi_train.data.transforms import TRANSFORMS
 from hoi_train.losses import LOSSES
@@ -31,6 +32,7 @@ from hoi_train.models.backbones import BACKBONES
 from hoi_train.models.heads import HEADS
 from hoi_train.models.pooling import POOLING
 from hoi_train.models.preprocessing import PREPROCESSING
+from hoi_train.models.spec import BackboneSpec
 from hoi_train.optim import OPTIMIZERS, SCHEDULES
 from hoi_train.tracking.wandb_tracker import WandbTracker
 
@@ -46,71 +48,65 @@ def _folder_name(name: str) -> str:
 
 
 def _default(value: str) -> Any:
-    """Return a default that is written as a file would write it, and read as if it stood there."""
+    """Return a default in YAML form, validated like user input."""
     return Field(default=value)
 
 
+def _of_the_backbone() -> Any:
+    """Return a default that ``RunConfig`` takes from the backbone's specification."""
+    text = "by default that of the backbone"
+    return Field(default=None, validate_default=False, description=text, json_schema_extra=lambda of: of.pop("default"))
+
+
+Backbone = Annotated[Component, EntryOf(BACKBONES)]
+FramePlan = Annotated[Component, EntryOf(PLANS)]
+GroupRule = Annotated[Component, EntryOf(GROUP_RULES)]
+Head = Annotated[Component, EntryOf(HEADS)]
+LossChoice = Annotated[Component, EntryOf(LOSSES)]
+MethodChoice = Annotated[Component, EntryOf(METHODS)]
+Mixing = Annotated[Component, EntryOf(MIXING)]
+Optimizer = Annotated[Component, EntryOf(OPTIMIZERS)]
+Pooling = Annotated[Component, EntryOf(POOLING)]
+Sampling = Annotated[Component, EntryOf(SAMPLING)]
+ScheduleChoice = Annotated[Component, EntryOf(SCHEDULES)]
+Transform = Annotated[Component, EntryOf(TRANSFORMS)]
+
 if TYPE_CHECKING:
-    Backbone = Component
-    FramePlan = Component
-    GroupRule = Component
-    Head = Component
-    LossChoice = Component
-    MethodChoice = Component
-    Mixing = Component
-    Optimizer = Component
-    Pooling = Component
-    Sampling = Component
-    ScheduleChoice = Component
-    Transform = Component
-    PreprocessingName = str
     Wandb = Strict
 else:
-    Backbone = component(BACKBONES)
-    FramePlan = component(PLANS)
-    GroupRule = component(GROUP_RULES)
-    Head = component(HEADS)
-    LossChoice = component(LOSSES)
-    MethodChoice = component(METHODS)
-    Mixing = component(MIXING)
-    Optimizer = component(OPTIMIZERS)
-    Pooling = component(POOLING)
-    Sampling = component(SAMPLING)
-    ScheduleChoice = component(SCHEDULES)
-    Transform = component(TRANSFORMS)
-    PreprocessingName = Literal[tuple(PREPROCESSING)]
     Wandb = section(WandbTracker)
 
 
 class Data(Strict):
-    """Where the clips come from and how they become batches."""
+    """Where the clips come from and how they become batches; ``num_frames`` and sizes are the backbone's by default."""
 
     manifest: Path
     root: Path | None = None
-    reader: Literal["auto", "pyav", "frames", "zip", "torchcodec", "decord"] = "auto"
-    num_frames: Annotated[int, Ge(1)] = 10
+    reader: Annotated[str, NameIn(READERS)] = "auto"
+    num_frames: Annotated[int, Ge(1)] = _of_the_backbone()
     plan: FramePlan = _default("segments")
     train: Transform
     evaluation: Transform
     sampling: Sampling = _default("instance")
     mixing: Mixing = _default("none")
     workers: Annotated[int, Ge(0)] = 2
-    timeout: Annotated[float, Gt(0)] = 300.0  # seconds that a worker may read at a clip
+    timeout: Annotated[float, Gt(0)] = 300.0  # seconds that a worker may take to read a clip
     bad_clips: Literal["stop", "quarantine"] = "stop"
     quarantine: Path | None = None
 
 
 class Model(Strict):
-    """The network: a backbone, what pools its map, the weights it starts from and the input they expect."""
+    """The network: backbone, pooling, preprocessing, initial weights and the layers that stay as they are."""
 
     backbone: Backbone
     pooling: Pooling = _default("mean")
-    preprocessing: PreprocessingName = "kinetics_2020"
+    preprocessing: Annotated[str, NameIn(PREPROCESSING)] = _of_the_backbone()
     weights: Path | None = None
+    freeze_through: str | None = None  # the last group of layers that does not train, counted from the stem
 
 
 class TaskConfig(Strict):
-    """One task: its loss (the run's if not given), its head and what counts as its majority."""
+    """One task: its loss (the run's by default), its head and its groups of classes."""
 
     loss: LossChoice | None = None
     weight: Annotated[float, Ge(0)] = 1.0
@@ -119,7 +115,7 @@ class TaskConfig(Strict):
 
 
 class Training(Strict):
-    """How long, in what portions and in what precision."""
+    """Epochs, batches, precision and memory of training."""
 
     epochs: Annotated[int, Ge(1)]
     batch_size: Annotated[int, Ge(1)] = 32
@@ -129,7 +125,7 @@ class Training(Strict):
     precision: Literal["32-true", "bf16-mixed", "64-true"] = "32-true"
     channels_last: bool = False
     threads: Annotated[int, Ge(1)] | None = None
-    keep_memory: bool = True  # on a CPU: freed memory is kept for the next step
+    keep_memory: bool = True  # on a CPU: keep freed memory for the next step
     compile: bool = False
     patience: Annotated[int, Ge(1)] | None = None
 
@@ -152,7 +148,7 @@ class Checkpoints(Strict):
 
 
 class RunConfig(Strict):
-    """Everything that decides a run."""
+    """The whole configuration of a run."""
 
     name: Annotated[str, AfterValidator(_folder_name)]
     seed: Annotated[int, Ge(0)] = 0
@@ -175,6 +171,21 @@ class RunConfig(Strict):
                 raise ValueError(f"tasks.{task}.loss: missing; give it, or a loss for all tasks as 'loss'")
         return self
 
+    @model_validator(mode="after")
+    def _fit_the_backbone(self) -> RunConfig:
+        """Take from the backbone what the file does not say, and refuse what the backbone cannot use."""
+        try:
+            spec: BackboneSpec = build(self.model.backbone, BACKBONES)
+        except ValueError as error:
+            raise ValueError(f"model.backbone: {error}") from None
+        model = _filled(self.model, preprocessing=spec.preprocessing[0])
+        views = {part: _filled(getattr(self.data, part), size=spec.size.default) for part in ("train", "evaluation")}
+        data = _filled(self.data, num_frames=spec.frames.default).model_copy(update=views)
+        problems = _misfits(model, data, spec)
+        if problems:
+            raise ValueError("\n".join(problems))
+        return self.model_copy(update={"model": model, "data": data})
+
     @property
     def run_dir(self) -> Path:
         """The folder that is the run's identity: ``<runs>/<name>-seed<seed>``."""
@@ -190,6 +201,45 @@ class RunConfig(Strict):
         """Return the configuration as plain values, every default written out."""
         plain: dict[str, Any] = self.model_dump(mode="json")
         return plain
+
+
+_Section = TypeVar("_Section", bound=Strict)
+
+
+def _filled(section: _Section, **defaults: Any) -> _Section:
+    """Return a section with defaults for those of its keys that were not given."""
+    open_keys = type(section).model_fields.keys() - section.model_fields_set
+    return section.model_copy(update={key: value for key, value in defaults.items() if key in open_keys})
+
+
+def _misfits(model: Model, data: Data, spec: BackboneSpec) -> list[str]:
+    """Return one line for each value that the backbone cannot use: the key, what came, what is allowed."""
+    backbone = f"backbone {model.backbone.name!r}"
+    numbers = {
+        "data.num_frames": (data.num_frames, spec.frames),
+        "data.train.size": (getattr(data.train, "size", None), spec.size),
+        "data.evaluation.size": (getattr(data.evaluation, "size", None), spec.size),
+    }
+    problems = [
+        f"{key}: {backbone} takes {allowed}, got {given}"
+        for key, (given, allowed) in numbers.items()
+        if given is not None and given not in allowed
+    ]
+    if model.preprocessing not in spec.preprocessing:
+        allowed = ", ".join(spec.preprocessing)
+        problems.append(f"model.preprocessing: {backbone} takes {allowed}, got {model.preprocessing!r}")
+    if POOLING[model.pooling.name].of == "pair" and spec.gives == "pooled":
+        problems.append(
+            f"model.pooling: {model.pooling.name!r} needs a feature map, and {backbone} gives pooled features; pairs "
+            "need another backbone"
+        )
+    try:
+        spec.groups_through(model.freeze_through)
+    except ValueError as error:
+        problems.append(f"model.freeze_through: {backbone} has {error}")
+    if model.freeze_through is not None and model.weights is None:
+        problems.append("model.freeze_through: random weights would never train; give model.weights")
+    return problems
 
 
 # Keys that change where or how fast a run goes, never its result: they may differ when it is resumed.
@@ -229,7 +279,7 @@ def parse_config(raw: Mapping[str, Any], origin: Path) -> RunConfig:
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """Return one line for each key whose value differs, the keys in ``FREE_KEYS`` left out."""
+    """Return one line for each key whose value differs, except the keys in ``FREE_KEYS``."""
     before, after = _flat(old), _flat(new)
     changed = [key for key in sorted(before | after) if before.get(key) != after.get(key)]
     kept = [key for key in changed if not any(key == free or key.startswith(f"{free}.") for free in FREE_KEYS)]
@@ -245,7 +295,7 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML as people mean it: no repeated keys, ``1e-3`` is a number, a date is a string."""
+    """YAML without surprises: repeated keys are refused, ``1e-3`` is a number, a date is a string."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [key.value for key, _ in node.value]
@@ -288,7 +338,7 @@ def _read(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
 
 
 def _merge(base: Any, change: Any) -> dict[str, Any]:
-    """Lay ``change`` over ``base``; a mapping that names another entry replaces the old one whole, null takes out."""
+    """Merge ``change`` into ``base``; a mapping with another ``name`` replaces the old one, null removes a key."""
     merged = dict(base)
     for key, value in change.items():
         old = merged.get(key, {})

@@ -9,55 +9,86 @@ from typing import Annotated, Any, Protocol
 from annotated_types import Ge, Gt, Le, Lt
 from torch import nn, optim
 
+HeadFactor = Annotated[float, Gt(0)]
+LayerDecay = Annotated[float, Gt(0), Le(1)]
 
-def parameter_groups(model: nn.Module, weight_decay: float, *, decay_all: bool) -> list[dict[str, Any]]:
-    """Split the trainable parameters by whether weight decay applies to them.
+Layers = Sequence[Sequence[nn.Parameter]]
+"""Parameters from stem to top: one sequence per group of layers, the last that of pooling and heads."""
 
-    Biases and the scales of normalisation layers (every parameter with fewer than two dimensions) are left out
-    of the decay unless ``decay_all``, which is what the published recipes of the 3D-ResNet papers do.
+
+def parameter_groups(
+    layers: Layers, weight_decay: float, *, decay_all: bool, head_factor: float = 1.0, layer_decay: float = 1.0
+) -> list[dict[str, Any]]:
+    """Split the trainable parameters by whether weight decay applies to them, and by learning rate.
+
+    Biases and the scales of normalisation layers (every parameter with fewer than two dimensions) are exempt from
+    weight decay unless ``decay_all``, as in the published recipes of the 3D-ResNet papers. The learning rate of the
+    last group of layers is multiplied by ``head_factor``, that of the k-th group before it by ``layer_decay ** k``
+    (Clark et al., "ELECTRA", ICLR 2020, appendix A; Bao et al., "BEiT", ICLR 2022). A factor other than 1 is the
+    entry ``lr_scale``, as in timm.
+
+    >>> import torch
+    >>> layers = [[nn.Parameter(torch.zeros(2, 2))] for _ in range(3)]
+    >>> [group.get("lr_scale") for group in parameter_groups(layers, 0.1, decay_all=True, layer_decay=0.5)]
+    [0.25, 0.5, None]
     """
-    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    decayed = [p for p in trainable if decay_all or p.ndim >= 2]
-    exempt = [p for p in trainable if not decay_all and p.ndim < 2]
-    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": exempt, "weight_decay": 0.0}]
-    return [group for group in groups if group["params"]]
+    scales = [layer_decay**k for k in range(len(layers) - 1, 0, -1)] + [head_factor]
+    found: dict[tuple[bool, float], list[nn.Parameter]] = {}
+    for scale, parameters in zip(scales, layers, strict=True):
+        for parameter in parameters:
+            if parameter.requires_grad:
+                found.setdefault((not decay_all and parameter.ndim < 2, scale), []).append(parameter)
+    return [
+        {"params": parameters, "weight_decay": 0.0 if exempt else weight_decay}
+        | ({} if scale == 1 else {"lr_scale": scale})
+        for (exempt, scale), parameters in sorted(found.items(), key=lambda item: item[0][0])
+    ]
 
 
 def sgd(
-    model: nn.Module,
+    layers: Layers,
     *,
     lr: Annotated[float, Gt(0)],
     momentum: Annotated[float, Ge(0), Lt(1)] = 0.9,
     nesterov: bool = False,
     weight_decay: Annotated[float, Ge(0)] = 5e-4,
     decay_all: bool = True,
+    head_factor: HeadFactor = 1.0,
+    layer_decay: LayerDecay = 1.0,
 ) -> optim.Optimizer:
-    """Make stochastic gradient descent with momentum."""
-    groups = parameter_groups(model, weight_decay, decay_all=decay_all)
+    """Make stochastic gradient descent with momentum; see ``parameter_groups`` for the last three arguments."""
+    groups = parameter_groups(
+        layers, weight_decay, decay_all=decay_all, head_factor=head_factor, layer_decay=layer_decay
+    )
     return optim.SGD(groups, lr=lr, momentum=momentum, nesterov=nesterov, fused=True)  # half the time on a CPU
 
 
 def adamw(
-    model: nn.Module,
+    layers: Layers,
     *,
     lr: Annotated[float, Gt(0)],
     beta1: Annotated[float, Ge(0), Lt(1)] = 0.9,
     beta2: Annotated[float, Ge(0), Lt(1)] = 0.999,
     weight_decay: Annotated[float, Ge(0)] = 1e-2,
     decay_all: bool = False,
+    head_factor: HeadFactor = 1.0,
+    layer_decay: LayerDecay = 1.0,
 ) -> optim.Optimizer:
-    """Make AdamW (Loshchilov and Hutter, 2019)."""
-    return optim.AdamW(parameter_groups(model, weight_decay, decay_all=decay_all), lr=lr, betas=(beta1, beta2))
+    """Make AdamW (Loshchilov and Hutter, 2019); see ``parameter_groups`` for the last three arguments."""
+    groups = parameter_groups(
+        layers, weight_decay, decay_all=decay_all, head_factor=head_factor, layer_decay=layer_decay
+    )
+    return optim.AdamW(groups, lr=lr, betas=(beta1, beta2))
 
 
 OPTIMIZERS: dict[str, Callable[..., optim.Optimizer]] = {"sgd": sgd, "adamw": adamw}
 
 
 class Schedule(Protocol):
-    """Give the factor of the base learning rate at a moment, in epochs (fractional) from the start."""
+    """A learning-rate schedule."""
 
     def factor(self, epoch: float, epochs: int) -> float:
-        """Return the factor at ``epoch`` of a run of ``epochs`` epochs."""
+        """Return the factor on the learning rate at ``epoch``, fractional, from 0, of a stage of ``epochs`` epochs."""
         ...
 
 
@@ -70,7 +101,7 @@ class MultiStep:
     """Multiply the learning rate by ``gamma`` at each milestone, after a linear warm-up.
 
     Args:
-        milestones: epochs (from 0) from which the lower rate holds; ``(60,)`` means 60 epochs at the full rate.
+        milestones: epochs, counted from 0, that begin with a lower rate; ``(60,)``: 60 epochs at the full rate.
         gamma: factor at each milestone.
         warmup_epochs: length of the linear warm-up, in epochs.
     """
@@ -120,7 +151,7 @@ SCHEDULES: dict[str, Callable[..., Schedule]] = {"multi_step": MultiStep, "cosin
 
 
 def set_learning_rate(optimizer: optim.Optimizer, base: float, factor: float) -> float:
-    """Set every group's learning rate to ``base * factor`` and return it."""
+    """Set each group's learning rate to ``base * factor`` times its ``lr_scale``; return ``base * factor``."""
     for group in optimizer.param_groups:
-        group["lr"] = base * factor
+        group["lr"] = base * factor * group.get("lr_scale", 1.0)
     return base * factor

@@ -206,7 +206,7 @@ def _peak() -> float:
 
 def _network(work: Work) -> Recognizer:
     torch.manual_seed(0)
-    backbone: Any = BACKBONES[work.backbone]()
+    backbone: Any = BACKBONES[work.backbone]().build()
     head = LinearHead(backbone.num_features, TASK.num_classes)
     return Recognizer(backbone, {TASK.name: head}, PREPROCESSING["kinetics_2020"])
 

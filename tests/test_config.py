@@ -12,6 +12,7 @@ from hoi_train.cli import main
 from hoi_train.config import ConfigError, RunConfig, differences, load_config, parse_config
 from hoi_train.core.records import SPLITS, ClassList, Task
 from hoi_train.data.manifest import write_manifest
+from hoi_train.data.readers import READERS
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIGS = sorted(path for path in (ROOT / "configs").rglob("*.yaml") if "sweeps" not in path.parts)
@@ -163,7 +164,29 @@ def test_the_mode_of_the_best_follows_from_the_monitored_metric() -> None:
 
 
 def test_the_schema_can_be_printed() -> None:
-    assert "cdb_ce" in str(RunConfig.model_json_schema())
+    schema = RunConfig.model_json_schema()
+    assert "cdb_ce" in str(schema)
+    data = schema["$defs"]["Data"]
+    assert data["properties"]["reader"]["enum"] == list(READERS)
+    assert set(data["required"]) == {"manifest", "train", "evaluation"}
+    frames = data["properties"]["num_frames"]
+    assert (frames["description"], "default" in frames) == ("by default that of the backbone", False)
+
+
+def test_what_a_file_leaves_open_is_written_out_and_not_changed_by_reading_it_again() -> None:
+    bare = ["data.num_frames=null", "data.train=augment", "data.evaluation=center_crop", "model.preprocessing=null"]
+    config = load_config(DEMO, bare)
+    plain = config.plain()
+    assert (plain["data"]["num_frames"], plain["model"]["preprocessing"]) == (10, "kinetics_2020")
+    assert plain["data"]["train"]["size"] == plain["data"]["evaluation"]["size"] == 112
+    assert parse_config(plain, Path("config.yaml")) == config
+
+
+def test_a_run_directory_from_before_a_key_was_there_differs_in_nothing() -> None:
+    plain = load_config(DEMO).plain()
+    old = {**plain, "model": {k: v for k, v in plain["model"].items() if k != "freeze_through"}}
+    old["optimizer"] = {k: v for k, v in plain["optimizer"].items() if k not in ("head_factor", "layer_decay")}
+    assert parse_config(old, Path("config.yaml")).plain() == plain
 
 
 def _processor_seconds(*arguments: str) -> tuple[str, float]:

@@ -1,19 +1,28 @@
 """Typed schemas made from constructors: a hyper-parameter is written once, in the signature that uses it.
 
 Keyword-only parameters are hyper-parameters; positional ones are given by the program. A table such as
-``LOSSES`` becomes a union of models told apart by their ``name``.
+``LOSSES`` becomes a union of models that differ by their ``name``.
 """
 
 from __future__ import annotations
 
 import inspect
 import types
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, create_model
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    ValidationError,
+    create_model,
+)
 from pydantic.fields import FieldInfo
+from pydantic_core.core_schema import CoreSchema, literal_schema
 
 from hoi_train.core.records import nearest
 
@@ -34,15 +43,30 @@ class Component(Strict):
         return {key: getattr(self, key) for key in type(self).model_fields if key != "name"}
 
 
-def component(table: Mapping[str, Callable[..., Any]]) -> Any:
-    """Return the type of a configuration value that names an entry of the table.
+class EntryOf:
+    """The type of a configuration value that names an entry of a table, as ``Annotated[Component, EntryOf(LOSSES)]``.
 
     ``focal`` and ``{name: focal, gamma: 2.0}`` are both accepted.
     """
-    models = [_model(name, constructor) for name, constructor in table.items()]
-    union = models[0] if len(models) == 1 else Union[tuple(models)]  # noqa: UP007 - made from a list
-    tagged = union if len(models) == 1 else Annotated[union, Field(discriminator="name")]
-    return Annotated[tagged, BeforeValidator(_expanded)]
+
+    def __init__(self, table: Mapping[str, Callable[..., Any]]) -> None:
+        models = [_model(name, constructor) for name, constructor in table.items()]
+        union = models[0] if len(models) == 1 else Union[tuple(models)]  # noqa: UP007 - made from a list
+        tagged = union if len(models) == 1 else Annotated[union, Field(discriminator="name")]
+        self.type: Any = Annotated[tagged, BeforeValidator(_expanded)]
+
+    def __get_pydantic_core_schema__(self, _source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return handler.generate_schema(self.type)
+
+
+class NameIn:
+    """The type of a configuration value that is a name in a table, as ``Annotated[str, NameIn(READERS)]``."""
+
+    def __init__(self, table: Iterable[str]) -> None:
+        self.names = list(table)
+
+    def __get_pydantic_core_schema__(self, _source: Any, _handler: GetCoreSchemaHandler) -> CoreSchema:
+        return literal_schema(self.names)
 
 
 def build(config: Component, table: Mapping[str, Callable[..., Any]], *arguments: Any) -> Any:
@@ -51,15 +75,15 @@ def build(config: Component, table: Mapping[str, Callable[..., Any]], *arguments
 
 
 def explain(error: ValidationError, schema: type[BaseModel]) -> list[str]:
-    """Return one sentence for each problem: the key, what came, what is allowed, the nearest name."""
+    """Return one sentence per problem: the key, what came, what is allowed, the nearest name."""
     found: dict[tuple[Any, ...], list[Any]] = {}  # a value that fits no member of a union has a problem for each
     for problem in error.errors(include_url=False):
         found.setdefault(tuple(_walk(schema, problem["loc"])[1]), []).append(problem)
-    return [_sentence(problems, schema) for problems in found.values()]
+    return [line for problems in found.values() for line in _sentence(problems, schema).splitlines()]
 
 
 def _expanded(value: Any) -> Any:
-    """Write a bare name out; turn lists into tuples, which a strict schema wants once JSON has become Python."""
+    """Expand a bare name to a mapping, and lists to the tuples that a strict schema requires."""
     if isinstance(value, str):
         return {"name": value}
     return _tuples(value)
@@ -72,7 +96,7 @@ def _tuples(value: Any) -> Any:
 
 
 def section(constructor: Callable[..., Any]) -> Any:
-    """Return the type of a configuration section that holds a constructor's hyper-parameters."""
+    """Return the type of a configuration section with a constructor's hyper-parameters."""
     name, text = constructor.__name__, inspect.getdoc(constructor)
     return create_model(name, __base__=Strict, __doc__=text, **_fields(constructor))
 
@@ -126,14 +150,14 @@ def _sentence(problems: Sequence[Any], schema: type[BaseModel]) -> str:
 
 
 def _as_written(value: Any) -> Any:
-    """Return a value with lists where ``_expanded`` has made tuples of them."""
+    """Return a value with the lists that ``_expanded`` made tuples of."""
     if isinstance(value, Mapping):
         return {key: _as_written(inner) for key, inner in value.items()}
     return [_as_written(item) for item in value] if isinstance(value, tuple) else value
 
 
 def _listed(expected: str) -> list[str]:
-    """Return the names that pydantic lists."""
+    """Return the names in pydantic's text for the expected values."""
     return [name.strip().strip("'") for name in expected.replace(" or ", ",").split(",")]
 
 
@@ -141,7 +165,8 @@ def _walk(schema: Any, path: Sequence[Any]) -> tuple[type | None, list[Any], Any
     """Follow an error's location.
 
     Returns:
-        What the last key lies in; the keys without what the user never wrote; the type of the last key's value.
+        The section of the last key; the keys, without the parts of pydantic's location that are not in the file; the
+        type of the last key's value.
     """
     keys: list[Any] = []
     owner: type | None = None
@@ -171,9 +196,7 @@ def _members(model: type) -> dict[str, Any]:
 
 def _is_choice(annotation: Any) -> bool:
     """Return whether a value may be of several types, none of them a section."""
-    annotation = annotation.annotation if isinstance(annotation, FieldInfo) else annotation
-    if get_origin(annotation) is Annotated:
-        return _is_choice(get_args(annotation)[0])
+    annotation = _plain(annotation)
     union = get_origin(annotation) in (Union, types.UnionType)
     return union and sum(argument is not type(None) for argument in get_args(annotation)) > 1
 
@@ -185,18 +208,26 @@ def _tag(model: type) -> Any:
 
 def _value_type(annotation: Any) -> Any:
     """Return the type of a mapping's values, or of a sequence's items."""
-    annotation = annotation.annotation if isinstance(annotation, FieldInfo) else annotation
-    if get_origin(annotation) is Annotated:
-        return _value_type(get_args(annotation)[0])
-    arguments = [a for a in get_args(annotation) if a not in (type(None), Ellipsis)]
+    arguments = [a for a in get_args(_plain(annotation)) if a not in (type(None), Ellipsis)]
     return arguments[-1] if arguments else None
 
 
 def _models(annotation: Any) -> list[type]:
-    annotation = annotation.annotation if isinstance(annotation, FieldInfo) else annotation
-    if get_origin(annotation) is Annotated:
-        return _models(get_args(annotation)[0])
+    """Return the sections that a value may be."""
+    annotation = _plain(annotation)
     if get_origin(annotation) in (Union, types.UnionType):
         return [model for argument in get_args(annotation) for model in _models(argument)]
     is_section = inspect.isclass(annotation) and (issubclass(annotation, BaseModel) or is_dataclass(annotation))
     return [annotation] if is_section else []
+
+
+def _plain(annotation: Any) -> Any:
+    """Return a type without the field or ``Annotated`` around it, and the union of sections of an ``EntryOf``."""
+    if isinstance(annotation, FieldInfo):
+        inner, metadata = annotation.annotation, tuple(annotation.metadata)
+    elif get_origin(annotation) is Annotated:
+        inner, *rest = get_args(annotation)
+        metadata = tuple(rest)
+    else:
+        return annotation
+    return _plain(next((each.type for each in metadata if isinstance(each, EntryOf)), inner))

@@ -30,6 +30,7 @@ from hoi_train.models.backbones import BACKBONES
 from hoi_train.models.heads import HEADS
 from hoi_train.models.pooling import POOLING
 from hoi_train.models.recognizer import Recognizer, build_recognizer
+from hoi_train.models.spec import BackboneSpec
 from hoi_train.optim import OPTIMIZERS, SCHEDULES, Schedule
 
 
@@ -56,7 +57,7 @@ class Experiment:
     objective: Objective
     method: Fit
     mixing: Mixing
-    make_optimizer: Callable[[nn.Module], optim.Optimizer]
+    make_optimizer: Callable[[Recognizer], optim.Optimizer]
     schedule: Schedule
     monitor: str
     weights: Path | None = None
@@ -80,24 +81,30 @@ def assemble(config: RunConfig, *, rank: int = 0, world_size: int = 1) -> Experi
     data = read_data(config, rank=rank, world_size=world_size)
 
     def make_model() -> Recognizer:
-        return _network(config, data.tasks, data.object_classes, _backbone(config))
+        return _network(config, data.tasks, data.object_classes)
 
     experiment = compose(config, data, make_model, world_size=world_size)
     return replace(experiment, weights=config.model.weights)
 
 
 def check(config: RunConfig) -> None:
-    """Find what a new run would refuse, without building the backbone or reading its weights; raises as it does."""
-    if config.model.weights is not None and not config.model.weights.is_file():
-        raise ConfigError(f"model.weights: {config.model.weights} is not there, or not a file")
+    """Find what a new run would refuse, without memory for the network and without its weights; raise as it does."""
+    weights = config.model.weights
+    if weights is not None and not weights.is_file():
+        published = _spec(config).weights
+        hint = "" if published is None else f"; published weights of {config.model.backbone.name}: {published.source}"
+        raise ConfigError(f"model.weights: {weights} is not there, or not a file{hint}")
     data = read_data(config)
-    stand_in = nn.Identity()
-    stand_in.num_features = 1  # type: ignore[assignment]
-    compose(config, data, lambda: _network(config, data.tasks, data.object_classes, stand_in))
+
+    def make_model() -> Recognizer:
+        with torch.device("meta"):
+            return _network(config, data.tasks, data.object_classes)
+
+    compose(config, data, make_model)
 
 
 def rebuild(config: RunConfig, tasks: Mapping[str, Task], object_classes: ClassList | None) -> Recognizer:
-    """Build the network of a run that was trained, without its data; its weights are to be loaded.
+    """Build the network of a trained run without its data; its weights are to be loaded.
 
     Args:
         config: the run's configuration.
@@ -107,17 +114,9 @@ def rebuild(config: RunConfig, tasks: Mapping[str, Task], object_classes: ClassL
     Raises:
         ConfigError: the parts do not fit one another.
     """
-    model = _network(config, tasks, object_classes, _backbone(config))
-    if METHODS[config.method.name].adapt is not Fit.adapt:  # the others may want labels, which are not at hand
-        context = Context(
-            data=RunData(tasks, counts={}, labels={split: {} for split in SPLITS}, loaders={}),
-            epochs=config.training.epochs,
-            batch_size=config.training.batch_size,
-            seed=config.seed,
-            world_size=1,
-            sampling=build(config.data.sampling, SAMPLING),
-            make_head=_untrained,
-        )
+    model = _network(config, tasks, object_classes)
+    if METHODS[config.method.name].adapt is not Fit.adapt:  # the others may need labels, which a run does not keep
+        context = _context(config, RunData(tasks, counts={}, labels={split: {} for split in SPLITS}, loaders={}))
         with _refusals_of(f"method.{config.method.name}"):
             build(config.method, METHODS, context).adapt(model)
     return _laid_out(config, model)
@@ -132,19 +131,7 @@ def compose(
         ConfigError: loss, method, groups and clips do not fit one another.
     """
     tasks = data.tasks
-
-    def make_head(task: str, num_features: int) -> nn.Module:
-        return _head(config, task, num_features, tasks[task].num_classes)
-
-    context = Context(
-        data=data,
-        epochs=config.training.epochs,
-        batch_size=config.training.batch_size,
-        seed=config.seed,
-        world_size=world_size,
-        sampling=build(config.data.sampling, SAMPLING),
-        make_head=make_head,
-    )
+    context = _context(config, data, world_size)
     with _refusals_of(f"method.{config.method.name}"):
         method: Fit = build(config.method, METHODS, context)
     torch.manual_seed(seed_of(config.seed, "initial weights"))
@@ -164,7 +151,7 @@ def compose(
         objective=Objective(losses, {name: task.weight for name, task in config.tasks.items()}),
         method=method,
         mixing=build(config.data.mixing, MIXING),
-        make_optimizer=partial(build, config.optimizer, OPTIMIZERS),
+        make_optimizer=lambda model: build(config.optimizer, OPTIMIZERS, model.layers()),
         schedule=build(config.schedule, SCHEDULES),
         monitor=config.checkpoints.monitor or default_monitor(first),
     )
@@ -174,14 +161,9 @@ def compose(
     return experiment
 
 
-def _untrained(*_arguments: Any) -> Any:
-    raise AssertionError("a network that was rebuilt is not trained")
-
-
-def _backbone(config: RunConfig) -> nn.Module:
-    with _refusals_of("model.backbone"):
-        backbone: nn.Module = build(config.model.backbone, BACKBONES)
-        return backbone
+def _spec(config: RunConfig) -> BackboneSpec:
+    spec: BackboneSpec = build(config.model.backbone, BACKBONES)
+    return spec
 
 
 def _laid_out(config: RunConfig, model: Recognizer) -> Recognizer:
@@ -191,20 +173,35 @@ def _laid_out(config: RunConfig, model: Recognizer) -> Recognizer:
     return model.double() if config.training.precision == "64-true" else model
 
 
-def _network(
-    config: RunConfig, tasks: Mapping[str, Task], object_classes: ClassList | None, backbone: nn.Module
-) -> Recognizer:
-    heads = {name: partial(_head, config, name) for name in tasks}
-    pooling = partial(build, config.model.pooling, POOLING)
+def _network(config: RunConfig, tasks: Mapping[str, Task], object_classes: ClassList | None) -> Recognizer:
     with _refusals_of("model.pooling"):
-        num_objects = len(object_classes or ())
-        return build_recognizer(backbone, tasks, heads, config.model.preprocessing, pooling, num_objects)
+        return build_recognizer(
+            _spec(config),
+            tasks,
+            {name: partial(_head, config, name) for name in tasks},
+            config.model.preprocessing,
+            partial(build, config.model.pooling, POOLING),
+            len(object_classes or ()),
+            config.model.freeze_through,
+        )
 
 
 def _head(config: RunConfig, task: str, num_features: int, num_classes: int) -> nn.Module:
     with _refusals_of(f"tasks.{task}.head"):
         head: nn.Module = build(config.tasks[task].head, HEADS, num_features, num_classes)
         return head
+
+
+def _context(config: RunConfig, data: RunData, world_size: int = 1) -> Context:
+    return Context(
+        data=data,
+        epochs=config.training.epochs,
+        batch_size=config.training.batch_size,
+        seed=config.seed,
+        world_size=world_size,
+        sampling=build(config.data.sampling, SAMPLING),
+        make_head=lambda task, num_features: _head(config, task, num_features, data.tasks[task].num_classes),
+    )
 
 
 @contextmanager
@@ -220,7 +217,7 @@ def _check_training(experiment: Experiment) -> None:
     """Refuse an optimizer that torch would, and patience that cannot wait for a method's stages."""
     config = experiment.config
     with _refusals_of("optimizer"):
-        experiment.make_optimizer(nn.Linear(1, 1))
+        build(config.optimizer, OPTIMIZERS, [[nn.Parameter(torch.zeros(1))]])
     if len(experiment.method.stages()) > 1 and config.training.patience is not None:
         raise ConfigError(f"training.patience: would end the run before the later stages of {config.method.name}")
 

@@ -4,7 +4,7 @@
 
     for epoch in epochs:
         method.begin_stage, a new optimizer           once a stage
-        method.schedule, objective.schedule           idempotent
+        method.schedule, freezing, objective.schedule idempotent
         for batch in batches(epoch):                  functions of (seed, epoch, clip)
             mix -> method.training_loss -> backward
             every `accumulate` batches:
@@ -164,6 +164,7 @@ class Loop:
             self.cursor, self.best, self.average = replace(self.cursor, stage=stage), Best(), self._new_average()
         self.network.train()
         method.schedule(epoch, self.network)
+        self.network.freeze()
         self.objective.schedule(epoch)
         if begins:
             self._set_up()
@@ -319,6 +320,7 @@ class Loop:
         within_stage = self._stage(self.cursor.epoch) == self.cursor.stage
         if within_stage:  # otherwise the next epoch begins a stage, with a new optimizer
             self.experiment.method.schedule(self.cursor.epoch, self.network)
+            self.network.freeze()
             self._set_up()
             self.optimizer.load_state_dict(state["optimizer"])
         if self.average is not None:

@@ -1,27 +1,31 @@
-"""The backbones: a name for each, and builders whose keyword-only parameters are the hyper-parameters.
+"""The table of backbones: from hyper-parameters, which are keyword-only, to a ``BackboneSpec``.
 
-The names with a depth are the published networks, and their published weights fit them; ``resnet3d``, ``resnext3d``
-and ``tiny_resnext3d`` take depth, cardinality, width and strides as wanted.
+The names with a depth are the published networks, whose published weights fit; ``resnet3d``, ``resnext3d`` and
+``tiny_resnext3d`` have their depth, cardinality, width and strides as hyper-parameters.
 
-Strides are what each of the four stages divides height and width by, after the stem has divided them by 4; time is
-divided as published whatever they are. The published ``(1, 2, 2, 2)`` gives a map of S/32 × S/32. ``(1, 2, 2, 1)``
-gives S/16 × S/16, which tells boxes apart that would share a cell, for 1.05 to 1.2 times the operations of networks of
-full width, ``(1, 2, 1, 1)`` S/8 × S/8 for 1.9 to 2.5 times (16 frames of 112×112, 8 of 224×224). The parameters are the
-same, so published weights fit; only a first stride of 2 adds a projection to basic blocks.
+Strides divide height and width in each of the four stages, after the stem has divided them by 4; time is divided as
+published in any case. The published ``(1, 2, 2, 2)`` gives a map of S/32 × S/32. ``(1, 2, 2, 1)`` gives S/16 × S/16,
+which separates boxes that would share a cell, for 1.05 to 1.2 times the operations of networks of full width,
+``(1, 2, 1, 1)`` S/8 × S/8 for 1.9 to 2.5 times (16 frames of 112×112, 8 of 224×224). The parameters are the same, so
+published weights fit; only a first stride of 2 adds a projection to basic blocks.
 
->>> backbone = BACKBONES["tiny_resnext3d"]()
->>> backbone.num_features, sum(parameter.numel() for parameter in backbone.parameters())
-(512, 385184)
+>>> spec = BACKBONES["tiny_resnext3d"]()
+>>> spec.num_features, list(spec.groups), sum(parameter.numel() for parameter in spec.build().parameters())
+(512, ['stem', 'stage1', 'stage2', 'stage3', 'stage4'], 385184)
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Le
 
+from hoi_train.models.preprocessing import PREPROCESSING
 from hoi_train.models.resnet3d import Block, ResNet3d, Stage
+from hoi_train.models.resnet3d_weights import KINETICS
+from hoi_train.models.spec import BackboneSpec
 
 Depth = Annotated[int, Ge(1)]
 StageDepths = tuple[Depth, Depth, Depth, Depth]
@@ -37,17 +41,17 @@ def resnet3d(
     block: Block = "bottleneck",
     width: Width = 1.0,
     strides: Strides = (1, 2, 2, 2),
-) -> ResNet3d:
-    """Build a 3D-ResNet: 64, 128, 256, 512 channels inside the blocks, four times as many out of a bottleneck.
+) -> BackboneSpec:
+    """Describe a 3D-ResNet: 64, 128, 256, 512 channels inside the blocks, four times as many out of a bottleneck.
 
     Args:
         stage_depths: blocks of the four stages.
         block: ``"basic"`` (two convolutions) or ``"bottleneck"`` (three).
         width: factor on all channels.
-        strides: what the stages divide height and width by.
+        strides: divisors of height and width in the four stages.
 
     Returns:
-        The backbone; F = 2048 · width with bottlenecks, 512 · width with basic blocks.
+        Its specification; F = 2048 · width with bottlenecks, 512 · width with basic blocks.
 
     Raises:
         ValueError: if the width leaves a layer without channels.
@@ -56,7 +60,7 @@ def resnet3d(
     expansion = 4 if block == "bottleneck" else 1
     rows = zip(stage_depths, inner, strides, strict=True)
     stages = [Stage(depth, size, expansion * size, stride) for depth, size, stride in rows]
-    return ResNet3d(inner[0], block, stages)
+    return _spec(inner[0], block, stages)
 
 
 def resnext3d(
@@ -65,31 +69,33 @@ def resnext3d(
     cardinality: Cardinality = 32,
     width: Width = 1.0,
     strides: Strides = (1, 2, 2, 2),
-) -> ResNet3d:
-    """Build a 3D-ResNeXt: 256, 512, 1024, 2048 channels out of the stages; groups of 4, 8, 16, 32 channels inside.
+) -> BackboneSpec:
+    """Describe a 3D-ResNeXt: 256, 512, 1024, 2048 channels out of the stages; groups of 4, 8, 16, 32 channels inside.
 
-    The cardinality is the number of groups and leaves their size alone, as in the published code: a lower one makes
-    a smaller network.
+    The cardinality is the number of groups and does not change their size, as in the published code: a lower one
+    makes a smaller network.
 
     Args:
         stage_depths: bottlenecks of the four stages.
         cardinality: groups of the 3×3×3 convolutions.
         width: factor on all channels, those of a group included; at least 0.25.
-        strides: what the stages divide height and width by.
+        strides: divisors of height and width in the four stages.
 
     Returns:
-        The backbone; F = 2048 · width.
+        Its specification; F = 2048 · width.
 
     Raises:
         ValueError: if the width leaves a group without channels.
     """
     rows = zip(stage_depths, _channels(4, width), _channels(256, width), strides, strict=True)
     stages = [Stage(depth, cardinality * size, out, stride, groups=cardinality) for depth, size, out, stride in rows]
-    return ResNet3d(_channels(64, width)[0], "bottleneck", stages)
+    return _spec(_channels(64, width)[0], "bottleneck", stages)
 
 
-def tiny_resnext3d(*, cardinality: Cardinality = 8, width: Width = 0.25, strides: Strides = (1, 2, 2, 2)) -> ResNet3d:
-    """Build a 3D-ResNeXt of 2-2-2-2 bottlenecks that learns in minutes on two CPU cores, from 8 frames of 64×64.
+def tiny_resnext3d(
+    *, cardinality: Cardinality = 8, width: Width = 0.25, strides: Strides = (1, 2, 2, 2)
+) -> BackboneSpec:
+    """Describe a 3D-ResNeXt of 2-2-2-2 bottlenecks that learns in minutes on two CPU cores, from 8 frames of 64×64.
 
     Time is halved as in the published networks. Halving it less often costs throughput and, measured on events that
     differ by nothing but their order, gains nothing: the convolutions see all 8 frames anyway.
@@ -104,21 +110,31 @@ def _channels(first: int, width: float) -> list[int]:
     return [int(first * width * 2**stage) for stage in range(4)]
 
 
-def _resnet(block: Block, stage_depths: StageDepths) -> Callable[[], ResNet3d]:
-    def build() -> ResNet3d:
+def _spec(stem_channels: int, block: Block, stages: list[Stage]) -> BackboneSpec:
+    return BackboneSpec(
+        build=partial(ResNet3d, stem_channels, block, stages),
+        num_features=stages[-1].out,
+        groups={"stem": ("stem",)} | {f"stage{number}": (f"stages.{number - 1}",) for number in (1, 2, 3, 4)},
+        preprocessing=tuple(PREPROCESSING),
+        weights=KINETICS,
+    )
+
+
+def _resnet(block: Block, stage_depths: StageDepths) -> Callable[[], BackboneSpec]:
+    def describe() -> BackboneSpec:
         return resnet3d(stage_depths=stage_depths, block=block)
 
-    return build
+    return describe
 
 
-def _resnext(stage_depths: StageDepths) -> Callable[[], ResNet3d]:
-    def build() -> ResNet3d:
+def _resnext(stage_depths: StageDepths) -> Callable[[], BackboneSpec]:
+    def describe() -> BackboneSpec:
         return resnext3d(stage_depths=stage_depths)
 
-    return build
+    return describe
 
 
-BACKBONES: dict[str, Callable[..., ResNet3d]] = {
+BACKBONES: dict[str, Callable[..., BackboneSpec]] = {
     "resnet3d_18": _resnet("basic", (2, 2, 2, 2)),
     "resnet3d_34": _resnet("basic", (3, 4, 6, 3)),
     "resnet3d_50": _resnet("bottleneck", (3, 4, 6, 3)),

@@ -1,8 +1,8 @@
-"""The pooling: from the feature map of a batch of clips to the features of what is labelled, clips or pairs.
+"""The pooling: from the backbone's output for a batch of clips to the features of what is labelled, clips or pairs.
 
-A pooling takes the channels of the map and the number of object classes; its keyword-only arguments are its
-hyper-parameters. Height and width of the map divide the input evenly, as its frames divide the window: map frame j of
-t is about the input's frames from ``j T / t`` up to ``(j + 1) T / t``.
+A pooling takes the number of features of that output and the number of object classes; its keyword-only arguments are
+its hyper-parameters. The cells of a feature map divide height and width of the input evenly, as its frames divide the
+window: map frame j of t covers the input's frames from ``j T / t`` up to ``(j + 1) T / t``.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ WIDTH = 64  # of the layer over the geometry, and of the embedding of a class
 
 
 class Pooling(nn.Module):
-    """What every pooling states.
+    """The attributes of every pooling.
 
     Attributes:
-        of: what a row of the result belongs to, a clip or a pair.
+        of: whether a row of the result belongs to a clip or to a pair.
         num_features: columns of the result.
     """
 
@@ -34,10 +34,10 @@ class Pooling(nn.Module):
 
 
 class MeanPool(Pooling):
-    """Average the map over time and space: the features of whole clips.
+    """Average the map over time and space to features of whole clips; leave pooled features as they are.
 
     Args:
-        in_features: channels F of the map.
+        in_features: features F of the backbone's output.
         num_objects: not used.
 
     >>> MeanPool(4)(torch.ones(2, 4, 1, 7, 7)).shape
@@ -50,34 +50,34 @@ class MeanPool(Pooling):
         super().__init__()
         self.num_features = in_features
 
-    def forward(self, feature_map: Tensor, *_of_pairs: Any) -> Tensor:
-        """Return the features ``[N, F]`` of the map ``[N, F, t, h, w]``."""
+    def forward(self, output: Tensor, *_of_pairs: Any) -> Tensor:
+        """Return the features ``[N, F]`` of a map ``[N, F, t, h, w]`` or of pooled features ``[N, F]``."""
         # The same as AdaptiveAvgPool3d(1), whose gradient is not deterministic on CUDA.
-        return feature_map.mean(dim=(2, 3, 4))
+        return output if output.ndim == 2 else output.mean(dim=(2, 3, 4))
 
 
 class PairPool(Pooling):
-    """Join what the map shows at a pair's boxes, how the boxes lie and move, and the object's class.
+    """Join the map's features at a pair's boxes, the geometry and motion of the boxes, and the object's class.
 
-    ``features = dropout(relu(W [regions, relu(G geometry), embedding of the class] + b))``, where regions are the mean
-    of the map over the person's box, the object's and the one around both (see ``region_means``), and the geometry is
-    that of ``describe``. Boxes are cut to the input; one that lies wholly outside has a mean of zeros, also within the
-    average along a trajectory. Means and geometry are computed in float32 under autocast too: rounded to bfloat16, an
-    edge at pixel 200 may move by half a pixel. All draws come from torch's global generator, which the caller seeds.
+    ``features = dropout(relu(W [regions, relu(G geometry), embedding of the class] + b))``, where regions are the means
+    of the map over the person's box, the object's and the union box (see ``region_means``), and the geometry is
+    that of ``describe``. Boxes are clipped to the input; one that lies wholly outside has a mean of zeros, also within
+    the average along a trajectory. Means and geometry are computed in float32 under autocast too: rounded to bfloat16,
+    an edge at pixel 200 may move by half a pixel. Initial values are drawn from torch's global generator.
     On CUDA the gradient of the regions is summed in no fixed order, so that runs agree to rounding only.
 
     Args:
         in_features: channels F of the map.
         num_objects: classes of objects.
-        along: ``key``: regions are those of the key frame, at the frame of the map it lies in; ``trajectory``: at
-            every frame of the map those of the middle of the input's frames it is about, averaged. The 3D-ResNets'
+        along: ``key``: boxes of the key frame, on the frame of the map that covers it; ``trajectory``: the average over
+            the frames of the map, each with the boxes of the middle of the input's frames it covers. The 3D-ResNets'
             map has one frame for 16 of the input: up to 16, a trajectory is one box.
         features: features D of a pair.
-        objects: whether the class of the object is given to the network.
+        objects: whether the network sees the class of the object.
         dropout: probability of dropping a feature in training.
 
     Raises:
-        ValueError: if classes of objects are wanted and there are none.
+        ValueError: if ``objects`` is set and the data have no classes of objects.
 
     >>> boxes, first = torch.tensor([[0.0, 0, 50, 100], [25, 50, 75, 100]]).view(1, 2, 1, 4), torch.tensor([0])
     >>> pairs = PairBatch(first, boxes, key_frames=first, objects=first, indices=first)
@@ -111,7 +111,7 @@ class PairPool(Pooling):
 
         Args:
             feature_map: floating ``[N, F, t, h, w]``.
-            pairs: the M pairs of the N clips; none at all is fine.
+            pairs: the M pairs of the N clips; M may be 0.
             side: of the input, in pixels.
             num_frames: T, of the input and of the pairs' boxes.
 
@@ -146,7 +146,7 @@ class PairPool(Pooling):
         return means.view(*boxes.shape[:3], num_features).mean(dim=1).flatten(1)
 
     def _moments(self, key_frames: Tensor, num_frames: int, t: int) -> tuple[Tensor, Tensor]:
-        """Return the frames of the input and those of the map that each pair is looked at in, int64 ``[M, r]``."""
+        """Return for each pair the frames of the input and those of the map to average, each int64 ``[M, r]``."""
         if self.along == "key":
             return key_frames[:, None], key_frames[:, None] * t // num_frames
         places = torch.arange(t, device=key_frames.device).expand(len(key_frames), t)

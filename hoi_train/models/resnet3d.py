@@ -8,10 +8,10 @@ ImageNet?", CVPR 2018, https://github.com/kenshohara/3D-ResNets-PyTorch), shortc
     stages    four rows of residual blocks; each of the last three halves time, height and width
     features  [N, F, T/16, S/32, S/32], every quotient rounded up
 
-A stage may be told to leave height and width alone, for a finer map; its parameters stay the same.
+A stage with stride 1 keeps height and width, for a finer map; its parameters stay the same.
 
-The published code pools with a window made for one input size; here pooling is left to the recognizer, so any
-number of frames and any side will do.
+The published code pools with a window for one input size; here the recognizer pools, so that any number of frames
+and any side fit.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from torch.nn.functional import conv3d, pad
 
 Block = Literal["basic", "bottleneck"]
 Size = tuple[int, int, int]
-ReLU = partial(nn.ReLU, inplace=True)  # as published; its input is needed by nobody
+ReLU = partial(nn.ReLU, inplace=True)  # as published; nothing else uses its input
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,8 @@ class Stage:
     Args:
         depth: number of blocks.
         inner: channels between the convolutions of a block.
-        out: channels that leave a block.
-        stride: what height and width are divided by.
+        out: channels after a block.
+        stride: divisor of height and width.
         groups: groups of the 3×3×3 convolution of a bottleneck: its cardinality.
     """
 
@@ -84,11 +84,11 @@ class ResNet3d(nn.Module):
 
 
 class _Conv3d(nn.Conv3d):
-    """A convolution that itself adds the zeros around few frames, rows or columns in bfloat16 on a CPU.
+    """A convolution that pads few frames, rows or columns by itself in bfloat16 on a CPU.
 
-    With no more of them than the kernel is long, and the padding left to torch, oneDNN's kernels for AVX-512 return
-    wrong gradients of the weights, 75 % off and more, or write beyond their buffers and end the process (torch 2.14.1;
-    seen with 3×3×3 and 2 frames, with 5×5×5 and 2 to 4, with 7×7×7 and 1 to 7, and with 7×7×7 and 2 rows).
+    Where the input is no longer than the kernel and torch does the padding, oneDNN's kernels for AVX-512 return wrong
+    gradients of the weights, 75 % off and more, or write beyond their buffers and end the process (torch 2.14.1; seen
+    with 3×3×3 and 2 frames, with 5×5×5 and 2 to 4, with 7×7×7 and 1 to 7, and with 7×7×7 and 2 rows).
     """
 
     def forward(self, input: Tensor) -> Tensor:

@@ -11,14 +11,15 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
+from pydantic import model_validator
 from torch import nn
 
 from hoi_train.config import Mixing, RunConfig, Sampling
 from hoi_train.core.records import ClassCounts, Split, Task, UserError, nearest
-from hoi_train.core.schema import Component, Strict, build, component
+from hoi_train.core.schema import Component, EntryOf, NameIn, Strict, build
 from hoi_train.data.run_data import RunData
 from hoi_train.engine.experiment import Experiment, compose
 from hoi_train.engine.run import Run
@@ -41,13 +42,6 @@ NORMALISATION = {
     )
 }
 
-if TYPE_CHECKING:
-    Network = Component
-    Normalisation = str
-else:
-    Network = component(NETWORKS)
-    Normalisation = Literal[tuple(NORMALISATION)]
-
 
 class ImageData(Strict):
     """The images, as the script selects them, and whether training crops and mirrors them."""
@@ -61,8 +55,8 @@ class ImageData(Strict):
 class ImageModel(Strict):
     """The network and the input it expects."""
 
-    backbone: Network
-    preprocessing: Normalisation
+    backbone: Annotated[Component, EntryOf(NETWORKS)]
+    preprocessing: Annotated[str, NameIn(NORMALISATION)]
 
 
 class ImageConfig(RunConfig):
@@ -71,6 +65,11 @@ class ImageConfig(RunConfig):
     data: ImageData  # type: ignore[assignment]
     model: ImageModel  # type: ignore[assignment]
     tested: Literal["last", "best"]
+
+    @model_validator(mode="after")
+    def _fit_the_backbone(self) -> ImageConfig:
+        """Leave the configuration as it is: the networks of the tables take the images of their data set."""
+        return self
 
 
 def image_config(raw: Mapping[str, Any]) -> ImageConfig:

@@ -8,7 +8,7 @@ import pytest
 from annotated_types import Ge, Lt
 from pydantic import Field, ValidationError
 
-from hoi_train.core.schema import Component, Strict, build, component, explain
+from hoi_train.core.schema import Component, EntryOf, NameIn, Strict, build, explain
 
 
 @dataclass(frozen=True)
@@ -46,14 +46,15 @@ TABLE: dict[str, Any] = {"plain": Plain, "rich": Rich}
 
 
 class Task(Strict):
-    loss: component(TABLE)  # type: ignore[valid-type]
+    loss: Annotated[Component, EntryOf(TABLE)]
 
 
 class Config(Strict):
-    loss: component(TABLE)  # type: ignore[valid-type]
+    loss: Annotated[Component, EntryOf(TABLE)]
     tasks: dict[str, Task] = Field(default_factory=dict)
     count: int = 1
     mode: Literal["max", "min"] = "max"
+    reader: Annotated[str, NameIn(("auto", "zip"))] = "auto"
 
 
 def parse(**raw: object) -> Config:
@@ -126,8 +127,12 @@ def test_positional_parameters_are_not_configurable() -> None:
         ({"loss": {"name": "rich", "gamma": [1]}}, "loss.gamma: should be a valid number, got [1]"),
         ({"loss": "plain", "count": "3"}, "count: should be a valid integer, got '3'"),
         ({"loss": "plain", "mode": "maxx"}, "mode: 'maxx' is not one of 'max' or 'min'; did you mean 'max'?"),
+        ({"loss": "plain", "reader": "aut"}, "reader: 'aut' is not one of 'auto' or 'zip'; did you mean 'auto'?"),
         ({}, "loss: missing, it must be given"),
-        ({"loss": "plain", "cuont": 1}, "cuont: unknown key; allowed here: loss, tasks, count, mode; did you mean"),
+        (
+            {"loss": "plain", "cuont": 1},
+            "cuont: unknown key; allowed here: loss, tasks, count, mode, reader; did you mean",
+        ),
     ],
 )
 def test_messages_name_key_value_and_what_is_allowed(raw: dict[str, object], message: str) -> None:

@@ -109,7 +109,7 @@ def test_weights_of_a_saturated_net_are_defined(score: float) -> None:
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last_3d])
 def test_products_through_the_real_backbone_are_those_of_single_samples(layout: torch.memory_format) -> None:
     torch.manual_seed(0)
-    tiny = BACKBONES["tiny_resnext3d"](cardinality=2)
+    tiny = BACKBONES["tiny_resnext3d"](cardinality=2).build()
     net = Recognizer(tiny, {"verb": CosineHead(512, 3, scale=5.0)}, PREPROCESSING["kinetics_2020"])
     net = net.double().to(memory_format=layout).train()
     video = torch.randint(0, 256, (3, 3, 4, 32, 32), dtype=torch.uint8)

@@ -24,7 +24,7 @@ TASKS = {
 
 def build(**changes: Any) -> Recognizer:
     arguments: dict[str, Any] = {
-        "backbone": tiny_resnext3d(),
+        "spec": tiny_resnext3d(),
         "tasks": TASKS,
         "heads": {"verb": partial(HEADS["linear"], dropout=0.5), "noun": partial(HEADS["linear"], prior=0.01)},
         "preprocessing": "kinetics_2020",
@@ -37,7 +37,7 @@ PAIR_TASKS = {"contact": Task("contact", ClassList(("hold", "next_to", "watch"))
 
 def build_for_pairs(**changes: Any) -> Recognizer:
     arguments: dict[str, Any] = {
-        "backbone": tiny_resnext3d(strides=(1, 2, 2, 1)),
+        "spec": tiny_resnext3d(strides=(1, 2, 2, 1)),
         "tasks": PAIR_TASKS,
         "heads": {"contact": HEADS["linear"]},
         "pooling": partial(POOLING["roi"], features=32),

@@ -12,18 +12,19 @@ import pytest
 import torch
 from torch import Tensor
 
+from hoi_train.core.records import ClassList, Task
 from hoi_train.models.backbones import BACKBONES, resnet3d, resnext3d, tiny_resnext3d
 from hoi_train.models.heads import LinearHead
 from hoi_train.models.pooling import PairPool
 from hoi_train.models.preprocessing import PREPROCESSING
-from hoi_train.models.recognizer import Recognizer
-from hoi_train.models.resnet3d import ResNet3d
+from hoi_train.models.recognizer import Recognizer, build_recognizer
+from hoi_train.models.spec import BackboneSpec
 from hoi_train.models.weights import WeightsError, load_weights
 
 
-def recognizer(backbone: ResNet3d, preprocessing: str = "k3d_2018", **classes: int) -> Recognizer:
-    heads = {task: LinearHead(backbone.num_features, count) for task, count in classes.items()}
-    return Recognizer(backbone, heads, PREPROCESSING[preprocessing])
+def recognizer(spec: BackboneSpec, preprocessing: str = "k3d_2018", **classes: int) -> Recognizer:
+    tasks = {name: Task(name, ClassList(tuple(map(str, range(count)))), "single") for name, count in classes.items()}
+    return build_recognizer(spec, tasks, dict.fromkeys(tasks, LinearHead), preprocessing)
 
 
 def norm(name: str, channels: int) -> dict[str, tuple[int, ...]]:
@@ -74,7 +75,7 @@ def small_published(num_classes: int, depths: tuple[int, ...] = (1, 1, 1, 1)) ->
     return {f"module.{key}": formula(key, shape, 0).float() for key, shape in shapes.items()}
 
 
-def small_network() -> ResNet3d:
+def small_network() -> BackboneSpec:
     return resnext3d(stage_depths=(1, 1, 1, 1), cardinality=1)
 
 
@@ -126,7 +127,7 @@ def test_several_heads_keep_their_values_and_the_classifier_is_left_out(tmp_path
     assert report.unexpected == ("fc.weight", "fc.bias")
     assert str(report).splitlines()[1:] == [
         "  4 not in the file, initial values kept: " + ", ".join(report.missing),
-        "  2 in the file without a place in the model, left out: fc.weight, fc.bias",
+        "  2 in the file but not in the model, left out: fc.weight, fc.bias",
     ]
 
 
@@ -185,7 +186,7 @@ def test_own_state_dict_round_trip(prefix: str, wrapped: bool, tmp_path: Path) -
 
 def test_the_pooling_of_pairs_is_loaded_where_it_fits_and_starts_anew_where_not(tmp_path: Path) -> None:
     def network(num_objects: int, pairs: bool = True) -> Recognizer:
-        backbone, pooling = tiny_resnext3d(strides=(1, 2, 2, 1)), PairPool(512, num_objects, features=8)
+        backbone, pooling = tiny_resnext3d(strides=(1, 2, 2, 1)).build(), PairPool(512, num_objects, features=8)
         heads = {"contact": LinearHead(8, 2)}
         return Recognizer(backbone, heads, PREPROCESSING["k3d_2018"], pooling if pairs else None)
 
@@ -220,8 +221,9 @@ def test_another_depth_is_refused_with_the_name_of_the_right_backbone(tmp_path: 
         load_weights(model, path)
     assert str(caught.value) == (
         f"{path} does not fit the model's backbone; it fits backbone 'resnext3d_101'. Of the model's tensors 0 are "
-        "missing and 0 of another shape; 255 of the file have no place (backbone.stages.2.res_blocks.6.branch2.conv_a."
-        "weight, backbone.stages.2.res_blocks.6.branch2.norm_a.weight, backbone.stages.2.res_blocks.6.branch2.norm_a."
+        "missing and 0 of another shape; 255 of the file are not in the model "
+        "(backbone.stages.2.res_blocks.6.branch2.conv_a.weight, "
+        "backbone.stages.2.res_blocks.6.branch2.norm_a.weight, backbone.stages.2.res_blocks.6.branch2.norm_a."
         "bias, backbone.stages.2.res_blocks.6.branch2.norm_a.running_mean and 251 more)"
     )
 
@@ -245,9 +247,7 @@ class Hostile:
 
 
 @pytest.mark.parametrize("zipped", [True, False])
-def test_a_file_that_wants_to_run_code_is_refused(
-    zipped: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_that_would_run_code_is_refused(zipped: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "evil.pth"
     content = {"state_dict": small_published(9), "optimizer": Hostile()}
@@ -255,7 +255,7 @@ def test_a_file_that_wants_to_run_code_is_refused(
     with pytest.raises(WeightsError) as caught:
         load_weights(recognizer(small_network(), verb=9), path)
     assert str(caught.value) == (
-        f"{path} is refused: it wants to run {os.mkdir.__module__}.mkdir when loaded, and only tensors and plain "
+        f"{path} is refused: it would run {os.mkdir.__module__}.mkdir when loaded, and only tensors and plain "
         "values are loaded. Get the file from its publisher again; save your own with torch.save(model.state_dict(), …)"
     )
     assert not Path("hostile-code-ran").exists()
