@@ -54,8 +54,11 @@ def _default(value: str) -> Any:
 
 def _of_the_backbone() -> Any:
     """Return a default that ``RunConfig`` takes from the backbone's specification."""
-    text = "by default that of the backbone"
-    return Field(default=None, validate_default=False, description=text, json_schema_extra=lambda of: of.pop("default"))
+
+    def without_default(schema: dict[str, Any]) -> None:
+        del schema["default"]
+
+    return Field(default=None, validate_default=False, json_schema_extra=without_default)
 
 
 Backbone = Annotated[Component, EntryOf(BACKBONES)]
@@ -78,7 +81,11 @@ else:
 
 
 class Data(Strict):
-    """Where the clips come from and how they become batches; ``num_frames`` and sizes are the backbone's by default."""
+    """Where the clips come from and how they become batches.
+
+    Args:
+        num_frames: frames of a clip that the network sees; by default the backbone's, as the sizes of both transforms.
+    """
 
     manifest: Path
     root: Path | None = None
@@ -96,13 +103,20 @@ class Data(Strict):
 
 
 class Model(Strict):
-    """The network: backbone, pooling, preprocessing, initial weights and the layers that stay as they are."""
+    """The network.
+
+    Args:
+        preprocessing: what the weights were trained with; by default the backbone's.
+        weights: file with the weights to begin with; random weights if not given.
+        freeze_through: the last of the backbone's groups of layers, from the stem, that does not train; all train if
+            not given. The batch norms of frozen layers keep their statistics.
+    """
 
     backbone: Backbone
     pooling: Pooling = _default("mean")
     preprocessing: Annotated[str, NameIn(PREPROCESSING)] = _of_the_backbone()
     weights: Path | None = None
-    freeze_through: str | None = None  # the last group of layers that does not train, counted from the stem
+    freeze_through: str | None = None
 
 
 class TaskConfig(Strict):

@@ -56,7 +56,19 @@ def sgd(
     head_factor: HeadFactor = 1.0,
     layer_decay: LayerDecay = 1.0,
 ) -> optim.Optimizer:
-    """Make stochastic gradient descent with momentum; see ``parameter_groups`` for the last three arguments."""
+    """Make stochastic gradient descent with momentum.
+
+    Args:
+        layers: the parameters.
+        lr: learning rate, to which the schedule's factor and those below apply.
+        momentum: factor of the running sum of gradients.
+        nesterov: use Nesterov's momentum.
+        weight_decay: factor of the decay.
+        decay_all: decay biases and the scales of normalisation layers, too.
+        head_factor: factor on the learning rate of pooling and heads.
+        layer_decay: factor on the learning rate from each group of the backbone's layers to the one below it, beginning
+            at the heads; 1 for one rate.
+    """
     groups = parameter_groups(
         layers, weight_decay, decay_all=decay_all, head_factor=head_factor, layer_decay=layer_decay
     )
@@ -74,7 +86,19 @@ def adamw(
     head_factor: HeadFactor = 1.0,
     layer_decay: LayerDecay = 1.0,
 ) -> optim.Optimizer:
-    """Make AdamW (Loshchilov and Hutter, 2019); see ``parameter_groups`` for the last three arguments."""
+    """Make AdamW (Loshchilov and Hutter, 2019).
+
+    Args:
+        layers: the parameters.
+        lr: learning rate, to which the schedule's factor and those below apply.
+        beta1: decay of the running mean of gradients.
+        beta2: decay of the running mean of their squares.
+        weight_decay: factor of the decay.
+        decay_all: decay biases and the scales of normalisation layers, too.
+        head_factor: factor on the learning rate of pooling and heads.
+        layer_decay: factor on the learning rate from each group of the backbone's layers to the one below it, beginning
+            at the heads; 1 for one rate.
+    """
     groups = parameter_groups(
         layers, weight_decay, decay_all=decay_all, head_factor=head_factor, layer_decay=layer_decay
     )
