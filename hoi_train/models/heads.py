@@ -19,9 +19,9 @@ class LinearHead(nn.Module):
 
     Without a prior W and b start as in ``torch.nn.Linear``, the published networks' classifier: uniform in
     ``±1/√F``. With a prior π, for sigmoid losses on rare classes, W starts normal with deviation 0.01 and
-    ``b = -log((1 - π)/π)``, so that every class begins near probability π and the many negatives do not drown the
-    first steps (Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017, section 4.1; equal biases change
-    nothing under a softmax). Draws come from torch's global generator, which the caller seeds.
+    ``b = -log((1 - π)/π)``, so that every class begins near probability π and the many negatives do not dominate the
+    first steps (Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017, section 4.1; equal biases have no
+    effect under a softmax). Initial values are drawn from torch's global generator, which the caller seeds.
 
     Args:
         num_features: features F of a sample.
@@ -57,8 +57,8 @@ class LinearHead(nn.Module):
 class CosineHead(nn.Module):
     """Compute ``logits = scale · cos(dropout(features), w_c)``, without a bias.
 
-    The length of a class's vector, which grows with its number of samples, has no say; the head of LDAM (Cao et al.,
-    NeurIPS 2019, ``NormedLinear`` of the authors' code, which has no scale since their loss has one). Without a scale
+    The length of a class's vector, which grows with its number of samples, has no effect; the head of LDAM (Cao et
+    al., NeurIPS 2019, ``NormedLinear`` of the authors' code, without a scale since their loss has one). Without a scale
     cosines bound every softmax score away from 1. The vectors start uniform on the unit sphere, from torch's global
     generator, which the caller seeds; features of zeros have logits 0 and a finite gradient. Computed in float32 under
     autocast too: near 1 bfloat16 has steps of 2^-8, 0.1 after LDAM's scale of 30.
@@ -102,13 +102,13 @@ class CosineHead(nn.Module):
 class MlpHead(nn.Module):
     """Compute ``logits = W₂ · dropout(relu(W₁ · features + b₁)) + b₂``.
 
-    Both layers start as in ``torch.nn.Linear``, the second with a prior as that of ``LinearHead``. Draws come from
-    torch's global generator, which the caller seeds.
+    Both layers start as in ``torch.nn.Linear``, the second with a prior as in ``LinearHead``. Initial values are drawn
+    from torch's global generator, which the caller seeds.
 
     Args:
         num_features: features F of a sample.
         num_classes: classes C of the task.
-        hidden: width of the layer between.
+        hidden: width of the hidden layer.
         dropout: probability of dropping one of its values in training.
         prior: probability of every class at the start; ``None`` for the plain start.
 
@@ -140,20 +140,20 @@ class MlpHead(nn.Module):
 
 
 class SplitHead(nn.Module):
-    """Two ``MlpHead`` side by side, each for a group of the classes, as for spatial relations and actions.
+    """Apply one ``MlpHead`` to each of two groups of classes, for example spatial relations and actions.
 
-    They share nothing but the features: what tells ``next_to`` from ``behind`` need not help ``hold`` from ``lift``.
+    They share only the features: what separates ``next_to`` from ``behind`` need not separate ``hold`` from ``lift``.
 
     Args:
         num_features: features F of a sample.
         num_classes: classes C of the task.
-        first: ids of the classes of the first group; the second group has the others.
-        hidden: width of the layer of each group.
+        first: class ids of the first group; the second group has the others.
+        hidden: width of the hidden layer of each group.
         dropout: probability of dropping one of its values in training.
         prior: probability of every class at the start; ``None`` for the plain start.
 
     Raises:
-        ValueError: if ``first`` has a number that is no class, has one twice, or leaves a group without classes.
+        ValueError: if ``first`` has an unknown or a repeated class id, or leaves a group without classes.
 
     Shapes:
         features floating ``[N, F]``; result ``[N, C]``, columns in the order of the task's classes.
@@ -187,10 +187,10 @@ class SplitHead(nn.Module):
 
 
 def _other_classes(first: tuple[int, ...], num_classes: int) -> list[int]:
-    """Return the ids of the classes that are not in the first group; raises ``ValueError`` if that is no group."""
-    strangers = [number for number in first if not 0 <= number < num_classes]
-    if strangers:
-        raise ValueError(f"first: {strangers} are no class ids; those of the task are 0 to {num_classes - 1}")
+    """Return the class ids that are not in the first group; raise ``ValueError`` if ``first`` is not a valid group."""
+    unknown = [number for number in first if not 0 <= number < num_classes]
+    if unknown:
+        raise ValueError(f"first: {unknown} are no class ids; those of the task are 0 to {num_classes - 1}")
     if len(set(first)) < len(first):
         raise ValueError(f"first: every class id once, got {list(first)}")
     if not 0 < len(first) < num_classes:
@@ -199,7 +199,7 @@ def _other_classes(first: tuple[int, ...], num_classes: int) -> list[int]:
 
 
 def _classifier(num_features: int, num_classes: int, prior: float | None) -> nn.Linear:
-    """Return a linear layer that starts as ``LinearHead`` says."""
+    """Return a linear layer initialised as described in ``LinearHead``."""
     layer = nn.Linear(num_features, num_classes)
     if prior is not None:
         nn.init.normal_(layer.weight, std=0.01)
@@ -208,7 +208,7 @@ def _classifier(num_features: int, num_classes: int, prior: float | None) -> nn.
 
 
 def _unit(rows: Tensor) -> Tensor:
-    """Scale rows to length 1; a row of zeros stays, and its gradient is that of a row of length 1."""
+    """Scale rows to length 1; a row of zeros stays zero, with the gradient of a row of length 1."""
     length = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
     return rows / torch.where(length == 0, 1.0, length)
 

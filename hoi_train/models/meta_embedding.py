@@ -1,4 +1,4 @@
-"""The classifier of OLTR: features infused with what a memory of class centroids has to say."""
+"""The classifier of OLTR: features with an addition from a memory of class centroids."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from hoi_train.models.nearest_mean import squared_distances
 
 
 class CosineNorm(nn.Module):
-    r"""Compute ``scale |x| / (1 + |x|) cos(x, w_c)``: a cosine that short features cannot make sure.
+    r"""Compute ``scale |x| / (1 + |x|) cos(x, w_c)``: a cosine classifier whose logits are small for short features.
 
     Source: Liu et al., CVPR 2019, section 3 and the authors' ``models/CosNormClassifier.py``.
 
     Args:
         num_features: features F of a sample.
         num_classes: classes C of the task.
-        scale: largest logit; the authors have 16.
+        scale: bound of the logits; 16 in the authors' code.
 
     Shapes:
         features floating ``[N, F]``; result ``[N, C]``, 0 for features of zeros.
@@ -41,12 +41,12 @@ class CosineNorm(nn.Module):
 
 
 class MetaEmbedding(nn.Module):
-    r"""Infuse features with a memory of class centroids; before ``remember``, be the head that is wrapped.
+    r"""Add a memory of class centroids to features and classify them; before ``remember``, apply the wrapped head.
 
     With features ``x`` and centroids ``m_c``: memory ``v = sum_c softmax(h(x))_c m_c``, selector
     ``e = tanh(W x + b)``, reach ``g = reach / min_c |x - m_c|``, and logits ``CosineNorm(g (x + e * v))``. The wrapped
-    head ``h``, which the first stage has trained as a classifier, says which centroids to ask (the authors copy its
-    weights). The classification loss does not move the centroids; their own loss does
+    head ``h``, which the first stage has trained as a classifier, weights the centroids (the authors copy its
+    weights). The classification loss has no gradient for the centroids; their own loss does
     (``hoi_train.methods.oltr.centroid_loss``).
     Source: Liu et al., CVPR 2019, section 3 and the authors' ``models/MetaEmbeddingClassifier.py``, whose reach is
     infinite for a feature on a centroid; here distances below 1e-6 count as 1e-6.
@@ -55,7 +55,7 @@ class MetaEmbedding(nn.Module):
         head: maps ``[N, F]`` to ``[N, C]``.
         num_features: features F of a sample.
         num_classes: classes C of the task.
-        reach: the authors have 10.
+        reach: factor of ``g``; 10 in the authors' code.
         scale: of the classifier's logits.
 
     Shapes:
@@ -77,7 +77,7 @@ class MetaEmbedding(nn.Module):
         self.selector = nn.Linear(num_features, num_features)
         self.classifier = CosineNorm(num_features, num_classes, scale=scale)
         self.centroids = nn.Parameter(torch.zeros(num_classes, num_features))
-        self.register_buffer("remembers", torch.tensor(False))  # a checkpoint says itself which stage it is of
+        self.register_buffer("remembers", torch.tensor(False))  # in the state dict: a checkpoint carries its stage
         self._features: Tensor | None = None
 
     def forward(self, features: Tensor) -> Tensor:
@@ -98,17 +98,17 @@ class MetaEmbedding(nn.Module):
         return self.reach / nearest * (features + self.infused(features, queries))
 
     def infused(self, features: Tensor, queries: Tensor) -> Tensor:
-        """Return what the memory adds to each feature, ``e * v``, ``[N, F]``."""
+        """Return the memory's addition to each feature, ``e * v``, ``[N, F]``."""
         selector: Tensor = self.selector(features).tanh()
         return selector * (queries.softmax(1) @ self.centroids.detach())
 
     def remember(self, centroids: Tensor) -> None:
-        """Begin to use the memory, with these centroids ``[C, F]``."""
+        """Set the centroids, floating ``[C, F]``, and use the memory from now on."""
         with torch.no_grad():
             self.centroids.copy_(centroids)
         self.remembers.fill_(True)
 
     def take_features(self) -> Tensor | None:
-        """Return the features of the last training batch that used the memory, once."""
+        """Return, once, the features of the last training batch that used the memory; ``None`` without one."""
         features, self._features = self._features, None
         return features

@@ -1,4 +1,4 @@
-"""Class means of features, and the classifier that is nothing else."""
+"""Class means of features, and the nearest-class-mean classifier."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ Distance = Literal["l2", "cosine"]
 
 
 class NearestMean(nn.Module):
-    """Classify by the nearest class mean; before it is fitted, as the head it takes the place of.
+    """Classify by the nearest class mean; before ``fit``, apply the head that it replaces.
 
-    Features are prepared as ``un`` (as they are), ``l2n`` (``x / |x|``) or ``cl2n`` (the mean of all training features
-    taken off first). With the prepared ``x`` and the mean ``m_c`` of class c: ``l2`` has the logits
-    ``-|x - m_c|^2``, ``cosine`` has ``x . m_c / F``, which is no cosine, for the means are not normalised again.
-    A class without training samples comes last. Source: Kang et al., ICLR 2020, section 4 and the authors'
-    ``models/KNNClassifier.py``.
+    Features are prepared as ``un`` (unchanged), ``l2n`` (``x / |x|``) or ``cl2n`` (``l2n`` after subtraction of the
+    mean of all training features). With the prepared ``x`` and the mean ``m_c`` of class c, the logits of ``l2`` are
+    ``-|x - m_c|^2`` and those of ``cosine`` ``x . m_c / F``, which is not a cosine, since the means are not normalised
+    again. A class without training samples has the lowest logit. Source: Kang et al., ICLR 2020, section 4 and the
+    authors' ``models/KNNClassifier.py``.
 
     Args:
         head: gives the logits until ``fit`` is called; it stays in the state dict.
         num_features: features F of a sample.
         num_classes: classes C of the task.
-        features: how features are prepared.
-        distance: what is near.
+        features: preparation of the features.
+        distance: distance to the class means.
 
     Shapes:
         features floating ``[N, F]``; result ``[N, C]``.
@@ -53,7 +53,7 @@ class NearestMean(nn.Module):
     ) -> None:
         super().__init__()
         self.head, self.features, self.distance = head, features, distance
-        self.register_buffer("fitted", torch.tensor(False))  # a checkpoint says itself which stage it is of
+        self.register_buffer("fitted", torch.tensor(False))  # in the state dict: a checkpoint carries its stage
         self.register_buffer("seen", torch.zeros(num_classes, dtype=torch.bool))
         self.register_buffer("mean", torch.zeros(num_features))
         self.register_buffer("centroids", torch.zeros(num_classes, num_features))
@@ -67,7 +67,7 @@ class NearestMean(nn.Module):
             return self._scores(self._prepared(features.to(self.centroids.dtype)))
 
     def fit(self, features: Tensor, target: Tensor) -> None:
-        """Take the means of training features ``[N, F]`` by class ids, int64 ``[N]``."""
+        """Compute the class means from training features ``[N, F]`` and class ids, int64 ``[N]``."""
         self.mean.copy_(features.double().mean(0))
         means, seen = class_means(self._prepared(features.to(self.mean)), target.to(self.mean.device), len(self.seen))
         self.centroids.copy_(means)
@@ -88,7 +88,7 @@ class NearestMean(nn.Module):
 
 
 def class_means(features: Tensor, target: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
-    """Return the mean feature of each class, 0 for a class without samples, and which classes have samples.
+    """Return the mean feature of each class, 0 for a class without samples, and a mask of the classes with samples.
 
     Args:
         features: floating ``[N, F]``.
@@ -96,7 +96,7 @@ def class_means(features: Tensor, target: Tensor, num_classes: int) -> tuple[Ten
         num_classes: C.
 
     Returns:
-        ``[C, F]`` in the type of the features, summed in float64 where there is one, and bool ``[C]``.
+        ``[C, F]`` in the type of the features, summed in float64 on the CPU, and bool ``[C]``.
 
     >>> class_means(torch.tensor([[1.0], [3.0]]), torch.tensor([0, 0]), 2)
     (tensor([[2.],
@@ -111,6 +111,6 @@ def class_means(features: Tensor, target: Tensor, num_classes: int) -> tuple[Ten
 def squared_distances(features: Tensor, centroids: Tensor) -> Tensor:
     """Return ``|x_i - m_c|^2``, ``[N, C]``, of ``[N, F]`` and ``[C, F]``.
 
-    From the differences themselves: by ``|x|^2 + |m|^2 - 2 x . m`` what is near loses most of its digits.
+    Computed from the differences: ``|x|^2 + |m|^2 - 2 x . m`` would lose most digits of small distances.
     """
     return (features[:, None] - centroids).square().sum(2)

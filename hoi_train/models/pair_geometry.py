@@ -1,4 +1,4 @@
-"""How the boxes of a person and an object lie to one another, and how that changes."""
+"""Geometry and motion of the boxes of a person and an object."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ NUM_GEOMETRY = 19
 
 
 def describe(boxes: Tensor, key_frames: Tensor, side: int) -> Tensor:
-    """Describe the two boxes of each pair in numbers of the size of 1.
+    """Describe the two boxes of each pair by numbers of order 1.
 
     =======  ==================================================================================================
     columns  meaning
     =======  ==================================================================================================
     0-3      centres of person and object in the key frame, x and y
     4-7      their widths and heights there
-    8-9      offset from the person's centre to the object's there, as shares of the box around both, -1..1
-    10-11    logarithms of the object's width and height over the person's there
+    8-9      offset from the person's centre to the object's there, as shares of the union box, -1..1
+    10-11    logarithms of the ratios of the object's width and height to the person's there
     12       intersection over union there
     13-16    motion of both centres from the first frame of the window to the last
     17-18    motion of the offset
     =======  ==================================================================================================
 
     Lengths are shares of the input's side. A box narrower or lower than a pixel, such as one out of view, counts as
-    a pixel wide or high.
+    one pixel wide or high.
 
     Args:
         boxes: floating ``[M, 2, T, 4]``, of person and object, ``x0, y0, x1, y1`` in pixels.
-        key_frames: int64 ``[M]``, which of the T frames is the key frame.
+        key_frames: int64 ``[M]``, the index of the key frame among the T frames.
         side: of the input, in pixels.
 
     Returns:

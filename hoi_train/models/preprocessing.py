@@ -1,12 +1,12 @@
-"""From uint8 frames to the numbers a network was trained on: a named property of its weights.
+"""From uint8 frames to the input a network was trained with: a named property of its weights.
 
 Sources of the values:
     ``kinetics_2020``: ``mean.py`` at commit 540a0ea of https://github.com/kenshohara/3D-ResNets-PyTorch, with that
     code's defaults ``--mean_dataset kinetics --value_scale 1``.
     ``k3d_2018``: ``mean.py`` of the same repository's branch CVPR2018 at commit d9847ea, with its defaults
     ``--mean_dataset activitynet --norm_value 1`` and no ``--std_norm``.
-    ``cdb_released``: ``EGTEA/data/EGTEA.py`` of https://github.com/hitachi-rd-cv/CDB-loss, which gives the network
-    OpenCV's frames (BGR, 0–255) as they are, though its Kinetics weights were trained as in ``k3d_2018``.
+    ``cdb_released``: ``EGTEA/data/EGTEA.py`` of https://github.com/hitachi-rd-cv/CDB-loss, which feeds OpenCV's frames
+    (BGR, 0–255) without normalisation, though its Kinetics weights were trained as in ``k3d_2018``.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ Triple = tuple[float, float, float]
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """What is done to each colour value ``v`` in 0–255: ``x = (scale · v - mean) / std``.
+    """The map of each colour value ``v`` in 0–255 to the network's input: ``x = (scale · v - mean) / std``.
 
     Args:
         name: its name in ``PREPROCESSING``.
         scale: factor on the values, above 0.
         mean, std: of each channel, in the order of ``channels`` and after scaling; ``std`` above 0.
-        channels: order in which the network takes the colours.
+        channels: order of the colours in the network's input.
     """
 
     name: str
@@ -43,7 +43,7 @@ class Preprocessing:
 
 
 class Normalize(nn.Module):
-    """Apply a preprocessing on the device, in the type of the module's floating tensors and in its memory format.
+    """Apply a preprocessing on the device, in the dtype and memory format of the module's tensors.
 
     Shapes:
         video uint8 ``[N, 3, T, H, W]``, RGB; result floating, same shape, channels in the network's order.
@@ -61,7 +61,7 @@ class Normalize(nn.Module):
         self.preprocessing = preprocessing
         std = torch.tensor(preprocessing.std).view(1, 3, 1, 1, 1)  # rank 5, so that channels_last_3d takes them
         mean = torch.tensor(preprocessing.mean).view(1, 3, 1, 1, 1)
-        # Not persistent: they follow from the name, and published state_dicts do not have them.
+        # Not persistent: the name determines them, and published state dicts do not have them.
         self.register_buffer("gain", preprocessing.scale / std, persistent=False)
         self.register_buffer("offset", -mean / std, persistent=False)
 

@@ -9,20 +9,20 @@ from torch import Tensor
 def region_means(maps: Tensor, numbers: Tensor, boxes: Tensor) -> Tensor:
     """Average maps over boxes by RoI alignment (He et al., "Mask R-CNN", ICCV 2017, section 3).
 
-    Each box is one bin of ``torchvision.ops.roi_align``: bilinear samples, at least one a cell in height and in width,
-    averaged; the centre of cell i is at i + 0.5. More bins, averaged afterwards, would take their number of times the
-    memory. A box without area is averaged to 0.
+    Each box is one bin of ``torchvision.ops.roi_align``: the average of bilinear samples, at least one per cell in
+    height and in width; the centre of cell i is at i + 0.5. More bins, averaged afterwards, would multiply the memory.
+    A box without area has the mean 0.
 
-    There is a gradient but no forward derivative: ``torch.func.jvp`` takes it for 0 without a word (torchvision
-    0.29.1), so that nothing may look ahead through the means.
+    There is a gradient but no forward derivative: ``torch.func.jvp`` silently returns 0 (torchvision 0.29.1), so
+    methods that differentiate forward cannot be used with these means.
 
     Args:
         maps: float32 or float64 ``[N, F, h, w]``.
-        numbers: int64 ``[K]``, which map each box lies on.
+        numbers: int64 ``[K]``, the index of each box's map.
         boxes: floating ``[K, 4]``, ``x0, y0, x1, y1`` in cells, within ``0..w`` and ``0..h``.
 
     Returns:
-        ``[K, F]``, of the maps' type. Boxes have no gradient.
+        ``[K, F]``, of the maps' type; no gradient for the boxes.
 
     >>> maps = torch.arange(4.0).view(1, 1, 2, 2)
     >>> region_means(maps, torch.tensor([0, 0]), torch.tensor([[0.0, 0, 2, 2], [1, 1, 2, 2]]))
