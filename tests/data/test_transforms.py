@@ -13,7 +13,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional
 
 from hoi_train.core.randomness import generator
-from hoi_train.core.schema import component
+from hoi_train.core.schema import EntryOf
 from hoi_train.data.affine import Region, fill, move_boxes, resample, rotate, shift, stretch
 from hoi_train.data.transforms import TRANSFORMS, Augment, CenterCrop, View
 
@@ -244,7 +244,7 @@ def test_colours_change_within_their_strength(name: str) -> None:
     assert (plain == Augment(size=64, **PLAIN, **dict.fromkeys(COLOURS, 0.0))(frames, generator(0))[0]).all()
 
 
-SCHEMA = TypeAdapter(component(TRANSFORMS))
+SCHEMA = TypeAdapter(EntryOf(TRANSFORMS).type)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
 from hoi_train.core.records import ClassCounts, LabelKind
-from hoi_train.core.schema import build, component
+from hoi_train.core.schema import EntryOf, build
 from hoi_train.losses import LOSSES, Loss
 from hoi_train.losses.cross_entropy import CrossEntropy
 from hoi_train.losses.equalization import EQL, EQLSoftmax
@@ -268,7 +268,7 @@ def test_hyper_parameters_are_typed_documented_and_have_defaults(name: str) -> N
 )
 def test_hyper_parameters_out_of_range_are_refused(name: str, key: str, value: object) -> None:
     with pytest.raises(ValidationError):
-        TypeAdapter(component(LOSSES)).validate_python({"name": name, key: value})
+        TypeAdapter(EntryOf(LOSSES).type).validate_python({"name": name, key: value})
 
 
 @pytest.mark.parametrize(
@@ -282,7 +282,7 @@ def test_hyper_parameters_out_of_range_are_refused(name: str, key: str, value: o
     ],
 )
 def test_hyper_parameters_reach_the_loss_from_a_configuration(name: str, key: str, value: object) -> None:
-    config = TypeAdapter(component(LOSSES)).validate_python({"name": name, key: value})
+    config = TypeAdapter(EntryOf(LOSSES).type).validate_python({"name": name, key: value})
     logits, target = batch("multi")
     assert build(config, LOSSES, COUNTS["multi"])(logits, target).isfinite().all()
 
