@@ -24,6 +24,7 @@ from hoi_train.data.mixing import MIXING
 from hoi_train.data.readers import READERS
 from hoi_train.data.sampling import PLANS
 from hoi_train.data.transforms import TRANSFORMS
+from hoi_train.data.views import Views
 from hoi_train.losses import LOSSES
 from hoi_train.methods import METHODS
 from hoi_train.metrics import direction_of
@@ -94,6 +95,7 @@ class Data(Strict):
     plan: FramePlan = _default("segments")
     train: Transform
     evaluation: Transform
+    views: Views = Views()
     sampling: Sampling = _default("instance")
     mixing: Mixing = _default("none")
     workers: Annotated[int, Ge(0)] = 2

@@ -41,7 +41,7 @@ from hoi_train.core.records import UserError
 from hoi_train.data.opencv import cv2
 from hoi_train.data.readers import check_reader
 from hoi_train.data.sampling import segment_frames
-from hoi_train.data.transforms import View
+from hoi_train.data.transforms import Geometry
 from hoi_train.data.workers import worker_context
 from scripts.bench_input_peers import (
     AUGMENT,
@@ -190,7 +190,7 @@ def bench_augmentation(root: Path, count: int, draws: int) -> dict[str, Spread]:
     print("|---|---|---|---|---|---|")
     for label, frames in (("640 x 480", torch.from_numpy(large)), ("short side 256", torch.from_numpy(small))):
         height, width = frames.shape[1:3]
-        views = [AUGMENT.view(width, height, generator(seed)) for seed in range(draws)]
+        views = [AUGMENT.geometry(width, height, generator(seed)) for seed in range(draws)]
         planes = frames.permute(0, 3, 1, 2)
         chains: dict[str, Callable[[int], Tensor]] = {
             "hoi_train": partial(_ours, frames),
@@ -213,7 +213,7 @@ def _ours(frames: Tensor, seed: int) -> Tensor:
     return AUGMENT(frames, generator(seed))[0]
 
 
-def _plain(planes: Tensor, views: Sequence[View], dtype: torch.dtype, seed: int) -> Tensor:
+def _plain(planes: Tensor, views: Sequence[Geometry], dtype: torch.dtype, seed: int) -> Tensor:
     return torchvision_chain(planes.to(dtype), views[seed])
 
 

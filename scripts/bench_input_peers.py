@@ -30,7 +30,7 @@ from hoi_train.data.opencv import cv2
 from hoi_train.data.readers import open_clip
 from hoi_train.data.samplers import Item
 from hoi_train.data.sampling import Indices, segment_frames
-from hoi_train.data.transforms import Augment, View
+from hoi_train.data.transforms import Augment, Geometry
 from hoi_train.data.workers import worker_context
 
 Image = npt.NDArray[np.uint8]
@@ -190,7 +190,7 @@ def _pil() -> Any:
     return Pillow
 
 
-def torchvision_chain(frames: Tensor, view: View) -> Tensor:
+def torchvision_chain(frames: Tensor, view: Geometry) -> Tensor:
     """Rotate the full frames, crop and resize, flip: ``[T, 3, H, W]``, uint8 or float, to uint8 ``[3, T, S, S]``."""
     (x0, y0, x1, y1), degrees, mirrored = view
     video: Tensor = functional.rotate(frames, degrees, functional.InterpolationMode.BILINEAR)
@@ -200,7 +200,7 @@ def torchvision_chain(frames: Tensor, view: View) -> Tensor:
     return video.transpose(0, 1)
 
 
-def _pil_chain(frames: Sequence[Any], view: View) -> Tensor:
+def _pil_chain(frames: Sequence[Any], view: Geometry) -> Tensor:
     pil, made = _pil(), []
     for frame in frames:
         shown = frame.rotate(view.degrees, pil.Resampling.BILINEAR).resize(
@@ -261,9 +261,9 @@ class PlainDataset(Dataset[Tensor]):
         frames, draws = self.read(path, indices), generator(0, "augment", epoch, name)
         if isinstance(frames, list):
             width, height = frames[0].size
-            return _pil_chain(frames, AUGMENT.view(width, height, draws))
+            return _pil_chain(frames, AUGMENT.geometry(width, height, draws))
         video = frames if isinstance(frames, Tensor) else torch.from_numpy(frames).permute(0, 3, 1, 2)
-        return torchvision_chain(video, AUGMENT.view(video.shape[3], video.shape[2], draws))
+        return torchvision_chain(video, AUGMENT.geometry(video.shape[3], video.shape[2], draws))
 
 
 class Runner:

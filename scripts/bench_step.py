@@ -235,7 +235,7 @@ class _Memory(ClipLoader):
 
 
 class _Seeded(list[None]):
-    seed = 0
+    seed, num_views = 0, 1
 
 
 def _train(

@@ -70,6 +70,7 @@ class ClipBatch:
         clip_ids: N names, for messages.
         mixture: if the clips were mixed; the targets are those of the unmixed clips.
         pairs: if the tasks are of pairs.
+        views: int64 ``[N]``, number of each clip's view in evaluation; the first if not set.
     """
 
     video: Tensor
@@ -78,6 +79,7 @@ class ClipBatch:
     clip_ids: tuple[str, ...]
     mixture: Mixture | None = None
     pairs: PairBatch | None = None
+    views: Tensor | None = None
 
     def __post_init__(self) -> None:
         if not (self.video.ndim == 5 and self.video.shape[1] == 3 and self.video.dtype == torch.uint8):
@@ -95,6 +97,12 @@ class ClipBatch:
     def rows(self) -> Tensor:
         """Positions of the labelled rows, clips or pairs, in the split, int64."""
         return self.indices if self.pairs is None else self.pairs.indices
+
+    @property
+    def keys(self) -> Tensor:
+        """The position and the view of each row, int64 ``[N, 2]``."""
+        views = torch.zeros_like(self.indices) if self.views is None else self.views
+        return torch.stack([self.rows, views if self.pairs is None else views[self.pairs.clips]], dim=1)
 
     @property
     def row_ids(self) -> tuple[str, ...]:
@@ -117,7 +125,10 @@ class ClipBatch:
         """Apply a tensor function (``.to(device)``, ``pin_memory``) to every tensor."""
         targets = {task: function(target) for task, target in self.targets.items()}
         pairs = None if self.pairs is None else self.pairs.map(function)
-        return replace(self, video=function(self.video), targets=targets, indices=function(self.indices), pairs=pairs)
+        views = None if self.views is None else function(self.views)
+        return replace(
+            self, video=function(self.video), targets=targets, indices=function(self.indices), pairs=pairs, views=views
+        )
 
     def pin_memory(self) -> ClipBatch:
         """Return the batch in page-locked memory; the DataLoader calls this."""

@@ -1,10 +1,11 @@
-"""From an item of the order to a sample, from samples to a batch."""
+"""Make samples of clips, and batches of samples."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import pyarrow.compute as pc
 import torch
@@ -13,13 +14,13 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from hoi_train.core.batches import ClipBatch, PairBatch
-from hoi_train.core.randomness import generator
 from hoi_train.core.records import Clip, Task
+from hoi_train.data.inputs import ClipInput
 from hoi_train.data.manifest import Manifest
 from hoi_train.data.pair_places import check_frame
 from hoi_train.data.readers import check_reader, count_readers, open_clip
 from hoi_train.data.samplers import Item
-from hoi_train.data.sampling import Indices, Plan, Segments
+from hoi_train.data.sampling import Indices
 from hoi_train.data.transforms import Transform
 
 
@@ -32,25 +33,25 @@ class Sample:
         targets: for each task an int64 scalar (single-label) or float32 multi-hot ``[C]`` (multi-label).
         index: position of the clip in its split.
         clip_id: its name.
+        view: number of the view, in evaluation.
     """
 
     video: Tensor
     targets: Mapping[str, Tensor]
     index: int
     clip_id: str
+    view: int = field(default=0, kw_only=True)
 
 
 class ClipDataset(Dataset[Sample]):
-    """Fetch samples; what an item gives depends on the item and the seed alone, not on what was fetched before.
+    """Read samples, each a function of its item and the seed alone.
 
     Args:
         clips: the clips of one split.
-        tasks: by name, what is to be learned of them; tasks of clips.
+        tasks: by name, tasks of clips.
         transforms: for training and for evaluation.
-        num_frames: frames of a sample, T.
-        plan: which ones.
-        seed: seed of the run.
         reader: a name in ``READERS``.
+        options: of ``ClipInput``.
     """
 
     def __init__(
@@ -59,14 +60,22 @@ class ClipDataset(Dataset[Sample]):
         tasks: Mapping[str, Task],
         transforms: tuple[Transform, Transform],
         *,
-        num_frames: int = 10,
-        plan: Plan | None = None,
-        seed: int = 0,
         reader: str = "auto",
+        **options: Any,
     ) -> None:
         check_reader(reader)
-        self.clips, self.tasks, self.num_frames, self.plan = clips, tasks, num_frames, plan or Segments()
-        self.transforms, self.seed, self.reader = transforms, seed, reader
+        self.clips, self.tasks, self.reader = clips, tasks, reader
+        self.input = ClipInput(transforms, **options)
+
+    @property
+    def seed(self) -> int:
+        """Seed of the run."""
+        return self.input.seed
+
+    @property
+    def num_views(self) -> int:
+        """Views of each sample in evaluation."""
+        return len(self.input.views)
 
     def __len__(self) -> int:
         return len(self.clips)
@@ -98,11 +107,11 @@ class ClipDataset(Dataset[Sample]):
         """
         clip = self.clips.clip(item.clip)
         pixels, _, _ = self._read(clip, clip.clip_id, item)
-        video, _ = self._transform(pixels, clip.clip_id, item)
+        shown = self.input.transform(pixels, clip.clip_id, item)
         targets = {name: target_of(clip, task) for name, task in self.tasks.items()}
-        if any(task.mirrored for task in self.tasks.values()) and self._mirrors(clip.clip_id, item):
+        if shown.mirrored:
             targets = {name: mirrored(target, self.tasks[name]) for name, target in targets.items()}
-        return Sample(video, targets, item.clip, clip.clip_id)
+        return Sample(shown.video, targets, item.clip, clip.clip_id, view=item.view)
 
     def labels(self, task: str) -> Tensor:
         """Return the labels of all samples: int64 ``[N]`` class ids, or bool ``[N, C]``."""
@@ -110,27 +119,12 @@ class ClipDataset(Dataset[Sample]):
 
     def _read(self, clip: Clip, name: str, item: Item, key: int | None = None) -> tuple[Tensor, Indices, int]:
         """Return frames uint8 ``[T, H, W, 3]``, their places in the clip, int64 ``[T]``, and its first in the file."""
-        drawn = self._generator("frames", name, item) if item.epoch is not None else None
         with open_clip(clip, self.reader) as reader:
             window = reader.window()
             if key is not None:
                 check_frame(clip, key, len(window))
-            indices = self.plan(len(window), self.num_frames, key, drawn)
+            indices = self.input.frames(len(window), name, item, key)
             return torch.from_numpy(reader.read(window.start + indices)), indices, window.start
-
-    def _transform(
-        self, pixels: Tensor, name: str, item: Item, boxes: Tensor | None = None
-    ) -> tuple[Tensor, Tensor | None]:
-        transform = self.transforms[0 if item.epoch is not None else 1]
-        return transform(pixels, self._generator("augment", name, item), boxes)
-
-    def _mirrors(self, name: str, item: Item) -> bool:
-        transform = self.transforms[0 if item.epoch is not None else 1]
-        return transform.mirrors(self._generator("augment", name, item))
-
-    def _generator(self, purpose: str, name: str, item: Item) -> torch.Generator:
-        again = (item.repeat,) if item.repeat else ()
-        return generator(self.seed, purpose, item.epoch if item.epoch is not None else -1, name, *again)
 
 
 def target_of(clip: Clip, task: Task) -> Tensor:
@@ -163,5 +157,6 @@ def collate(
         targets={task: join([sample.targets[task] for sample in samples]) for task in samples[0].targets},
         indices=torch.tensor([sample.index for sample in samples]),
         clip_ids=tuple(sample.clip_id for sample in samples),
+        views=torch.tensor([sample.view for sample in samples]),
         pairs=pairs,
     )

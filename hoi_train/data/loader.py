@@ -93,8 +93,13 @@ class ClipLoader:
         return self._batches(self.sampler.batches(epoch, start_batch, drawn))
 
     def evaluation(self) -> Iterator[ClipBatch]:
-        """Yield this rank's share of the split: over all ranks each clip once; raises ``ClipError`` as ``training``."""
-        return self._batches(evaluation_batches(len(self), self.batch_size, self.rank, self.world_size))
+        """Yield this rank's share of the split: over all ranks every view of every clip once.
+
+        Raises:
+            ClipError: as in ``training``.
+        """
+        views = self.dataset.num_views
+        return self._batches(evaluation_batches(len(self), self.batch_size, self.rank, self.world_size, views))
 
     def pop_wait(self) -> float:
         """Return the seconds spent waiting for batches since the last call, and reset them."""

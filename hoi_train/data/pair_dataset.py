@@ -146,9 +146,9 @@ class PairDataset(ClipDataset):
         if SCORES[0] not in found[0]:  # a tracker's boxes may drift away
             check_boxes(clip, Places.of(annotated), (pixels.shape[2], pixels.shape[1]))
         boxes = self._boxes(row, found, first + indices)
-        video, moved = self._transform(pixels, name, item, boxes.reshape(-1, 4))
-        assert moved is not None
-        moved = moved.view(boxes.shape)
+        shown = self.input.transform(pixels, name, item, boxes.reshape(-1, 4))
+        assert shown.boxes is not None
+        moved = shown.boxes.view(boxes.shape)
         key = int(np.abs(indices - frame).argmin())
         kept = torch.ones(len(found), dtype=torch.bool)
         if item.epoch is not None:
@@ -156,11 +156,11 @@ class PairDataset(ClipDataset):
             kept = (sides >= 1).flatten(1).all(1)
         found = [pair for pair, keep in zip(found, kept.tolist(), strict=True) if keep]
         targets = {task: _targets([pair["predicates"] for pair in found], of) for task, of in self.tasks.items()}
-        if self._mirrors(name, item):
+        if shown.mirrored:
             targets = {task: mirrored(target, self.tasks[task]) for task, target in targets.items()}
         objects = torch.tensor([self.objects.index(pair["object_class"]) for pair in found], dtype=torch.int64)
         pairs = torch.from_numpy(positions)[kept]
-        return PairSample(video, targets, item.clip, name, moved[kept], key, objects, pairs)
+        return PairSample(shown.video, targets, item.clip, name, moved[kept], key, objects, pairs, view=item.view)
 
     def truth(self, task: str) -> TruePairs:
         """Return all pairs of the split in their order, which is that of ``PairBatch.indices``."""

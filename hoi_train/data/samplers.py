@@ -1,4 +1,4 @@
-"""The order of an epoch: which clips make up which batch on which rank, a function of (seed, epoch) alone."""
+"""Divide the clips of an epoch into batches per rank, as a function of (seed, epoch) alone."""
 
 from __future__ import annotations
 
@@ -18,29 +18,40 @@ class Item(NamedTuple):
         clip: position of the clip in its split.
         epoch: from 0; ``None`` is evaluation, where nothing is random.
         repeat: how often the clip was drawn before in this epoch; each time it looks different.
+        view: number of the view, in evaluation.
     """
 
     clip: int
     epoch: int | None = None
     repeat: int = 0
+    view: int = 0
 
 
 class Batches(Sequence[list[Item]]):
-    """The items of many batches, made when asked for: as objects a million items are 150 MB.
+    """The items of many batches, created on access: a million ``Item`` objects take 150 MB.
 
     Args:
         clips: int64 ``[K]``, positions in the split.
-        batch_size: clips a batch; the last may have fewer.
+        batch_size: clips per batch; the last may have fewer.
         epoch: of all items.
         repeats: int64 ``[K]``; none are repeated if not given.
+        views: int64 ``[K]``; the first if not given.
 
     >>> [len(batch) for batch in Batches(torch.arange(5), 2)]
     [2, 2, 1]
     """
 
-    def __init__(self, clips: Tensor, batch_size: int, epoch: int | None = None, repeats: Tensor | None = None) -> None:
+    def __init__(
+        self,
+        clips: Tensor,
+        batch_size: int,
+        epoch: int | None = None,
+        repeats: Tensor | None = None,
+        views: Tensor | None = None,
+    ) -> None:
         self.clips, self.batch_size, self.epoch = clips, batch_size, epoch
         self.repeats = torch.zeros_like(clips) if repeats is None else repeats
+        self.views = torch.zeros_like(clips) if views is None else views
 
     def __len__(self) -> int:
         """Return the number of batches."""
@@ -55,10 +66,11 @@ class Batches(Sequence[list[Item]]):
         if isinstance(place, slice):
             chosen = range(len(self))[place]
             rows = slice(chosen.start * self.batch_size, chosen.stop * self.batch_size)
-            return Batches(self.clips[rows], self.batch_size, self.epoch, self.repeats[rows])
+            return Batches(self.clips[rows], self.batch_size, self.epoch, self.repeats[rows], self.views[rows])
         first = range(len(self))[place] * self.batch_size
-        clips, repeats = (of[first : first + self.batch_size].tolist() for of in (self.clips, self.repeats))
-        return [Item(clip, self.epoch, repeat) for clip, repeat in zip(clips, repeats, strict=True)]
+        rows = slice(first, first + self.batch_size)
+        columns = (of[rows].tolist() for of in (self.clips, self.repeats, self.views))
+        return [Item(clip, self.epoch, repeat, view) for clip, repeat, view in zip(*columns, strict=True)]
 
 
 class EpochSampler:
@@ -71,7 +83,7 @@ class EpochSampler:
 
     Args:
         num_clips: clips in the split, at least 1.
-        batch_size: clips a batch and rank.
+        batch_size: clips per batch and rank.
         seed: seed of the run.
         rank, world_size: which part of each global batch to give.
     """
@@ -111,13 +123,17 @@ class EpochSampler:
         return Batches(clips, self.batch_size, epoch, repeats)
 
 
-def evaluation_batches(num_clips: int, batch_size: int, rank: int = 0, world_size: int = 1) -> Batches:
-    """Return a rank's batches of an evaluation: over all ranks every clip once, none twice, in the order of the split.
+def evaluation_batches(
+    num_clips: int, batch_size: int, rank: int = 0, world_size: int = 1, num_views: int = 1
+) -> Batches:
+    """Return a rank's batches of an evaluation: over all ranks every view of every clip once, in the split's order.
 
-    Shards differ by at most one clip; the last batch may be smaller, and a rank may have none.
+    Shards differ by at most one view, and the views of a clip may lie on two ranks; the last batch may be smaller, and
+    a rank may have none.
     """
-    start, stop = (num_clips * part // world_size for part in (rank, rank + 1))
-    return Batches(torch.arange(start, stop), batch_size)
+    start, stop = (num_clips * num_views * part // world_size for part in (rank, rank + 1))
+    rows = torch.arange(start, stop)
+    return Batches(rows // num_views, batch_size, views=rows % num_views)
 
 
 def _repeats(indices: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""From frames to the network's input: crop, rotation, flip and size in one map, the same for all frames of a clip.
+"""Transforms: crop, rotation, flip and resize in one affine map, the same for all frames of a clip.
 
 Everything stays uint8; the model normalises on its device. Sizes of crops are fractions of the frame's short side, so
 a configuration means the same for a data set and for its smaller copy: 0.875 is 112 of 128, 1.0 is 480 of 640×480.
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from copy import copy
 from typing import Annotated, Literal, NamedTuple, Protocol
 
 import torch
@@ -32,33 +33,39 @@ def ascending(limits: tuple[float, float]) -> tuple[float, float]:
     return limits
 
 
-class Transform(Protocol):
-    """What turns a clip's frames into the network's input."""
+class Transformed(NamedTuple):
+    """The network's input of a clip.
 
-    def __call__(
-        self, frames: Tensor, generator: torch.Generator, boxes: Tensor | None = None
-    ) -> tuple[Tensor, Tensor | None]:
-        """Return the video and the boxes on it.
+    Args:
+        video: uint8 ``[3, T, S, S]``.
+        boxes: floating ``[N, 4]``, in pixels of the video, if there were any.
+        mirrored: whether left and right have changed places.
+    """
+
+    video: Tensor
+    boxes: Tensor | None
+    mirrored: bool
+
+
+class Transform(Protocol):
+    """Turn a clip's frames into the network's input."""
+
+    def __call__(self, frames: Tensor, generator: torch.Generator, boxes: Tensor | None = None) -> Transformed:
+        """Transform frames and boxes.
 
         Args:
             frames: uint8 ``[T, H, W, 3]``, RGB.
-            generator: every random choice comes from it.
+            generator: source of every random choice.
             boxes: floating ``[N, 4]``, ``x0, y0, x1, y1`` in pixels of the frames, if there are any.
-
-        Returns:
-            uint8 ``[3, T, S, S]``, and the boxes in pixels of the output.
         """
 
-    def mirrors(self, generator: torch.Generator) -> bool:
-        """Return whether a call with this generator mirrors the clip; takes from it what the call would."""
 
-
-class View(NamedTuple):
+class Geometry(NamedTuple):
     """What a draw shows of a frame.
 
     Args:
-        crop: the part shown; of the rotated frame where the frame is rotated.
-        degrees: of the rotation, against the clock.
+        crop: region of the frame, rotated before if the frame is.
+        degrees: counter-clockwise rotation.
         mirrored: left and right change places.
     """
 
@@ -79,7 +86,7 @@ class Augment:
         padded: the frame is padded to a square first.
         rotated: ``frame``: the frame is rotated about its centre and then cropped, so that little of the input is
             black; ``crop``: the crop is rotated about its own centre and its corners are black.
-        flip: probability of the horizontal flip; 0 where left and right matter.
+        flip: probability of the horizontal flip.
         brightness, contrast, saturation: factors are drawn from 1 minus to 1 plus this.
         hue: shift of the hue, drawn between minus and plus this share of the colour circle.
     """
@@ -103,33 +110,28 @@ class Augment:
         self.rotation, self.rotated, self.flip = rotation, rotated, flip
         self.brightness, self.contrast, self.saturation, self.hue = brightness, contrast, saturation, hue
 
-    def __call__(
-        self, frames: Tensor, generator: torch.Generator, boxes: Tensor | None = None
-    ) -> tuple[Tensor, Tensor | None]:
-        """Return the augmented video and boxes; see ``Transform``."""
+    def __call__(self, frames: Tensor, generator: torch.Generator, boxes: Tensor | None = None) -> Transformed:
+        """Augment frames and boxes; see ``Transform``."""
         draws = _draws(generator)
         picture = Region(0, 0, frames.shape[2], frames.shape[1])
         frame = _square(picture) if self.padded else picture
-        crop, degrees, mirrored = self._view(frame, draws)
+        crop, degrees, mirrored = self._geometry(frame, draws)
         matrix = fill(crop, self.size) @ rotate(degrees, (crop if self.rotated == "crop" else frame).center)
         if mirrored:
             matrix = shift(self.size, 0) @ stretch(-1, 1) @ matrix
         visible = _overlap(crop, picture) if self.rotated == "crop" else picture
         video, moved = _apply(frames, matrix, self.size, visible, boxes)
-        return rearrange(self._colour(rearrange(video, "t h w c -> t c h w"), draws[6:]), "t c h w -> c t h w"), moved
+        coloured = self._colour(rearrange(video, "t h w c -> t c h w"), draws[6:])
+        return Transformed(rearrange(coloured, "t c h w -> c t h w"), moved, mirrored)
 
-    def mirrors(self, generator: torch.Generator) -> bool:
-        """Return whether a call with this generator mirrors the clip."""
-        return _draws(generator)[5] < self.flip
-
-    def view(self, width: int, height: int, generator: torch.Generator) -> View:
-        """Return what a call with this generator shows of frames of this size, as padded; takes what it would."""
+    def geometry(self, width: int, height: int, generator: torch.Generator) -> Geometry:
+        """Return what a call with this generator shows of frames of this size, padded if ``padded``."""
         picture = Region(0, 0, width, height)
-        return self._view(_square(picture) if self.padded else picture, _draws(generator))
+        return self._geometry(_square(picture) if self.padded else picture, _draws(generator))
 
-    def _view(self, frame: Region, draws: list[float]) -> View:
+    def _geometry(self, frame: Region, draws: list[float]) -> Geometry:
         degrees = _between(-self.rotation, self.rotation, draws[4])
-        return View(self._crop(frame, draws[:4]), degrees, draws[5] < self.flip)
+        return Geometry(self._crop(frame, draws[:4]), degrees, draws[5] < self.flip)
 
     def _crop(self, frame: Region, draws: list[float]) -> Region:
         side = min(frame.width, frame.height) * _between(*self.scale, draws[0])
@@ -154,7 +156,7 @@ class Augment:
 
 
 class CenterCrop:
-    """Crop the middle square and resize it: the input of evaluation.
+    """Crop the middle square and resize it.
 
     Args:
         size: side S of the network's input.
@@ -164,25 +166,27 @@ class CenterCrop:
 
     def __init__(self, *, size: Annotated[int, Ge(1)] = 112, scale: Fraction = 0.875, padded: bool = False) -> None:
         self.size, self.scale, self.padded = size, scale, padded
+        self._along = 0.5
 
-    def __call__(
-        self, frames: Tensor, generator: torch.Generator, boxes: Tensor | None = None
-    ) -> tuple[Tensor, Tensor | None]:
-        """Return the cropped video and boxes; nothing is drawn; see ``Transform``."""
+    def moved(self, along: float) -> CenterCrop:
+        """Return the crop moved along the picture's long side: 0 is the left or upper end, 1 the other."""
+        moved = copy(self)
+        moved._along = along
+        return moved
+
+    def __call__(self, frames: Tensor, generator: torch.Generator, boxes: Tensor | None = None) -> Transformed:
+        """Crop frames and boxes; nothing is drawn; see ``Transform``."""
         picture = Region(0, 0, frames.shape[2], frames.shape[1])
         frame = _square(picture) if self.padded else picture
         side = max(1, round(min(frame.width, frame.height) * self.scale))
-        crop = _place(frame, side, side, 0.5, 0.5)
+        across, down = (self._along, 0.5) if frame.width >= frame.height else (0.5, self._along)
+        crop = _place(frame, side, side, across, down)
         video, moved = _apply(frames, fill(crop, self.size), self.size, picture, boxes)
-        return rearrange(video, "t h w c -> c t h w"), moved
-
-    def mirrors(self, generator: torch.Generator) -> bool:
-        """Return false."""
-        return False
+        return Transformed(rearrange(video, "t h w c -> c t h w"), moved, mirrored=False)
 
 
 def _draws(generator: torch.Generator) -> list[float]:
-    """Return all draws of a clip, whether used or not: switching one off leaves the others as they were."""
+    """Return all draws of a clip, used or not, so that switching one off leaves the others unchanged."""
     draws: list[float] = torch.rand(10, generator=generator, dtype=torch.float64).tolist()
     return draws
 
@@ -193,8 +197,8 @@ def _between(low: float, high: float, draw: float) -> float:
 
 def _place(frame: Region, width: int, height: int, across: float, down: float) -> Region:
     """Return a region of the frame; ``across`` and ``down`` in 0..1 choose evenly among its possible places."""
-    x = frame.x0 + int(across * (frame.width - width + 1))
-    y = frame.y0 + int(down * (frame.height - height + 1))
+    x = frame.x0 + min(int(across * (frame.width - width + 1)), frame.width - width)
+    y = frame.y0 + min(int(down * (frame.height - height + 1)), frame.height - height)
     return Region(x, y, x + width, y + height)
 
 

@@ -1,4 +1,4 @@
-"""One pass over a split: logits of every clip, once, on all ranks; then the statistics of each task."""
+"""Evaluate a split: the logits of all ranks, then the statistics of each task."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from hoi_train.core.batches import ClipBatch
 from hoi_train.core.pairs import TruePairs
 from hoi_train.core.ranks import distributed
 from hoi_train.core.records import ClassGroups, EpochStats, Split, Task, TaskStats, UserError
+from hoi_train.data.views import average_views
 from hoi_train.losses.base import Loss
 from hoi_train.losses.objective import Objective
 from hoi_train.metrics import task_stats
@@ -61,7 +62,7 @@ def evaluate(
         fabric: places batches and carries the precision.
         model: called as ``model(**batch.inputs)``, in evaluation mode; not wrapped for ranks, since shards are uneven.
         objective: gives the losses of each task.
-        batches: this rank's share of the split, each clip on one rank.
+        batches: this rank's share of the split, each view of each clip on one rank.
         tasks: what to evaluate, by name.
         epoch: number of the epoch just trained, from 0.
         split: name of the split.
@@ -71,7 +72,7 @@ def evaluate(
     """
     was_training = objective.training
     objective.eval()
-    rows = network_rows(fabric, model, batches, tasks, split)
+    rows = network_rows(fabric, model, batches, {name: of.task for name, of in tasks.items()}, split)
     stats = EpochStats(
         epoch=epoch,
         split=split,
@@ -83,15 +84,17 @@ def evaluate(
 
 @torch.no_grad()
 def network_rows(
-    fabric: Fabric, model: nn.Module, batches: Iterable[ClipBatch], tasks: Iterable[str], split: Split
+    fabric: Fabric, model: nn.Module, batches: Iterable[ClipBatch], tasks: Mapping[str, Task], split: Split
 ) -> dict[str, tuple[Tensor, Tensor]]:
     """Return logits and target of every clip or pair of a split, in their order, by task; equal on all ranks.
 
+    The logits of a clip's views are averaged by ``average_views``.
+
     Args:
         fabric: as of ``evaluate``.
-        model: likewise.
-        batches: likewise.
-        tasks: their names.
+        model: as of ``evaluate``.
+        batches: as of ``evaluate``.
+        tasks: by name.
         split: name of the split.
 
     Raises:
@@ -100,24 +103,43 @@ def network_rows(
     share_buffers(model)
     was_training = model.training
     model.eval()
-    tasks = tuple(tasks)
-    indices: list[Tensor] = []
+    keys: list[Tensor] = []
     columns: dict[str, list[Tensor]] = {f"{kind} {task}": [] for task in tasks for kind in ("logits", "target")}
     for batch in batches:
         placed = batch.map(fabric.to_device)
         with fabric.autocast():
             logits = model(**placed.inputs)
-        indices.append(batch.rows)
+        keys.append(batch.keys)
         for task in tasks:
             values = logits[task]
             # Losses and statistics of half-precision logits are made in float32, as in training.
             columns[f"logits {task}"].append((values.float() if values.dtype == torch.bfloat16 else values).cpu())
             columns[f"target {task}"].append(batch.targets[task])
-    found = gather(*(torch.cat(parts) if parts else torch.empty(0) for parts in (indices, *columns.values())))
-    rows = dict(zip(columns, found[1:], strict=True))
-    _check_finite({task: rows[f"logits {task}"] for task in tasks}, found[0], split)
+    positions, rows = by_position(keys, columns)
+    _check_finite({task: rows[f"logits {task}"] for task in tasks}, positions, split)
     model.train(was_training)
-    return {task: (rows[f"logits {task}"], rows[f"target {task}"]) for task in tasks}
+    return {
+        name: (average_views(rows[f"logits {name}"], task.labels), rows[f"target {name}"][:, 0])
+        for name, task in tasks.items()
+    }
+
+
+def by_position(keys: list[Tensor], columns: Mapping[str, list[Tensor]]) -> tuple[Tensor, dict[str, Tensor]]:
+    """Gather the rows of all ranks and batches, sorted by position, with an axis for the views.
+
+    Args:
+        keys: of each batch of this rank, see ``gather``.
+        columns: by name, of each batch ``[n, …]``.
+
+    Returns:
+        Positions int64 ``[N]`` and columns ``[N, V, …]`` of N clips or pairs with V views each.
+    """
+    found, *gathered = gather(*(torch.cat(parts) if parts else torch.empty(0) for parts in (keys, *columns.values())))
+    num_views = int(found[:, 1].max()) + 1 if len(found) else 1
+    rows = {
+        name: column.reshape(-1, num_views, *column.shape[1:]) for name, column in zip(columns, gathered, strict=True)
+    }
+    return found.reshape(-1, num_views, 2)[:, 0, 0], rows
 
 
 def _statistics(of: TaskEvaluation, loss: Loss, logits: Tensor, target: Tensor) -> TaskStats:
@@ -127,9 +149,9 @@ def _statistics(of: TaskEvaluation, loss: Loss, logits: Tensor, target: Tensor) 
     return task_stats(of.task, logits, target, of.groups, value, of.threshold, of.pairs)
 
 
-def _check_finite(logits: Mapping[str, Tensor], indices: Tensor, split: Split) -> None:
+def _check_finite(logits: Mapping[str, Tensor], positions: Tensor, split: Split) -> None:
     for task, values in logits.items():
-        bad = indices[~values.isfinite().all(dim=1)]
+        bad = positions[~values.isfinite().flatten(1).all(dim=1)]
         if len(bad):
             raise NonFiniteError(
                 f"{len(bad)} clips of {split} have logits of task {task!r} that are nan or infinite, the first at "

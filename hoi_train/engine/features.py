@@ -1,4 +1,4 @@
-"""The features of every clip of a split, for methods that set a classifier from them."""
+"""Extract the features of a split, for methods that set a classifier from them."""
 
 from __future__ import annotations
 
@@ -9,15 +9,14 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from hoi_train.core.batches import ClipBatch
-from hoi_train.engine.evaluation import share_buffers
+from hoi_train.engine.evaluation import by_position, share_buffers
 from hoi_train.methods.fit import Features
-from hoi_train.metrics.gather import gather
 from hoi_train.models.recognizer import Recognizer
 
 
 @torch.no_grad()
 def extract(fabric: Fabric, network: Recognizer, batches: Iterable[ClipBatch]) -> Features:
-    """Return the pooled features of a split in its order, equal on all ranks.
+    """Return the pooled features of a split in its order, the mean over views, equal on all ranks.
 
     Args:
         fabric: places batches and carries the precision.
@@ -27,16 +26,17 @@ def extract(fabric: Fabric, network: Recognizer, batches: Iterable[ClipBatch]) -
     share_buffers(network)
     was_training = network.training
     network.eval()
-    indices: list[Tensor] = []
-    features: list[Tensor] = []
-    targets: dict[str, list[Tensor]] = {task: [] for task in network.heads}
+    keys: list[Tensor] = []
+    names = ("features", *(f"target {task}" for task in network.heads))
+    columns: dict[str, list[Tensor]] = {name: [] for name in names}
     for batch in batches:
         with fabric.autocast():
-            features.append(network.features(**batch.map(fabric.to_device).inputs).float().cpu())
-        indices.append(batch.rows)
-        for task, parts in targets.items():
-            parts.append(batch.targets[task])
+            columns["features"].append(network.features(**batch.map(fabric.to_device).inputs).float().cpu())
+        keys.append(batch.keys)
+        for task in network.heads:
+            columns[f"target {task}"].append(batch.targets[task])
     network.train(was_training)
-    columns = [torch.cat(parts) if parts else torch.empty(0) for parts in (indices, features, *targets.values())]
-    found = gather(*columns)
-    return Features(found[1], dict(zip(targets, found[2:], strict=True)))
+    _, rows = by_position(keys, columns)
+    features = rows["features"]
+    targets = {task: rows[f"target {task}"][:, 0] for task in network.heads}
+    return Features(features[:, 0] if features.shape[1] == 1 else features.mean(1), targets)

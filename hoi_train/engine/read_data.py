@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from hoi_train.config import ConfigError, RunConfig
-from hoi_train.core.records import SPLITS
+from hoi_train.core.records import SPLITS, Split
 from hoi_train.core.schema import build
 from hoi_train.data.dataset import ClipDataset
 from hoi_train.data.loader import ClipLoader
@@ -33,18 +33,15 @@ def read_data(config: RunConfig, *, rank: int = 0, world_size: int = 1) -> RunDa
     counts = {split: {name: part.counts(name) for name in known} for split, part in clips.items()}
     groups = check_tasks(config, manifest, counts)
     tasks, data = {name: manifest.tasks[name] for name in config.tasks}, config.data
-    options: dict[str, Any] = {
-        "num_frames": data.num_frames,
-        "plan": build(data.plan, PLANS),
-        "seed": config.seed,
-        "reader": data.reader,
-    }
     make: Callable[..., ClipDataset] = ClipDataset
     if any(task.of == "pair" for task in tasks.values()):
         assert manifest.object_classes is not None  # check_tasks has refused it
         make = partial(PairDataset, objects=manifest.object_classes)
-    transforms = build(data.train, TRANSFORMS), build(data.evaluation, TRANSFORMS)
-    made = {split: make(part, tasks, transforms, **options) for split, part in clips.items() if len(part)}
+    made = {
+        split: make(part, tasks, reader=data.reader, **input_options(config, split))
+        for split, part in clips.items()
+        if len(part)
+    }
     datasets = {split: dataset for split, dataset in made.items() if len(dataset)}
     loader = partial(ClipLoader, rank=rank, world_size=world_size, workers=data.workers, timeout=data.timeout)
     return RunData(
@@ -56,6 +53,18 @@ def read_data(config: RunConfig, *, rank: int = 0, world_size: int = 1) -> RunDa
         object_classes=manifest.object_classes,
         left_out=left_out,
     )
+
+
+def input_options(config: RunConfig, split: Split) -> dict[str, Any]:
+    """Return the arguments of ``ClipInput`` that a run has configured for a split."""
+    data = config.data
+    return {
+        "transforms": (build(data.train, TRANSFORMS), build(data.evaluation, TRANSFORMS)),
+        "num_frames": data.num_frames,
+        "plan": build(data.plan, PLANS),
+        "seed": config.seed,
+        "views": data.views.of(split),
+    }
 
 
 def _sound_clips(config: RunConfig) -> tuple[Manifest, LeftOut | None]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from hoi_train.config import ConfigError, RunConfig
 from hoi_train.core.records import ClassCounts, ClassGroups, Split, Task, nearest, unknown_task
@@ -65,6 +65,7 @@ def check_tasks(
         problems.append(
             f"data.mixing: {config.data.mixing.name!r} mixes clips, which tears their pairs apart; use 'none'"
         )
+    problems += _view_problems(config, any(task.of == "pair" for task in known_tasks))
     counted = getattr(config.data.sampling, "task", None)
     if counted is not None and counted not in config.tasks:
         problems.append(f"data.sampling.{unknown_task(counted, config.tasks)}")
@@ -89,6 +90,19 @@ def _monitor_problems(config: RunConfig, tasks: Iterable[Task], groups: Mapping[
         extreme = "largest" if mode == "max" else "least"
         return [f"checkpoints.mode: {mode!r} keeps the {extreme} {monitor}, which is the worst; leave it out"]
     return []
+
+
+def _view_problems(config: RunConfig, of_pairs: bool) -> Iterator[str]:
+    """Yield what keeps evaluation from showing the configured views."""
+    data, crops = config.data, config.data.views.crops
+    if crops > 1 and (data.evaluation.name != "center_crop" or getattr(data.evaluation, "padded", False)):
+        text = f"{crops} crops lie along the long side of the picture, which needs data.evaluation: center_crop"
+        yield f"data.views.crops: {text}, not padded"
+    if crops > 1 and of_pairs:
+        yield f"data.views.crops: {crops} crops along the long side cut pairs off; with tasks of pairs use 1"
+    if data.views.frames > 1 and of_pairs and data.plan.name == "around_key":
+        text = "data.plan around_key shows the same frames of a key frame in all views"
+        yield f"data.views.frames: {text}; use 1, or data.plan segments"
 
 
 def make_loss(config: RunConfig, task: str, counts: ClassCounts) -> Loss:

@@ -170,10 +170,11 @@ def windows(predictor: Predictor, reader: Reader, every: int | None) -> Iterator
     window, times = reader.window(), _times(reader)
     length = every or len(window)
     parts = [window[k : k + length] for k in range(0, len(window), length)]
-    plans = [part.start + predictor.plan(len(part), predictor.config.data.num_frames) for part in parts]
+    views = [(part, view) for part in parts for view in range(predictor.num_views)]
+    plans = [part.start + frames for part in parts for frames in predictor.frames(len(part))]
     samples = (
-        predictor.clip(f"{reader.clip.path}@{part.start}", torch.from_numpy(frames))
-        for part, frames in zip(parts, reader.read_each(plans), strict=True)
+        predictor.clip(f"{reader.clip.path}@{part.start}", torch.from_numpy(frames), view)
+        for (part, view), frames in zip(views, reader.read_each(plans), strict=True)
     )
     for part, (scores,) in zip(parts, predictor.scores(samples), strict=True):
         yield WindowPrediction(part.start, times[part.start], times[part.stop], scores)
@@ -198,12 +199,10 @@ def _samples(
 ) -> Iterator[PairSample]:
     """Yield key frames with their pairs as the network sees them."""
     window = reader.window()
-    plans = [
-        window.start + predictor.plan(len(window), predictor.config.data.num_frames, frame - window.start)
-        for frame in found
-    ]
-    read = reader.read_each(plans)
-    for (frame, pairs), plan, frames in zip(found.items(), plans, read, strict=True):
+    views = [(frame, view) for frame in found for view in range(predictor.num_views)]
+    plans = [window.start + frames for frame in found for frames in predictor.frames(len(window), frame - window.start)]
+    for (frame, view), plan, frames in zip(views, plans, reader.read_each(plans), strict=True):
+        pairs = found[frame]
         indices = torch.from_numpy(plan)
         boxes = torch.stack([actor.track.boxes_at(indices) for pair in pairs for actor in pair])
         yield predictor.key_frame(
@@ -212,6 +211,7 @@ def _samples(
             boxes.view(-1, 2, *boxes.shape[1:]),
             torch.tensor([predictor.objects.index(thing.name) for _, thing in pairs]),
             int((indices - frame).abs().argmin()),
+            view,
         )
 
 

@@ -13,15 +13,16 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from hoi_train.config import ConfigError, RunConfig
-from hoi_train.core.randomness import generator
 from hoi_train.core.records import ClassList, Task, UserError
-from hoi_train.core.schema import build
 from hoi_train.data.dataset import Sample, collate
+from hoi_train.data.inputs import ClipInput
 from hoi_train.data.pair_dataset import PairSample, collate_pairs
-from hoi_train.data.sampling import PLANS, Plan
-from hoi_train.data.transforms import TRANSFORMS, Transform
+from hoi_train.data.samplers import Item
+from hoi_train.data.sampling import Indices
+from hoi_train.data.views import average_views
 from hoi_train.engine import checkpoint
 from hoi_train.engine.experiment import rebuild
+from hoi_train.engine.read_data import input_options
 from hoi_train.engine.run import chosen_checkpoint, read_run, read_tasks, read_thresholds
 from hoi_train.engine.train import launch, load_network
 from hoi_train.metrics.thresholds import DEFAULT
@@ -70,8 +71,7 @@ class Predictor:
         thresholds: of some multi-label tasks, float64 ``[C]``.
         model: in evaluation mode, on its device.
         fabric: places inputs and carries the precision.
-        plan: which frames it sees.
-        transform: that of evaluation.
+        input: frames and transforms of the test split.
     """
 
     config: RunConfig
@@ -80,8 +80,7 @@ class Predictor:
     thresholds: Mapping[str, Tensor]
     model: Recognizer
     fabric: Fabric
-    plan: Plan
-    transform: Transform
+    input: ClipInput
 
     @property
     def objects(self) -> ClassList:
@@ -94,41 +93,70 @@ class Predictor:
         """Whether it labels human-object pairs, and not whole clips."""
         return POOLING[self.config.model.pooling.name].of == "pair"
 
-    def clip(self, name: str, frames: Tensor) -> Sample:
-        """Return a clip as the network sees it.
+    def frames(self, available: int, key: int | None = None) -> list[Indices]:
+        """Return the frames to read of a clip for each view, int64 ``[T]`` in ``0..available-1``."""
+        return [self.input.frames(available, "", Item(0, view=view), key) for view in range(self.num_views)]
+
+    def clip(self, name: str, frames: Tensor, view: int) -> Sample:
+        """Return one view of a clip as the network sees it.
 
         Args:
             name: of the clip, for messages.
-            frames: uint8 ``[T, H, W, 3]``, those of the plan.
+            frames: uint8 ``[T, H, W, 3]``, those of ``frames``.
+            view: its number.
         """
-        video, _ = self.transform(frames, self._draws(name), None)
-        return Sample(video, {}, 0, name)
+        return Sample(self.input.transform(frames, name, Item(0, view=view)).video, {}, 0, name, view=view)
 
-    def key_frame(self, name: str, frames: Tensor, boxes: Tensor, objects: Tensor, key: int) -> PairSample:
-        """Return a key frame with its M pairs as the network sees it.
+    def key_frame(self, name: str, frames: Tensor, boxes: Tensor, objects: Tensor, key: int, view: int) -> PairSample:
+        """Return one view of a key frame with its M pairs as the network sees it.
 
         Args:
             name: of the key frame, for messages.
-            frames: uint8 ``[T, H, W, 3]``, those of the plan.
+            frames: uint8 ``[T, H, W, 3]``, those of ``frames``.
             boxes: float32 ``[M, 2, T, 4]``, of person and object, in pixels of the frames.
             objects: int64 ``[M]``, class of the object.
             key: which of the T frames is the key frame.
+            view: its number.
         """
-        video, moved = self.transform(frames, self._draws(name), boxes.reshape(-1, 4))
+        video, moved, _ = self.input.transform(frames, name, Item(0, view=view), boxes.reshape(-1, 4))
         assert moved is not None
-        return PairSample(video, {}, 0, name, moved.view(boxes.shape), key, objects, torch.arange(len(boxes)))
+        pairs = torch.arange(len(boxes))
+        return PairSample(video, {}, 0, name, moved.view(boxes.shape), key, objects, pairs, view=view)
 
     def scores(self, samples: Iterable[Sample]) -> Iterator[list[dict[str, Scores]]]:
         """Yield for each clip or key frame the scores of the clip or of each of its pairs, by task.
 
-        As many are asked at a time as a batch of the run's training had, for which there was memory.
+        Batches are as large as those of training, which fitted into memory.
+
+        Args:
+            samples: all views of a clip or key frame one after the other.
         """
-        samples = iter(samples)
+        logits = self._logits(iter(samples))
+        while views := list(islice(logits, self.num_views)):
+            columns = {
+                name: average_views(torch.stack([view[name] for view in views], dim=1), task.labels)
+                for name, task in self.tasks.items()
+            }
+            yield [
+                {
+                    task: Scores.of(row, self.tasks[task], self.thresholds.get(task, DEFAULT))
+                    for task, row in zip(columns, rows, strict=True)
+                }
+                for rows in zip(*columns.values(), strict=True)
+            ]
+
+    @property
+    def num_views(self) -> int:
+        """Views of each clip or key frame."""
+        return len(self.input.views)
+
+    def _logits(self, samples: Iterator[Sample]) -> Iterator[dict[str, Tensor]]:
+        """Yield the logits of each sample by task, floating ``[rows, C]``."""
         while batch := list(islice(samples, self.config.training.batch_size)):
-            yield from self._scores(batch)
+            yield from self._batch_logits(batch)
 
     @torch.no_grad()
-    def _scores(self, samples: Sequence[Sample]) -> Iterator[list[dict[str, Scores]]]:
+    def _batch_logits(self, samples: Sequence[Sample]) -> list[dict[str, Tensor]]:
         pairs = [sample for sample in samples if isinstance(sample, PairSample)]
         batch = (collate_pairs(pairs) if pairs else collate(samples)).map(self.fabric.to_device)
         with self.fabric.autocast():
@@ -138,18 +166,9 @@ class Predictor:
             if len(bad):
                 name = batch.row_ids[int(bad[0])]
                 raise UserError(f"{name}: logits of task {task!r} are nan or infinite: the run's weights have diverged")
-        rows = zip(*logits.values(), strict=True)
-        for count in [len(sample.pairs) for sample in pairs] or [1] * len(samples):
-            yield [
-                {
-                    task: Scores.of(row, self.tasks[task], self.thresholds.get(task, DEFAULT))
-                    for task, row in zip(logits, each, strict=True)
-                }
-                for each in islice(rows, count)
-            ]
-
-    def _draws(self, name: str) -> torch.Generator:
-        return generator(self.config.seed, "augment", -1, name)  # as evaluation draws, if its transform does
+        counts = [len(sample.pairs) for sample in pairs] or [1] * len(samples)
+        parts = zip(*(values.split(counts) for values in logits.values()), strict=True)
+        return [dict(zip(logits, of_sample, strict=True)) for of_sample in parts]
 
 
 def load_predictor(folder: Path, which: str = "best") -> Predictor:
@@ -176,6 +195,5 @@ def load_predictor(folder: Path, which: str = "best") -> Predictor:
         thresholds=read_thresholds(folder, chosen, tasks),
         model=model,
         fabric=fabric,
-        plan=build(config.data.plan, PLANS),
-        transform=build(config.data.evaluation, TRANSFORMS),
+        input=ClipInput(**input_options(config, "test")),
     )

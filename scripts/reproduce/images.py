@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -38,6 +39,7 @@ class Images:
     seed: int
     positions: Tensor
     num_positions: int
+    num_views: ClassVar[int] = 1
 
     @classmethod
     def of(cls, pixels: Tensor, labels: Tensor, names: Sequence[str], seed: int) -> Images:

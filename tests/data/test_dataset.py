@@ -13,7 +13,7 @@ from hoi_train.data.dataset import ClipDataset, collate, mirrored
 from hoi_train.data.manifest import Manifest
 from hoi_train.data.samplers import Item
 from hoi_train.data.sampling import segment_frames
-from hoi_train.data.transforms import Augment, CenterCrop
+from hoi_train.data.transforms import Augment, CenterCrop, Transformed
 from tests.videos import number_of
 
 
@@ -25,11 +25,8 @@ def make_dataset(manifest: Manifest, **options: object) -> ClipDataset:
 class _Plain:
     """Show the frames as they are."""
 
-    def __call__(self, frames: torch.Tensor, generator: object, boxes: object = None) -> tuple[torch.Tensor, None]:
-        return frames.permute(3, 0, 1, 2), None
-
-    def mirrors(self, generator: torch.Generator) -> bool:
-        return False
+    def __call__(self, frames: torch.Tensor, generator: object, boxes: object = None) -> Transformed:
+        return Transformed(frames.permute(3, 0, 1, 2), None, mirrored=False)
 
 
 def _numbers(manifest: Manifest, item: Item, num_frames: int = 4) -> list[int]:

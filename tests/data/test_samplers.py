@@ -26,7 +26,7 @@ def test_an_epoch_shows_each_clip_once_but_for_the_last_part(count: int, size: i
     assert len(batches) == sampler.num_batches(epoch) == max(1, count // size)
     if count >= size:
         assert len(set(_clips(batches))) == len(_clips(batches)) == count // size * size
-        assert all(item == (item.clip, epoch, 0) for batch in batches for item in batch)
+        assert all(item == Item(item.clip, epoch) for batch in batches for item in batch)
     else:
         assert set(_clips(batches)) == set(range(count))
 

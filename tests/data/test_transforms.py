@@ -15,7 +15,7 @@ from torchvision.transforms.v2 import functional
 from hoi_train.core.randomness import generator
 from hoi_train.core.schema import EntryOf
 from hoi_train.data.affine import Region, fill, move_boxes, resample, rotate, shift, stretch
-from hoi_train.data.transforms import TRANSFORMS, Augment, CenterCrop, View
+from hoi_train.data.transforms import TRANSFORMS, Augment, CenterCrop, Geometry
 
 PLAIN: dict[str, Any] = {"rotation": 0.0, "flip": 0.0}
 COLOURS = {"brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.2}
@@ -36,7 +36,7 @@ def _psnr(a: Tensor, b: Tensor) -> float:
 @pytest.mark.parametrize("shape", [(128, 170), (170, 128), (37, 512), (5, 5), (1, 1)])
 def test_the_input_is_uint8_of_the_size_asked_for(name: str, shape: tuple[int, int]) -> None:
     frames = torch.randint(0, 256, (4, *shape, 3), dtype=torch.uint8, generator=generator(0))
-    video, boxes = TRANSFORMS[name](size=56)(frames, generator(1))
+    video, boxes, _ = TRANSFORMS[name](size=56)(frames, generator(1))
     assert video.dtype == torch.uint8
     assert video.shape == (3, 4, 56, 56)
     assert boxes is None
@@ -45,7 +45,7 @@ def test_the_input_is_uint8_of_the_size_asked_for(name: str, shape: tuple[int, i
 @pytest.mark.parametrize("options", [{}, {"rotated": "crop", "scale": (0.3, 1.0), "ratio": (0.5, 2.0)}, COLOURS])
 def test_all_frames_of_a_clip_get_the_same_draw(options: dict[str, Any]) -> None:
     frame = _smooth(1)
-    video, _ = Augment(size=64, **options)(frame.repeat(5, 1, 1, 1), generator(3))
+    video, _, _ = Augment(size=64, **options)(frame.repeat(5, 1, 1, 1), generator(3))
     assert (video == video[:, :1]).all()
 
 
@@ -59,8 +59,8 @@ def test_the_draw_is_a_function_of_the_generator() -> None:
 def test_switching_one_draw_off_leaves_the_others() -> None:
     frames = _smooth()
     for seed in range(5):
-        straight, _ = Augment(size=64, rotation=0.0, flip=0.0)(frames, generator(seed))
-        mirrored, _ = Augment(size=64, rotation=0.0, flip=1.0)(frames, generator(seed))
+        straight, _, _ = Augment(size=64, rotation=0.0, flip=0.0)(frames, generator(seed))
+        mirrored, _, _ = Augment(size=64, rotation=0.0, flip=1.0)(frames, generator(seed))
         assert (mirrored == straight.flip(-1)).all()
 
 
@@ -77,7 +77,7 @@ def test_a_crop_without_rotation_keeps_the_pixels() -> None:
     frames = torch.randint(0, 256, (2, 60, 80, 3), dtype=torch.uint8, generator=generator(0))
     places = set()
     for seed in range(30):
-        video, _ = Augment(size=30, scale=(0.5, 0.5), **PLAIN)(frames, generator(seed))
+        video, _, _ = Augment(size=30, scale=(0.5, 0.5), **PLAIN)(frames, generator(seed))
         found = [
             (y, x) for y in range(31) for x in range(51) if (frames[0, y : y + 30, x : x + 30, 0] == video[0, 0]).all()
         ]
@@ -97,7 +97,7 @@ def test_a_crop_of_the_whole_frame_reaches_every_place() -> None:
 @pytest.mark.parametrize(("height", "width", "side", "left", "top"), [(128, 170, 112, 29, 8), (60, 40, 35, 3, 13)])
 def test_evaluation_takes_the_centre(height: int, width: int, side: int, left: int, top: int) -> None:
     frames = torch.randint(0, 256, (2, height, width, 3), dtype=torch.uint8, generator=generator(0))
-    video, _ = CenterCrop(size=side, scale=0.875)(frames, generator(0))
+    video, _, _ = CenterCrop(size=side, scale=0.875)(frames, generator(0))
     assert (video == frames[:, top : top + side, left : left + side].permute(3, 0, 1, 2)).all()
 
 
@@ -127,7 +127,7 @@ def test_the_released_chain_is_crop_rotate_flip_resize() -> None:
     frames = _smooth(2, 480, 640)
     augment = Augment(size=224, scale=(1.0, 1.0), rotation=10.0, rotated="crop", flip=0.5)
     for seed in range(4):
-        video, _ = augment(frames, generator(seed))
+        video, _, _ = augment(frames, generator(seed))
         draws = torch.rand(10, generator=generator(seed), dtype=torch.float64).tolist()
         crop = frames[:, :, int(draws[2] * 161) :][:, :, :480].permute(0, 3, 1, 2)
         chain = functional.rotate(crop, 20 * draws[4] - 10, functional.InterpolationMode.BILINEAR)
@@ -154,8 +154,8 @@ def test_the_same_draw_as_the_plain_torchvision_chain(height: int, width: int) -
     augment = Augment(size=224, scale=(0.5, 1.0), ratio=(0.75, 4 / 3), rotation=10.0, flip=0.5)
     planes, near = frames.permute(0, 3, 1, 2).float(), []
     for seed in range(12):
-        video, _ = augment(frames, generator(seed))
-        view = augment.view(width, height, generator(seed))
+        video, _, _ = augment(frames, generator(seed))
+        view = augment.geometry(width, height, generator(seed))
         near.append(_psnr(video.transpose(0, 1), _chain(planes, view)))
         x0, y0, x1, y1 = view.crop
         changed = {  # the control: what differs by a pixel or a degree is seen
@@ -169,7 +169,7 @@ def test_the_same_draw_as_the_plain_torchvision_chain(height: int, width: int) -
     assert np.median(near) > 48
 
 
-def _chain(planes: Tensor, view: View) -> Tensor:
+def _chain(planes: Tensor, view: Geometry) -> Tensor:
     """Return float ``[T, 3, 224, 224]``."""
     crop = view.crop
     rotated = functional.rotate(planes, view.degrees, functional.InterpolationMode.BILINEAR)
@@ -206,7 +206,7 @@ def test_boxes_stay_on_what_they_frame(seed: int, rotated: str) -> None:
     frames = torch.zeros(1, 240, 320, 3, dtype=torch.uint8)
     frames[:, 100:130, 140:190] = 255
     augment = Augment(size=160, scale=(0.7, 1.0), ratio=(0.8, 1.25), rotation=30.0, rotated=rotated)  # type: ignore[arg-type]
-    video, boxes = augment(frames, generator(seed), torch.tensor([[140.0, 100.0, 190.0, 130.0]]))
+    video, boxes, _ = augment(frames, generator(seed), torch.tensor([[140.0, 100.0, 190.0, 130.0]]))
     assert boxes is not None
     rows, columns = (torch.nonzero((video[0, 0] > 127).any(axis)).flatten() for axis in (1, 0))
     seen = torch.tensor([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1])
@@ -214,7 +214,7 @@ def test_boxes_stay_on_what_they_frame(seed: int, rotated: str) -> None:
 
 
 def test_boxes_are_cut_to_the_input() -> None:
-    _, boxes = CenterCrop(size=50, scale=1.0)(
+    _, boxes, _ = CenterCrop(size=50, scale=1.0)(
         torch.zeros(1, 100, 200, 3, dtype=torch.uint8),
         generator(0),
         torch.tensor([[40.0, 20.0, 90.0, 60.0], [0.0, 0.0, 10.0, 10.0], [0.0, 0.0, 200.0, 100.0]]),
@@ -234,11 +234,11 @@ def test_maps_compose_from_right_to_left() -> None:
 @pytest.mark.parametrize("name", COLOURS)
 def test_colours_change_within_their_strength(name: str) -> None:
     frames = _smooth(2)
-    plain, _ = Augment(size=64, **PLAIN)(frames, generator(0))
+    plain, _, _ = Augment(size=64, **PLAIN)(frames, generator(0))
     means = []
     for seed in range(20):
-        video, _ = Augment(size=64, **PLAIN, **{name: COLOURS[name]})(frames, generator(seed))
-        unchanged, _ = Augment(size=64, **PLAIN)(frames, generator(seed))
+        video, _, _ = Augment(size=64, **PLAIN, **{name: COLOURS[name]})(frames, generator(seed))
+        unchanged, _, _ = Augment(size=64, **PLAIN)(frames, generator(seed))
         means.append(float((video.double() - unchanged.double()).abs().mean()))
     assert max(means) > 3
     assert (plain == Augment(size=64, **PLAIN, **dict.fromkeys(COLOURS, 0.0))(frames, generator(0))[0]).all()
@@ -258,7 +258,7 @@ SCHEMA = TypeAdapter(EntryOf(TRANSFORMS).type)
 )
 def test_a_configuration_names_them(section: Any) -> None:
     config = SCHEMA.validate_json(json.dumps(section))
-    video, _ = TRANSFORMS[config.name](**config.hyper_parameters())(_smooth(), generator(0))
+    video, _, _ = TRANSFORMS[config.name](**config.hyper_parameters())(_smooth(), generator(0))
     assert video.shape[0] == 3
 
 
@@ -296,8 +296,8 @@ def test_padding_equals_black_bars_in_the_file(height: int, width: int, rotated:
     pairs += [(Augment(**options, padded=True), Augment(**options))]  # type: ignore[list-item]
     for padded, plain in pairs:
         for seed in range(5):
-            video, moved = padded(frames, generator(seed), boxes)
-            expected, moved_there = plain(square, generator(seed), there)
+            video, moved, _ = padded(frames, generator(seed), boxes)
+            expected, moved_there, _ = plain(square, generator(seed), there)
             assert _psnr(video, expected) > 27
             assert moved is not None
             assert moved_there is not None
@@ -305,7 +305,7 @@ def test_padding_equals_black_bars_in_the_file(height: int, width: int, rotated:
 
 
 def test_a_padded_frame_is_seen_whole() -> None:
-    video, boxes = CenterCrop(size=64, scale=1.0, padded=True)(
+    video, boxes, _ = CenterCrop(size=64, scale=1.0, padded=True)(
         torch.full((1, 45, 80, 3), 200, dtype=torch.uint8), generator(0), torch.tensor([[0.0, 0.0, 80.0, 45.0]])
     )
     assert boxes is not None

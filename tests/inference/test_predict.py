@@ -18,9 +18,10 @@ from hoi_train.config import load_config
 from hoi_train.core.records import ClipError, UserError
 from hoi_train.data.manifest import Manifest, read_manifest
 from hoi_train.engine import checkpoint
+from hoi_train.engine.evaluation import network_rows
 from hoi_train.engine.experiment import assemble, rebuild
 from hoi_train.engine.run import chosen_checkpoint, write_thresholds
-from hoi_train.engine.train import load_network
+from hoi_train.engine.train import launch, load_network
 from hoi_train.inference.drawing import PERSON, THING
 from hoi_train.inference.predict import predict
 from hoi_train.methods import METHODS
@@ -51,12 +52,9 @@ class Trained:
         config = load_config(self.config)
         experiment = assemble(config)
         load_network(experiment.model, checkpoint.load(chosen_checkpoint(self.folder, config, "best")))
-        experiment.model.eval()
-        with torch.no_grad():
-            batches = experiment.data.loaders["test"].evaluation()
-            made = [(batch.rows, experiment.model(**batch.inputs)) for batch in batches]
-        order = torch.cat([rows for rows, _ in made]).argsort()
-        return {task: torch.cat([logits[task] for _, logits in made])[order] for task in experiment.data.tasks}
+        data, fabric = experiment.data, launch(config.training)
+        rows = network_rows(fabric, experiment.model, data.loaders["test"].evaluation(), data.tasks, "test")
+        return {task: logits for task, (logits, _) in rows.items()}
 
     def elsewhere(self, folder: Path) -> Path:
         """Return a copy of the run directory under another name, whose configuration names data that are not there."""
@@ -85,10 +83,11 @@ def pair_run(tmp_path_factory: pytest.TempPathFactory) -> Trained:
 
 @pytest.fixture(scope="module")
 def clip_run(tmp_path_factory: pytest.TempPathFactory) -> Trained:
-    """Two tasks, single- and multi-label, by a method that changes the heads."""
+    """Two tasks, single- and multi-label, by a method that changes the heads, evaluated from six views."""
     folder = tmp_path_factory.mktemp("clips")
     manifest = make_data(folder)
-    changes: dict[str, Any] = {"method": {"name": "lws", "epochs": 1}, "data": {"reader": "pyav"}, "tasks": TWO_TASKS}
+    data = {"reader": "pyav", "views": {"frames": 2, "crops": 3}}
+    changes: dict[str, Any] = {"method": {"name": "lws", "epochs": 1}, "data": data, "tasks": TWO_TASKS}
     return Trained(make_config(folder, manifest, **changes, loss="cross_entropy"), manifest)
 
 

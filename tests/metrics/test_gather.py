@@ -31,10 +31,15 @@ def rows() -> tuple[Tensor, Tensor, Tensor]:
     return logits, torch.randint(NUM_CLASSES, (NUM_ROWS,), generator=draw), torch.rand(NUM_ROWS, generator=draw)
 
 
+def keys(rows: Tensor) -> Tensor:
+    """Return positions and views of rows, two views each."""
+    return torch.stack([rows // 2, rows % 2], dim=1)
+
+
 def shard(chosen: list[int]) -> tuple[Tensor, ...]:
     if not chosen:  # what a rank without batches has: it never saw a logit
-        return (torch.empty(0, dtype=torch.int64), *(torch.empty(0) for _ in rows()))
-    return (torch.tensor(chosen), *(column[chosen] for column in rows()))
+        return (torch.empty(0), *(torch.empty(0) for _ in rows()))
+    return (keys(torch.tensor(chosen)), *(column[chosen] for column in rows()))
 
 
 def measure(logits: Tensor, target: Tensor, losses: Tensor) -> dict[str, float]:
@@ -54,9 +59,13 @@ def one_rank(rank: int, folder: str) -> None:
         results[name] = (gathered, measure(*gathered[1:]))
     results["all empty"] = gather(*shard([]))
     try:
-        gather(torch.arange(3), torch.zeros(3 - rank))
+        gather(keys(torch.arange(3)), torch.zeros(3 - rank))
     except ValueError as error:
         results["error"] = str(error)
+    try:
+        gather(keys(torch.arange(3)), torch.tensor([0.0, 1.0, 2.0 + rank]))
+    except ValueError as error:
+        results["disagreement"] = str(error)
     torch.save(results, f"{folder}/rank{rank}.pt")
     dist.destroy_process_group()
 
@@ -72,8 +81,8 @@ def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, object]]:
 @pytest.mark.parametrize("division", DIVISIONS)
 def test_every_rank_has_all_rows_once_and_in_order(ranks: list[dict[str, object]], division: str) -> None:
     for result in ranks:
-        (indices, *columns), _ = result[division]  # type: ignore[misc]
-        assert indices.tolist() == list(range(NUM_ROWS))
+        (found, *columns), _ = result[division]  # type: ignore[misc]
+        assert torch.equal(found, keys(torch.arange(NUM_ROWS)))
         for column, whole in zip(columns, rows(), strict=True):
             assert column.dtype == whole.dtype
             assert torch.equal(column, whole)
@@ -82,7 +91,7 @@ def test_every_rank_has_all_rows_once_and_in_order(ranks: list[dict[str, object]
 @pytest.mark.process
 @pytest.mark.parametrize("division", DIVISIONS)
 def test_metrics_are_bit_identical_to_one_process(ranks: list[dict[str, object]], division: str) -> None:
-    alone = measure(*gather(torch.arange(NUM_ROWS), *rows())[1:])
+    alone = measure(*gather(keys(torch.arange(NUM_ROWS)), *rows())[1:])
     for result in ranks:
         assert result[division][1] == alone  # type: ignore[index]
 
@@ -95,20 +104,30 @@ def test_no_rows_on_any_rank_give_no_rows(ranks: list[dict[str, object]]) -> Non
 
 @pytest.mark.process
 def test_a_fault_of_one_rank_is_raised_on_all(ranks: list[dict[str, object]]) -> None:
-    assert [result["error"] for result in ranks] == ["rank 1 gave 3 indices and columns of [2] rows"] * 2
+    assert [result["error"] for result in ranks] == ["rank 1 gave 3 keys and columns of [2] rows"] * 2
+
+
+def test_rows_that_disagree_are_refused_on_all_ranks(ranks: list[dict[str, object]]) -> None:
+    assert [result["disagreement"] for result in ranks] == [
+        "1 rows were evaluated twice with different results, the first at position 1, view 0: "
+        "column 1 is 2.0 and 3.0; evaluate each view of each clip once"
+    ] * 2
 
 
 def test_without_a_process_group_ordered_rows_come_back_as_they_are() -> None:
-    indices, *columns = gather(torch.arange(NUM_ROWS), *rows())
-    assert torch.equal(indices, torch.arange(NUM_ROWS))
+    found, *columns = gather(keys(torch.arange(NUM_ROWS)), *rows())
+    assert torch.equal(found, keys(torch.arange(NUM_ROWS)))
     assert all(torch.equal(column, whole) for column, whole in zip(columns, rows(), strict=True))
 
 
-def test_of_repeated_rows_the_first_is_kept() -> None:
-    indices, values = gather(torch.tensor([4, 1, 4, 1, 4]), torch.tensor([0.0, 1.0, 2.0, 3.0, 4.0]))
-    assert (indices.tolist(), values.tolist()) == ([1, 4], [1.0, 0.0])
+def test_equal_rows_are_counted_once() -> None:
+    nan = float("nan")
+    found, values = gather(
+        keys(torch.tensor([4, 1, 4, 1, 4])), torch.tensor([[nan, 0], [1, 1], [nan, 0], [1, 1], [nan, 0]])
+    )
+    assert (found.tolist(), values[0].tolist(), len(values)) == ([[0, 1], [2, 0]], [1, 1], 2)
 
 
 def test_the_result_is_free_of_the_graph() -> None:
     logits = torch.randn(3, 2, requires_grad=True)
-    assert not gather(torch.arange(3), logits)[1].requires_grad
+    assert not gather(keys(torch.arange(3)), logits)[1].requires_grad
