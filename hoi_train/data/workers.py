@@ -1,4 +1,4 @@
-"""Processes that make batches ahead of time, and what is known of one that dies or hangs."""
+"""Make batches ahead of time in worker processes, and find out which one died or hangs."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ NOTHING = -1
 
 
 class WorkerLost(Exception):  # noqa: N818 - the loader mends it
-    """A worker process is gone or hangs.
+    """A worker process died or hangs.
 
     Args:
         clip: position in the split of the clip that it was reading, if that is known.
-        why: what happened, to be said of the clip or of the workers.
+        why: what happened, a clause for the message.
     """
 
     def __init__(self, clip: int | None, why: str) -> None:
@@ -60,10 +60,10 @@ class Workers:
     def __init__(
         self, dataset: ClipDataset, items: Sequence[list[Item]], *, workers: int, prefetch: int, timeout: float
     ) -> None:
-        self._desk = _Desk(workers)
+        self._table = WorkerTable(workers)
         self._batches = iter(
             DataLoader(
-                _Fetcher(dataset, self._desk),
+                _Fetcher(dataset, self._table),
                 batch_size=None,
                 sampler=items,
                 num_workers=workers,
@@ -75,7 +75,7 @@ class Workers:
                 generator=torch.Generator(),  # without it each pass would draw from the global generator
             )
         )
-        self._watch = _Watch(self._desk, timeout)
+        self._watch = _Watchdog(self._table, timeout)
         if workers:
             self._watch.start()
 
@@ -92,7 +92,7 @@ class Workers:
             except StopIteration:
                 return
             except (RuntimeError, EOFError, OSError):  # what a dead process gives rise to; its tensors are lost too
-                lost = self._desk.lost_soon()
+                lost = self._table.lost_soon()
                 if lost is None:
                     raise
                 raise lost from None
@@ -101,13 +101,16 @@ class Workers:
     def end(self) -> None:
         """End the processes, also while an error that refers to this object is alive."""
         self._watch.end()
-        if self._desk.lost() is not None:
-            self._desk.kill()  # the others, too: they may be stopped, and torch would wait for them
+        if self._table.lost() is not None:
+            self._table.kill()  # the others, too: they may be stopped, and torch would wait for them
         del self._batches
 
 
-class _Desk:
-    """What each worker does, in memory that it shares with the main process: process id, clip, since when in ns."""
+class WorkerTable:
+    """Which clip each worker is reading, in memory shared with the main process.
+
+    ``rows`` is int64 ``[workers, 3]``: process id, position of the clip, and since when in ns.
+    """
 
     def __init__(self, workers: int) -> None:
         self.rows = torch.full((workers, 3), NOTHING, dtype=torch.int64)
@@ -115,10 +118,11 @@ class _Desk:
         self.killed: WorkerLost | None = None
 
     def begin(self, number: int) -> None:
+        """Record this process as a worker."""
         self.rows[number, 0] = os.getpid()
 
     def reading(self, items: Iterable[Item]) -> Iterator[Item]:
-        """Pass items on, and note which one is worked on."""
+        """Yield the items and record which one is being read."""
         worker = get_worker_info()
         try:
             for item in items:
@@ -130,7 +134,7 @@ class _Desk:
                 self.rows[worker.id, 1] = NOTHING
 
     def lost(self) -> WorkerLost | None:
-        """Return why there is no batch, if it is that a process was killed or died."""
+        """Return the worker that was killed or died, if there is one."""
         if self.killed is not None:
             return self.killed
         alive = {process.pid for process in self._processes()}
@@ -139,13 +143,14 @@ class _Desk:
         return WorkerLost(read, "the process that read it died" if read is not None else "one died") if clips else None
 
     def lost_soon(self) -> WorkerLost | None:
-        """Return what ``lost`` does; a process's end is known a moment after that of its connections."""
+        """Return ``lost`` after up to 5 s: a process's end is known a moment after that of its connections."""
         until = time.monotonic() + 5.0
         while (found := self.lost()) is None and len(self.rows) and time.monotonic() < until:
             time.sleep(0.05)
         return found
 
     def kill(self) -> None:
+        """Kill all workers."""
         for process in self._processes():
             process.kill()
 
@@ -154,20 +159,20 @@ class _Desk:
         return [process for process in multiprocessing.active_children() if process.pid in known]
 
 
-class _Watch(threading.Thread):
-    """While the main process waits, look for a worker that hangs or is stopped, and kill them all if there is one.
+class _Watchdog(threading.Thread):
+    """Kill all workers if one hangs or is stopped while the main process waits.
 
     A thread, since the wait itself can hang: tensors are fetched from the worker that made them, without a time limit.
     """
 
-    def __init__(self, desk: _Desk, timeout: float) -> None:
+    def __init__(self, table: WorkerTable, timeout: float) -> None:
         super().__init__(daemon=True)
-        self.desk, self.timeout = desk, timeout
+        self.table, self.timeout = table, timeout
         self._ended = threading.Event()
-        self._waits: tuple[float, Tensor] | None = None  # since when, and what the desk showed then
+        self._waits: tuple[float, Tensor] | None = None  # since when, and what the table showed then
 
     def __enter__(self) -> None:
-        self._waits = time.monotonic(), self.desk.rows.clone()
+        self._waits = time.monotonic(), self.table.rows.clone()
 
     def __exit__(self, *error: object) -> None:
         self._waits = None
@@ -176,17 +181,17 @@ class _Watch(threading.Thread):
         while not self._ended.wait(min(1.0, self.timeout / 4)):
             if (waits := self._waits) is None or time.monotonic() - waits[0] < self.timeout:
                 continue
-            self.desk.killed = self.desk.lost() or self._stuck(waits[1])
-            if self.desk.killed is not None:
-                self.desk.kill()
+            self.table.killed = self.table.lost() or self._stuck(waits[1])
+            if self.table.killed is not None:
+                self.table.kill()
                 return
-            self._waits = time.monotonic(), self.desk.rows.clone()
+            self._waits = time.monotonic(), self.table.rows.clone()
 
     def end(self) -> None:
         self._ended.set()
 
     def _stuck(self, before: Tensor) -> WorkerLost | None:
-        rows, now = self.desk.rows.clone(), time.monotonic_ns()
+        rows, now = self.table.rows.clone(), time.monotonic_ns()
         for _, clip, since in rows.tolist():
             if clip != NOTHING and now - since > self.timeout * 1e9:
                 return WorkerLost(clip, f"not read within {self.timeout:g} s (data.timeout)")
@@ -198,12 +203,12 @@ class _Watch(threading.Thread):
 class _Fetcher(Dataset[Any]):
     """Make whole batches in the worker; hand over a ``ClipError`` as a value, since torch rewrites raised ones."""
 
-    def __init__(self, dataset: ClipDataset, desk: _Desk) -> None:
-        self.dataset, self.desk = dataset, desk
+    def __init__(self, dataset: ClipDataset, table: WorkerTable) -> None:
+        self.dataset, self.table = dataset, table
 
     def __getitem__(self, items: list[Item]) -> ClipBatch | ClipError:
         try:
-            return self.dataset.batch(self.desk.reading(items))
+            return self.dataset.batch(self.table.reading(items))
         except ClipError as error:
             return error
 
@@ -221,7 +226,7 @@ def _begin_worker(number: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_main_process, daemon=True).start()
     worker: Any = get_worker_info()
-    worker.dataset.desk.begin(number)
+    worker.dataset.table.begin(number)
 
 
 def _end_with_main_process() -> None:

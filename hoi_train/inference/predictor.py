@@ -1,4 +1,4 @@
-"""The network of a run, made from the run directory alone, and what it says of frames: scores by class name."""
+"""Predict with the network of a run, from its directory alone: scores by class name."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor
 
-from hoi_train.config import ConfigError, RunConfig
+from hoi_train.config import ConfigError
 from hoi_train.core.records import ClassList, Task, UserError
 from hoi_train.data.dataset import Sample, collate
 from hoi_train.data.inputs import ClipInput
@@ -23,8 +22,9 @@ from hoi_train.data.views import average_views
 from hoi_train.engine import checkpoint
 from hoi_train.engine.experiment import rebuild
 from hoi_train.engine.read_data import input_options
-from hoi_train.engine.run import chosen_checkpoint, read_run, read_tasks, read_thresholds
-from hoi_train.engine.train import launch, load_network
+from hoi_train.engine.run import read_tasks, read_thresholds
+from hoi_train.engine.train import load_network
+from hoi_train.inference.loaded import LoadedRun
 from hoi_train.metrics.thresholds import DEFAULT
 from hoi_train.models.pooling import POOLING
 from hoi_train.models.recognizer import Recognizer
@@ -32,7 +32,7 @@ from hoi_train.models.recognizer import Recognizer
 
 @dataclass(frozen=True)
 class Scores:
-    """What the network says of one clip or pair, for one task.
+    """The scores of one clip or pair, for one task.
 
     Args:
         ranked: score of every class, 0..1, the highest first: softmax (single-label) or sigmoid (multi-label).
@@ -62,24 +62,22 @@ class Scores:
 
 @dataclass(frozen=True)
 class Predictor:
-    """A trained network with what it needs to be asked as in evaluation.
+    """A trained network with the inputs of evaluation.
 
     Args:
-        config: of the run.
+        run: the run and its checkpoint.
         tasks: by name.
         object_classes: classes of the objects of pairs, if the run has them.
         thresholds: of some multi-label tasks, float64 ``[C]``.
         model: in evaluation mode, on its device.
-        fabric: places inputs and carries the precision.
         input: frames and transforms of the test split.
     """
 
-    config: RunConfig
+    run: LoadedRun
     tasks: Mapping[str, Task]
     object_classes: ClassList | None
     thresholds: Mapping[str, Tensor]
     model: Recognizer
-    fabric: Fabric
     input: ClipInput
 
     @property
@@ -91,7 +89,7 @@ class Predictor:
     @property
     def of_pairs(self) -> bool:
         """Whether it labels human-object pairs, and not whole clips."""
-        return POOLING[self.config.model.pooling.name].of == "pair"
+        return POOLING[self.run.config.model.pooling.name].of == "pair"
 
     def frames(self, available: int, key: int | None = None) -> list[Indices]:
         """Return the frames to read of a clip for each view, int64 ``[T]`` in ``0..available-1``."""
@@ -152,14 +150,14 @@ class Predictor:
 
     def _logits(self, samples: Iterator[Sample]) -> Iterator[dict[str, Tensor]]:
         """Yield the logits of each sample by task, floating ``[rows, C]``."""
-        while batch := list(islice(samples, self.config.training.batch_size)):
+        while batch := list(islice(samples, self.run.config.training.batch_size)):
             yield from self._batch_logits(batch)
 
     @torch.no_grad()
     def _batch_logits(self, samples: Sequence[Sample]) -> list[dict[str, Tensor]]:
         pairs = [sample for sample in samples if isinstance(sample, PairSample)]
-        batch = (collate_pairs(pairs) if pairs else collate(samples)).map(self.fabric.to_device)
-        with self.fabric.autocast():
+        batch = (collate_pairs(pairs) if pairs else collate(samples)).map(self.run.fabric.to_device)
+        with self.run.fabric.autocast():
             logits = self.model(**batch.inputs)
         for task, values in logits.items():
             bad = (~values.isfinite().all(1)).nonzero()
@@ -172,28 +170,25 @@ class Predictor:
 
 
 def load_predictor(folder: Path, which: str = "best") -> Predictor:
-    """Make the network of a run's ``best`` or ``last`` checkpoint; the run's data need not be there.
+    """Load the network of a run's ``best`` or ``last`` checkpoint; the run's data need not be there.
 
     Raises:
         ConfigError: no run directory, or one whose record or checkpoint does not fit its configuration.
         CheckpointError: it has no valid checkpoint.
     """
-    config = read_run(folder)
-    chosen = chosen_checkpoint(folder, config, which)
+    run = LoadedRun.open(folder, which)
     tasks, object_classes = read_tasks(folder)
-    fabric = launch(config.training)
-    model = rebuild(config, tasks, object_classes).eval()
+    model = rebuild(run.config, tasks, object_classes).eval()
     try:
-        load_network(model, checkpoint.load(chosen, fabric.device))
+        load_network(model, checkpoint.load(run.chosen, run.fabric.device))
     except RuntimeError as error:
-        raise ConfigError(f"{chosen.path}: not a checkpoint of the run's network: {error}") from None
-    fabric.to_device(model)
+        raise ConfigError(f"{run.chosen.path}: not a checkpoint of the run's network: {error}") from None
+    run.fabric.to_device(model)
     return Predictor(
-        config=config,
+        run=run,
         tasks=tasks,
         object_classes=object_classes,
-        thresholds=read_thresholds(folder, chosen, tasks),
+        thresholds=read_thresholds(folder, run.chosen, tasks),
         model=model,
-        fabric=fabric,
-        input=ClipInput(**input_options(config, "test")),
+        input=ClipInput(**input_options(run.config, "test")),
     )

@@ -1,4 +1,4 @@
-"""From a run that was trained to its results on a split: with the annotated boxes, or with those of a detector."""
+"""Evaluate a trained run on a split, with the annotated boxes or those of a detector."""
 
 from __future__ import annotations
 
@@ -17,18 +17,16 @@ from hoi_train.core.records import EpochStats, Split, UserError
 from hoi_train.core.strict_json import finite
 from hoi_train.data.detections_file import read_detections
 from hoi_train.data.pair_dataset import PairDataset
-from hoi_train.engine.checkpoint import Checkpoint
 from hoi_train.engine.evaluation import evaluate, network_rows
 from hoi_train.engine.experiment import Experiment, assemble
 from hoi_train.engine.run import (
     THRESHOLDS_FILE,
     check_same_data,
-    chosen_checkpoint,
-    read_run,
     read_thresholds,
     write_thresholds,
 )
-from hoi_train.engine.train import launch, load_checkpoint
+from hoi_train.engine.train import load_checkpoint
+from hoi_train.inference.loaded import LoadedRun
 from hoi_train.metrics import detected_scalars
 from hoi_train.metrics.thresholds import fit_thresholds
 
@@ -36,35 +34,8 @@ ORACLE, DETECTED = "oracle", "detected"
 
 
 @dataclass(frozen=True)
-class _Trained:
-    """A run that was trained, its parts built again, and the checkpoint to evaluate."""
-
-    folder: Path
-    experiment: Experiment
-    fabric: Fabric
-    chosen: Checkpoint
-
-    @classmethod
-    def read(cls, folder: Path, split: Split, which: str) -> _Trained:
-        config = read_run(folder).model_copy(update={"runs": folder.parent})
-        fabric = launch(config.training)
-        experiment = assemble(config, rank=fabric.global_rank, world_size=fabric.world_size)
-        if split not in experiment.data.loaders:
-            raise ConfigError(f"{config.data.manifest} has no clips in the split {split!r}")
-        # Other counts in training, or other bad clips left out, do not change what the classes mean.
-        facts = experiment.data.facts()
-        kept = ("classes", "labels", "of", "object_classes", "groups")
-        check_same_data(folder, config, {key: facts[key] for key in kept})
-        return cls(folder, experiment, fabric, chosen_checkpoint(folder, config, which))
-
-    def write(self, name: str, result: Mapping[str, Any]) -> None:
-        content = {"checkpoint": self.chosen.path.name, **result}
-        write_whole(self.folder / f"evaluation_{name}.json", json.dumps(content, indent=1))
-
-
-@dataclass(frozen=True)
 class SplitResult:
-    """What the evaluation of a run found on a split; equal on all ranks.
+    """The result of evaluating a run on a split; equal on all ranks.
 
     Args:
         split: its name.
@@ -72,7 +43,7 @@ class SplitResult:
         stats: statistics of every task; ``None`` with the boxes of a detector.
         boxes: ``oracle`` or ``detected``, the boxes of pairs that the network saw; ``None`` for a run of clips.
         protocols: of pairs, by task, the averages of the published protocols.
-        notes: a sentence each, for the user.
+        notes: sentences for the user.
     """
 
     split: Split
@@ -89,8 +60,9 @@ def evaluate_run(folder: Path, split: Split = "test", which: str = "best", *, fi
     With ``fit`` the thresholds of multi-label tasks are chosen on the validation split first and kept in the run, in
     ``thresholds.json``; a later evaluation of the same checkpoint uses them.
     """
-    run = _Trained.read(folder, split, which)
-    experiment, fabric, chosen, data = run.experiment, run.fabric, run.chosen, run.experiment.data
+    run = LoadedRun.open(folder, which)
+    experiment, fabric, chosen = _assemble(run, split), run.fabric, run.chosen
+    data = experiment.data
     epoch = load_checkpoint(experiment, fabric, chosen)
     thresholds = _fit(experiment, fabric) if fit else read_thresholds(folder, chosen, data.tasks)
     tasks, batches = experiment.evaluations(split), data.loaders[split].evaluation()
@@ -100,7 +72,7 @@ def evaluate_run(folder: Path, split: Split = "test", which: str = "best", *, fi
     if fabric.global_rank == 0:
         if fit:
             write_thresholds(folder, chosen, data.tasks, thresholds)
-        run.write(split, ({} if boxes is None else {"boxes": boxes}) | stats.to_json())
+        _write(run, split, ({} if boxes is None else {"boxes": boxes}) | stats.to_json())
     notes = (f"thresholds: {folder / THRESHOLDS_FILE}, fitted on val",) if thresholds else ()
     protocols = {name: stats.tasks[name].scalars for name, task in tasks.items() if task.pairs is not None}
     return SplitResult(split, fabric.global_rank, stats, boxes, protocols, notes)
@@ -122,16 +94,16 @@ def evaluate_detected(folder: Path, split: Split, which: str, boxes: Path) -> Sp
         UserError: the run labels clips, or nothing was detected in any key frame of the split.
         ManifestError: the file is not sound.
     """
-    run = _Trained.read(folder, split, which)
-    experiment, fabric, data = run.experiment, run.fabric, run.experiment.data
-    loader, config = data.loaders[split], experiment.config
+    run = LoadedRun.open(folder, which)
+    experiment, fabric = _assemble(run, split), run.fabric
+    data, loader = experiment.data, experiment.data.loaders[split]
     annotated = loader.dataset
     if not isinstance(annotated, PairDataset):
         raise UserError(f"--boxes: {folder} labels whole clips; leave it out")
     dataset = annotated.on_detections(read_detections(boxes, annotated.objects))
     key_frames, lacking = len(annotated), len(annotated) - len(dataset)
     if not len(dataset):
-        where = f"the {key_frames} key frames that {config.data.manifest} has in the split {split!r}"
+        where = f"the {key_frames} key frames that {run.config.data.manifest} has in the split {split!r}"
         raise UserError(f"{boxes}: no pair was detected in {where}; it must have their clip_id and frame")
     epoch, detections = load_checkpoint(experiment, fabric, run.chosen), dataset.detections()
     batches = loader.of(dataset, loader.batch_size).evaluation()
@@ -148,9 +120,26 @@ def evaluate_detected(folder: Path, split: Split, which: str, boxes: Path) -> Sp
         }
         result |= {"key_frames": key_frames, "key_frames_without_detections": lacking}
         result |= {"scalars": finite(flat)}
-        run.write(f"{split}_{DETECTED}", result)
+        _write(run, f"{split}_{DETECTED}", result)
     text = f"{boxes}: {len(detections)} pairs; in {lacking} of {key_frames} key frames none, which count as missed"
     return SplitResult(split, fabric.global_rank, None, DETECTED, scalars, (text,))
+
+
+def _assemble(run: LoadedRun, split: Split) -> Experiment:
+    """Build the parts of a run again; raises ``ConfigError`` if its data have changed or lack the split."""
+    experiment = assemble(run.config, rank=run.fabric.global_rank, world_size=run.fabric.world_size)
+    if split not in experiment.data.loaders:
+        raise ConfigError(f"{run.config.data.manifest} has no clips in the split {split!r}")
+    # Other counts in training, or other bad clips left out, do not change what the classes mean.
+    facts = experiment.data.facts()
+    kept = ("classes", "labels", "of", "object_classes", "groups")
+    check_same_data(run.folder, run.config, {key: facts[key] for key in kept})
+    return experiment
+
+
+def _write(run: LoadedRun, name: str, result: Mapping[str, Any]) -> None:
+    content = {"checkpoint": run.chosen.path.name, **result}
+    write_whole(run.folder / f"evaluation_{name}.json", json.dumps(content, indent=1))
 
 
 def _fit(experiment: Experiment, fabric: Fabric) -> dict[str, Tensor]:
