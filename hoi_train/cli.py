@@ -18,12 +18,12 @@ OVERRIDE = re.compile(r"^(--)?[A-Za-z_][\w.-]*=")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command and return the exit code: 0, 2 for what the user can mend, 130 or 143 after a signal."""
+    """Run the command and return the exit code: 0, 2 after a user error, 130 or 143 after a signal."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     parser = _parser()
     overrides = [a for a in given if OVERRIDE.match(a)] if given[:1] in (["train"], ["config"]) else []
     parsed = parser.parse_args([a for a in given if a not in overrides])
-    parsed.overrides = overrides + getattr(parsed, "override", [])  # what is not key=value is refused by name
+    parsed.overrides = overrides + getattr(parsed, "override", [])  # others are refused by name
     logging.basicConfig(format="%(message)s")
     logging.getLogger("hoi_train").setLevel(logging.INFO)
     try:
@@ -58,7 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--split", choices=("train", "val", "test"), default="test")
     evaluate.add_argument("--checkpoint", choices=("best", "last"), default="best")
     evaluate.add_argument(
-        "--fit-thresholds", action="store_true", help="choose each class's threshold on val and keep it in the run"
+        "--fit-thresholds", action="store_true", help="fit per-class thresholds on val and write them to the run"
     )
     evaluate.add_argument(
         "--boxes",
@@ -68,12 +68,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     evaluate.set_defaults(command=_evaluate)
 
-    predict = commands.add_parser("predict", help="what a run says of a video, as JSON lines and as a film")
+    predict = commands.add_parser("predict", help="predict a video: JSON lines and a film")
     predict.add_argument("run", type=Path, help="run directory; its data need not be there")
     predict.add_argument("video", type=Path, help="video file")
     predict.add_argument("--boxes", type=Path, help="JSON file of the persons and objects, for a run of pair tasks")
     predict.add_argument("--out", type=Path, help="file of the JSON lines; the standard output if not given")
-    predict.add_argument("--video-out", type=Path, help="mp4 file that shows the video with what was found")
+    predict.add_argument("--video-out", type=Path, help="mp4 file of the video with the predictions")
     predict.add_argument("--checkpoint", choices=("best", "last"), default="best")
     predict.add_argument("--start", type=float, metavar="SECONDS")
     predict.add_argument("--end", type=float, metavar="SECONDS")

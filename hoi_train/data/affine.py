@@ -1,4 +1,4 @@
-"""Affine maps of a picture: composed once, then applied to all frames of a clip in one resampling, and to boxes.
+"""Affine maps of pictures and boxes, applied to all frames of a clip in one resampling.
 
 A map is a 3×3 float64 matrix that takes ``(x, y, 1)`` in the frame to the output. Pixel i covers ``[i, i + 1)``.
 """
@@ -16,7 +16,7 @@ from torch import Tensor
 
 Matrix = npt.NDArray[np.float64]
 
-# Corners of a crop that float arithmetic moved by less than this are still whole pixels.
+# Corners of a crop are whole pixels up to this rounding error.
 ROUNDING = 1e-6
 
 
@@ -55,7 +55,7 @@ def stretch(x: float, y: float) -> Matrix:
 
 
 def rotate(degrees: float, center: tuple[float, float]) -> Matrix:
-    """Return the rotation against the clock (as seen, y pointing down) about a point."""
+    """Return the counter-clockwise rotation (as seen, y pointing down) about a point."""
     cosine, sine = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
     turn = np.array([[cosine, sine, 0], [-sine, cosine, 0], [0, 0, 1]])
     x, y = center
@@ -68,7 +68,7 @@ def fill(crop: Region, size: int) -> Matrix:
 
 
 def resample(frames: Tensor, matrix: Matrix, size: int, visible: Region) -> Tensor:
-    """Show what a map puts on the output square, touching only the pixels that are needed.
+    """Resample frames to the output square, reading only the pixels that are needed.
 
     Shrinking averages (antialiased, on uint8); a rotation is then one bilinear resampling of the small picture.
 
@@ -82,9 +82,7 @@ def resample(frames: Tensor, matrix: Matrix, size: int, visible: Region) -> Tens
         uint8 ``[T, S, S, 3]``.
     """
     inverse: Matrix = np.linalg.inv(matrix).astype(np.float64)
-    scales = np.minimum(
-        1.0, np.hypot(matrix[:2, 0], matrix[:2, 1])
-    )  # output pixels for a frame's pixel, across and down
+    scales = np.minimum(1.0, np.hypot(matrix[:2, 0], matrix[:2, 1]))  # output pixels per frame pixel, across and down
     upright = matrix[0, 1] == 0 and matrix[1, 0] == 0
     box = _touched(inverse, size, visible, 0 if upright else math.ceil(2 / scales.min()))
     if box is None:
@@ -119,7 +117,7 @@ def move_boxes(boxes: Tensor, matrix: Matrix, size: int) -> Tensor:
 
 
 def _touched(inverse: Matrix, size: int, visible: Region, margin: int) -> Region | None:
-    """Return the part of the visible region that the output shows, with a margin for interpolation."""
+    """Return the part of the visible region that the output needs, with a margin for interpolation."""
     corners = inverse @ np.array([[0, size, 0, size], [0, 0, size, size], [1, 1, 1, 1]])
     low = np.floor(corners[:2].min(axis=1) + ROUNDING).astype(int) - margin
     high = np.ceil(corners[:2].max(axis=1) - ROUNDING).astype(int) + margin

@@ -1,4 +1,4 @@
-"""Which clips an epoch draws: as they come, or so that rare classes are seen more often.
+"""Sampling rules: draw the clips of an epoch uniformly, or rare classes more often.
 
 Each rule gives class c the probability ``p_c = n_c^q / sum_k n_k^q`` of being drawn next, with ``n_c`` the training
 clips that carry it; then a clip of that class is taken, all of them once before any comes again. Multi-label clips
@@ -50,7 +50,7 @@ class ClassBalanced:
 
 
 class SquareRoot(ClassBalanced):
-    """Draw classes by the square root of their clips, ``q = 1/2`` (Mahajan et al., ECCV 2018).
+    """Draw classes with the square root of their frequencies, ``q = 1/2`` (Mahajan et al., ECCV 2018).
 
     Args:
         task: whose classes count; the run's first task if not given.
@@ -60,7 +60,7 @@ class SquareRoot(ClassBalanced):
 
 
 class Progressive(ClassBalanced):
-    """Begin as instances come and end with classes drawn equally often: ``(1 - t) p_instance + t p_class``.
+    """Move from instance-balanced to class-balanced sampling: ``(1 - t) p_instance + t p_class``.
 
     ``t`` grows from 0 to 1 over the epochs (Kang et al., ICLR 2020, equation 3).
 
@@ -75,7 +75,7 @@ class Progressive(ClassBalanced):
 
 
 class Instance(ClassBalanced):
-    """Draw every clip once an epoch, in a random order: classes as often as they occur."""
+    """Draw every clip once per epoch, in random order."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -94,7 +94,7 @@ def class_counts(labels: Tensor) -> Tensor:
 
 
 def draw_by_class(labels: Tensor, shares: Tensor, seed: int, epoch: int, num_draws: int | None = None) -> Tensor:
-    """Draw classes by their shares, then clips of each class in turn.
+    """Draw classes with given probabilities, then clips of each class without replacement.
 
     Args:
         labels: int64 ``[N]`` class ids, or bool ``[N, C]``.

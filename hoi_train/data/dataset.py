@@ -26,7 +26,7 @@ from hoi_train.data.transforms import Transform
 
 @dataclass(frozen=True)
 class Sample:
-    """One clip as the network sees it.
+    """The network's input of one clip, with its targets.
 
     Args:
         video: uint8 ``[3, T, S, S]``, RGB.
@@ -81,13 +81,13 @@ class ClipDataset(Dataset[Sample]):
         return len(self.clips)
 
     def select(self, rows: Tensor) -> ClipDataset:
-        """Return some of the clips, by their positions, int64."""
+        """Return a data set of some of the clips, by their positions, int64."""
         selected = copy(self)
         selected.clips = self.clips.select(rows.numpy())
         return selected
 
     def clip_at(self, position: int) -> Clip:
-        """Return the clip that the sample at a position is of."""
+        """Return the clip of the sample at a position."""
         return self.clips.clip(position)
 
     def readers(self) -> dict[str, int]:
@@ -149,7 +149,7 @@ def collate(
 ) -> ClipBatch:
     """Stack samples to a batch; ``join`` makes one tensor of their targets.
 
-    The colours of a pixel lie side by side, as they came from the decoder: of the batch too.
+    In memory the colours of a pixel are adjacent (channels last), as the decoder returned them.
     """
     video = torch.stack([rearrange(sample.video, "c t h w -> t h w c") for sample in samples])
     return ClipBatch(

@@ -1,4 +1,4 @@
-"""Batches, made ahead of time by worker processes."""
+"""Load batches with worker processes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hoi_train.data.readers.base import clip_error
 from hoi_train.data.samplers import EpochSampler, Item, evaluation_batches
 from hoi_train.data.workers import WorkerLost, Workers
 
-ATTEMPTS = 3  # a process lost this often in a row, at the same clip or before any batch, ends the run
+ATTEMPTS = 3  # losses of a worker in a row, at one clip or before any batch, that end the run
 HINT = "hoi-data verify lists such clips, and data.bad_clips: quarantine leaves them out"
 
 _log = logging.getLogger(__name__)
@@ -31,11 +31,11 @@ class ClipLoader:
 
     Args:
         dataset: the clips of the split.
-        batch_size: clips a batch.
+        batch_size: clips per batch.
         rank, world_size: which part of the data to give.
         workers: processes that read; 0 reads in this process.
-        prefetch: batches each worker makes ahead.
-        timeout: seconds that a worker may read at a clip.
+        prefetch: batches that each worker loads ahead.
+        timeout: seconds that reading one clip may take.
     """
 
     def __init__(
@@ -131,7 +131,7 @@ class ClipLoader:
                 workers.end()
 
     def _report(self, lost: WorkerLost, times: int) -> None:
-        """Say that a batch will be made again, or raise if that is of no use."""
+        """Warn that a batch is loaded again, or raise after ``ATTEMPTS`` losses."""
         if lost.clip is None:
             if times == ATTEMPTS:
                 text = f"{times} times in a row, before a batch was made: {lost.why}"

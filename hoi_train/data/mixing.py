@@ -1,12 +1,12 @@
-"""Two clips mixed to one, and their losses with them, for single- and multi-label tasks alike.
+"""Mix two clips and their losses, for single- and multi-label tasks.
 
 A batch is mixed with itself in another order. The loss of a mixed clip is the mixture of the losses that both targets
 give: ``share L(z, y_a) + (1 - share) L(z, y_b)``. For cross-entropy and BCE that equals the loss of mixed labels, and
 it needs nothing from a loss that knows hard labels only, which torchvision's ``MixUp`` and ``CutMix`` rule out: they
 take class ids and give mixed labels. A loss that learns from batches learns from both targets, from each by its share.
 
-The share, and the box of CutMix, is one a batch as in the papers, the batch of all ranks: it comes from ``joint``, a
-generator in the same state on all of them. Which clips are mixed each rank draws for itself.
+As in the papers there is one share, and one box of CutMix, per global batch: they are drawn from ``joint``, a
+generator in the same state on all ranks. The partners are drawn per rank.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class NoMixing:
 
 
 class Mixup:
-    """Add two clips pixel by pixel: ``share x_a + (1 - share) x_b``, ``share ~ Beta(alpha, alpha)``, one a batch.
+    """Add two clips pixel by pixel: ``share x_a + (1 - share) x_b``, ``share ~ Beta(alpha, alpha)``, one per batch.
 
     Source: Zhang et al., "mixup", ICLR 2018, section 2 and the released code. Rounded to uint8.
 
@@ -53,7 +53,7 @@ class CutMix:
     """Paste a box of one clip, through all its frames, into another; the share is the area that is left.
 
     The box has ``sqrt(1 - share)`` of the height and width, ``share ~ Beta(alpha, alpha)``, around a uniform centre,
-    cut at the border; one box a batch. Source: Yun et al., "CutMix", ICCV 2019, equations 1 and 2.
+    cut at the border; one box per batch. Source: Yun et al., "CutMix", ICCV 2019, equations 1 and 2.
 
     Args:
         alpha: > 0; the paper has 1.

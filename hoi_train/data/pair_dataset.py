@@ -1,4 +1,4 @@
-"""Samples about key frames: the frames around one, and the human-object pairs that are labelled there."""
+"""Samples of key frames: the frames around one, and its labelled human-object pairs."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class KeyFrames:
 
 @dataclass(frozen=True)
 class PairSample(Sample):
-    """A key frame as the network sees it; the targets have a row for each of its M pairs.
+    """The network's input of a key frame; the targets have a row for each of its M pairs.
 
     Args:
         boxes: float32 ``[M, 2, T, 4]``; see ``PairBatch``.
@@ -81,15 +81,14 @@ class PairSample(Sample):
 
 
 class PairDataset(ClipDataset):
-    """Fetch key frames with their pairs; each is a sample, and its name is ``clip@frame``.
+    """Read key frames with their pairs; a sample is a key frame, named ``clip@frame``.
 
-    In training a pair is left out where less than a pixel of either box's width or height is in the view; in evaluation
-    all are kept.
-    A box without a track stays where it is at the key frame.
+    In training, pairs with a box of less than a pixel of width or height in the crop are left out; in evaluation all
+    are kept. A box without a track is the same in all frames.
 
     Args:
         clips: the clips of one split; those without pairs give no samples.
-        tasks: by name, what is to be learned of the pairs.
+        tasks: by name, tasks of pairs.
         transforms: for training and for evaluation.
         objects: classes of the objects.
         options: as of ``ClipDataset``.
@@ -129,7 +128,7 @@ class PairDataset(ClipDataset):
         return found
 
     def __getitem__(self, item: Item) -> PairSample:
-        """Read and transform the frames about a key frame, and its boxes with them.
+        """Read and transform the frames around a key frame, and its boxes.
 
         Raises:
             ClipError: the clip cannot be read, has no such frame, or is of another size than its boxes are for; the
@@ -168,9 +167,9 @@ class PairDataset(ClipDataset):
         return TruePairs(**self._located().columns, predicates=predicates)
 
     def on_detections(self, found: pa.Table) -> PairDataset:
-        """Return the key frames with the pairs that a detector found there, in place of the annotated ones.
+        """Return the key frames with detected pairs in place of the annotated ones.
 
-        Key frames without a detected pair, and pairs that were detected in other frames, are left out.
+        Key frames without a detected pair, and pairs detected in other frames, are left out.
 
         Args:
             found: the columns of a file of detections.
@@ -233,7 +232,7 @@ class PairDataset(ClipDataset):
 
 
 def collate_pairs(samples: Sequence[PairSample]) -> ClipBatch:
-    """Join samples to a batch: videos stacked, pairs one after the other."""
+    """Collate samples: videos stacked, pairs concatenated."""
     counts = torch.tensor([len(sample.pairs) for sample in samples])
     pairs = PairBatch(
         clips=torch.repeat_interleave(torch.arange(len(samples)), counts),
@@ -251,7 +250,7 @@ def _numbered(ids: Any) -> Indices:
 
 
 def _targets(predicates: Sequence[Sequence[str]], task: Task) -> Tensor:
-    """Return multi-hot labels, float32 ``[M, C]``; names that are not of the task are another task's."""
+    """Return multi-hot labels, float32 ``[M, C]``; names of other tasks are ignored."""
     target = torch.zeros(len(predicates), task.num_classes)
     for row, names in enumerate(predicates):
         target[row, [task.classes.index(name) for name in names if name in task.classes.names]] = 1.0

@@ -1,7 +1,4 @@
-"""Where the annotated pairs of a clip are, and what a file must have for them: those frames, and a picture that large.
-
-Training refuses what does not fit, and ``hoi-data verify`` finds it before.
-"""
+"""Frames and boxes of annotated pairs, with bounds checks, as training and ``hoi-data verify`` make them."""
 
 from __future__ import annotations
 
@@ -34,8 +31,8 @@ class Places:
 
     @classmethod
     def of(cls, pairs: Any) -> Places:
-        """Find those of an Arrow array of pairs, or of none for ``None``."""
-        import pyarrow.compute as pc  # which the processes that only check do not need
+        """Read those of an Arrow array of pairs; empty for ``None``."""
+        import pyarrow.compute as pc  # not needed by processes that only check
 
         if pairs is None:
             return NOWHERE
@@ -43,7 +40,7 @@ class Places:
         return cls(frames, np.stack([boxes_of(pairs, name) for name in BOXES], axis=1))
 
     def digest(self) -> str:
-        """Return what changes when any frame or box does."""
+        """Return a sha256 of all frames and boxes."""
         return hashlib.sha256(self.frames.tobytes() + self.boxes.tobytes()).hexdigest()
 
 
@@ -58,13 +55,13 @@ def boxes_of(pairs: Any, name: str) -> Floats:
 
 
 def check_frame(clip: Clip, frame: int, num_frames: int) -> None:
-    """Refuse pairs of a frame beyond those that the clip has, with a ``ClipError``."""
+    """Raise ``ClipError`` if the frame lies beyond the clip."""
     if frame >= num_frames:
         raise clip_error(clip, f"its pairs are of frame {frame}, it has frames 0 to {num_frames - 1}")
 
 
 def check_boxes(clip: Clip, places: Places, size: tuple[int, int]) -> None:
-    """Refuse boxes that lie outside the picture, with a ``ClipError``: they are of another file, or of another scale.
+    """Raise ``ClipError`` if a box lies outside the picture: it belongs to another file, or to another scale.
 
     Args:
         clip: what the error names.

@@ -12,7 +12,7 @@ from hoi_train.core.randomness import generator
 
 
 class Item(NamedTuple):
-    """One clip to fetch; all that decides its frames and its augmentation, together with the seed.
+    """One sample to read; with the seed it determines frames and augmentation.
 
     Args:
         clip: position of the clip in its split.
@@ -74,7 +74,7 @@ class Batches(Sequence[list[Item]]):
 
 
 class EpochSampler:
-    """Give every rank its batches of each training epoch.
+    """Divide each training epoch into batches per rank.
 
     A global batch is ``world_size`` times ``batch_size`` clips in the order of the epoch; rank r takes its r-th part.
     So two ranks see what one process with the doubled batch sees, and all ranks have equally many batches. What is
@@ -137,7 +137,7 @@ def evaluation_batches(
 
 
 def _repeats(indices: Tensor) -> Tensor:
-    """Return for each place how often its index occurs before it."""
+    """Return how often each index occurs before its place."""
     sorted_indices, places = torch.sort(indices, stable=True)
     firsts = torch.searchsorted(sorted_indices, sorted_indices)
     return torch.empty_like(indices).scatter_(0, places, torch.arange(len(indices)) - firsts)

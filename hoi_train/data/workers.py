@@ -51,10 +51,10 @@ class Workers:
 
     Args:
         dataset: what makes batches.
-        items: of each batch.
+        items: per batch.
         workers: number of processes.
-        prefetch: batches each makes ahead.
-        timeout: seconds that a clip may take, where there are workers.
+        prefetch: batches that each loads ahead.
+        timeout: seconds that reading one clip may take; not checked without workers.
     """
 
     def __init__(

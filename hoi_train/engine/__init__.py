@@ -1,1 +1,1 @@
-"""The loop and what keeps it exact: checkpoints, randomness, signals."""
+"""Training and evaluation of a run, with checkpoints that resume bit-identically."""

@@ -1,17 +1,17 @@
-"""Checkpoints that are complete or invisible, and verified before they are used.
+"""Checkpoints: written atomically, verified before they are used.
 
 ::
 
     checkpoints/
       step_00000120/         has this name only once every byte of it is on disk
-        model.pt …           one ``torch.save`` file a payload
+        model.pt …           one ``torch.save`` file per payload
         manifest.json        cursor, versions, the caller's extra; size and sha256 of every file
         manifest.sha256      the manifest's own digest, as ``sha256sum`` writes it
       step_00000120.old/     for the moment in which a checkpoint of the same step takes its place
       .unfinished-…          what a killed process left; never read, removed by the next save
 
-Which one is the latest is computed, never stored: the newest whose files verify. A damaged one is named in a warning
-and passed over. One process at a time may save here (`RunLock`).
+The latest is the newest whose files verify; no file names it. A damaged one is skipped with a warning. One process at
+a time may save here (`RunLock`).
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ _FOLDER = re.compile(r"step_(\d{8,})(\.old)?")
 
 
 def save(folder: Path, payloads: Mapping[str, Any], cursor: Mapping[str, int], extra: Mapping[str, Any]) -> Path:
-    """Write a checkpoint that replaces one of the same step; killed at any moment it leaves all of it or nothing.
+    """Write a checkpoint atomically, also if killed; it replaces one of the same step.
 
     Args:
         folder: where the run keeps its checkpoints; made if missing.
@@ -92,7 +92,7 @@ def valid(folder: Path) -> Iterator[Checkpoint]:
         try:
             yield verify(path)
         except CheckpointError as error:
-            _log.warning("damaged checkpoint passed over: %s", error)
+            _log.warning("damaged checkpoint skipped: %s", error)
 
 
 def latest(folder: Path) -> Checkpoint | None:
@@ -103,14 +103,14 @@ def latest(folder: Path) -> Checkpoint | None:
 def best(folder: Path, mode: Literal["max", "min"] = "max") -> Checkpoint | None:
     """Return the checkpoint of the best metric (the earliest of equals) whose files verify, or ``None``.
 
-    Only those of the last stage count: a method's result is what its last stage makes.
+    Only checkpoints of the last stage count: the last stage makes a method's result.
     """
     measured = []
     for path in _newest_first(folder):
         try:
             found = read_manifest(path)
         except CheckpointError as error:
-            _log.warning("damaged checkpoint passed over: %s", error)
+            _log.warning("damaged checkpoint skipped: %s", error)
             continue
         if found.metric is not None:
             metric = -found.metric if mode == "max" else found.metric
@@ -119,12 +119,12 @@ def best(folder: Path, mode: Literal["max", "min"] = "max") -> Checkpoint | None
         try:
             return verify(path)
         except CheckpointError as error:
-            _log.warning("damaged checkpoint passed over: %s", error)
+            _log.warning("damaged checkpoint skipped: %s", error)
     return None
 
 
 def prune(folder: Path, keep: int = 2, mode: Literal["max", "min"] = "max") -> list[Path]:
-    """Remove all but the ``keep`` newest checkpoints that verify and the best one, and what kills left behind.
+    """Remove all but the ``keep`` newest valid checkpoints and the best one, and unfinished ones.
 
     Nothing is removed before ``keep`` (>= 2) checkpoints have verified.
 
@@ -171,7 +171,7 @@ def load(checkpoint: Checkpoint, map_location: Any = "cpu") -> dict[str, Any]:
 
 
 def _put_in_place(unfinished: Path, final: Path) -> None:
-    """Rename a finished checkpoint; one of the same step stays readable as ``.old`` until that is done."""
+    """Rename a finished checkpoint; an earlier one of the same step stays readable as ``.old`` until then."""
     old = final.with_name(f"{final.name}.old")
     if final.exists():
         _remove(old)
@@ -182,7 +182,7 @@ def _put_in_place(unfinished: Path, final: Path) -> None:
 
 
 def _remove(path: Path) -> None:
-    """Remove a checkpoint, renamed first: half a checkpoint must not be seen."""
+    """Remove a checkpoint, renamed first so that no reader sees half of it."""
     if path.exists():
         path = path.rename(path.with_name(f"{UNFINISHED}{path.name}-removed"))
         shutil.rmtree(path)

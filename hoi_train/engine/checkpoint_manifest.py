@@ -1,4 +1,4 @@
-"""What a checkpoint says of itself: the manifest, sealed by its own digest, and the check of the files against it."""
+"""The manifest of a checkpoint, with its own digest, and the check of the files against it."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ PAYLOAD = re.compile(r"[A-Za-z0-9_]+")
 
 
 class CheckpointError(UserError):
-    """A checkpoint that must not be used. The message names the file and what is wrong with it."""
+    """A checkpoint that must not be used; the message names the file and the fault."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a checkpoint's manifest says.
+    """The content of a checkpoint's manifest.
 
     Args:
         path: the checkpoint's folder.
@@ -69,7 +69,7 @@ def verify(path: Path) -> Checkpoint:
 
 
 def read_manifest(path: Path) -> Checkpoint:
-    """Return what a checkpoint says of itself, its files unread; raises ``CheckpointError``."""
+    """Read a checkpoint's manifest, not its files; raises ``CheckpointError``."""
     manifest = path / MANIFEST
     text = _read(manifest)
     if _read(path / SEAL) != _seal(text):
@@ -104,7 +104,7 @@ def _parse(path: Path, body: Any) -> Checkpoint:
 def write_manifest(
     folder: Path, cursor: Mapping[str, int], extra: Mapping[str, Any], files: Mapping[str, HashedFile]
 ) -> None:
-    """Write manifest and seal into a checkpoint's folder."""
+    """Write the manifest and its digest into a checkpoint's folder."""
     body = {
         "format": FORMAT,
         "cursor": {key: cursor[key] for key in CURSOR},
@@ -130,13 +130,13 @@ def _own_version() -> str:
 
 
 def check_metric(extra: Mapping[str, Any]) -> None:
-    """Raise ``ValueError`` unless ``extra["metric"]`` is a number, ``None`` or not there."""
+    """Raise ``ValueError`` unless ``extra["metric"]`` is a number, ``None`` or missing."""
     if not isinstance(extra.get("metric"), (int, float, type(None))):
         raise ValueError(f"extra['metric'] must be a number or None, got {extra['metric']!r}")
 
 
 def check_size(path: Path, size: int) -> None:
-    """Raise ``CheckpointError`` unless the file exists and has so many bytes."""
+    """Raise ``CheckpointError`` unless the file exists and has this size."""
     found = path.stat().st_size if path.is_file() else None
     if found is None:
         raise CheckpointError(f"{path}: missing")

@@ -21,7 +21,7 @@ from hoi_train.metrics import task_stats
 from hoi_train.metrics.gather import gather
 from hoi_train.metrics.thresholds import DEFAULT
 
-if TYPE_CHECKING:  # at run time it takes seconds, which checking a configuration need not wait for
+if TYPE_CHECKING:  # its import takes seconds, which checking a configuration does not need
     from lightning_fabric import Fabric
 
 
@@ -112,7 +112,7 @@ def network_rows(
         keys.append(batch.keys)
         for task in tasks:
             values = logits[task]
-            # Losses and statistics of half-precision logits are made in float32, as in training.
+            # Losses and statistics of half-precision logits are computed in float32, as in training.
             columns[f"logits {task}"].append((values.float() if values.dtype == torch.bfloat16 else values).cpu())
             columns[f"target {task}"].append(batch.targets[task])
     positions, rows = by_position(keys, columns)
@@ -160,7 +160,7 @@ def _check_finite(logits: Mapping[str, Tensor], positions: Tensor, split: Split)
 
 
 def share_buffers(model: nn.Module) -> None:
-    """Give every rank the buffers of rank 0 (running means of batch norms), so that all evaluate one network."""
+    """Broadcast the buffers of rank 0 (running means of batch norms), so that all ranks evaluate one network."""
     if distributed():
         for buffer in model.buffers():
             dist.broadcast(buffer, src=0)

@@ -1,4 +1,4 @@
-"""Everything a run is made of, built from its configuration and checked against its data."""
+"""Build the parts of a run from its configuration and check them against its data."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def rebuild(config: RunConfig, tasks: Mapping[str, Task], object_classes: ClassL
 def compose(
     config: RunConfig, data: RunData, make_model: Callable[[], Recognizer], *, world_size: int = 1
 ) -> Experiment:
-    """Build the parts of a run from its clips and what makes its network.
+    """Build the parts of a run from its data and a builder of its network.
 
     Raises:
         ConfigError: loss, method, groups and clips do not fit one another.
@@ -137,7 +137,7 @@ def compose(
     model = make_model()
     with _refusals_of(f"method.{config.method.name}"):
         method.adapt(model)
-    for stage, epoch in enumerate(method.stages()):  # a rule that cannot draw says so now
+    for stage, epoch in enumerate(method.stages()):  # a rule that cannot draw is refused now
         with _refusals_of(f"method.{config.method.name}" if stage else "data.sampling"):
             method.sampler(epoch)
     with _refusals_of("tasks"):
@@ -166,7 +166,7 @@ def _spec(config: RunConfig) -> BackboneSpec:
 
 
 def _laid_out(config: RunConfig, model: Recognizer) -> Recognizer:
-    """Give a network its layout in memory and its precision, which evaluation and the moving average take over."""
+    """Apply memory format and dtype to a network."""
     if config.training.channels_last:
         model.to(memory_format=torch.channels_last_3d)
     return model.double() if config.training.precision == "64-true" else model
@@ -205,7 +205,7 @@ def _context(config: RunConfig, data: RunData, world_size: int = 1) -> Context:
 
 @contextmanager
 def _refusals_of(part: str) -> Iterator[None]:
-    """Say as the user's fault what a part raises that does not fit the run."""
+    """Re-raise a component's ValueError as ConfigError with its key."""
     try:
         yield
     except ValueError as error:
@@ -213,7 +213,7 @@ def _refusals_of(part: str) -> Iterator[None]:
 
 
 def _check_training(experiment: Experiment) -> None:
-    """Refuse an optimizer that torch would, and patience that cannot wait for a method's stages."""
+    """Refuse optimizer settings that torch refuses, and patience with a method of several stages."""
     config = experiment.config
     with _refusals_of("optimizer"):
         build(config.optimizer, OPTIMIZERS, [[nn.Parameter(torch.zeros(1))]])
@@ -222,7 +222,7 @@ def _check_training(experiment: Experiment) -> None:
 
 
 def _check_losses(experiment: Experiment) -> None:
-    """Refuse heads and methods whose logits a loss is not made for, and weights that would never be used."""
+    """Refuse heads and methods whose logits do not fit a loss, and class weights that would never be used."""
     config, problems = experiment.config, []
     patience = config.training.patience
     for task in experiment.data.tasks:
@@ -254,14 +254,14 @@ def _check_losses(experiment: Experiment) -> None:
 
 
 def _last_trained(experiment: Experiment) -> int:
-    """Return the last epoch that trains, from 0: some methods only adjust the classifier in the run's last."""
+    """Return the last epoch that trains, from 0; some methods only adjust the classifier in the run's last epoch."""
     last = experiment.config.training.epochs - 1
     drawn = experiment.method.sampler(last)
     return last if drawn is None or len(drawn) else last - 1
 
 
 def _check_validation(experiment: Experiment) -> None:
-    """Refuse what needs validation results where there is no validation split."""
+    """Refuse losses and patience that need a validation split if there is none."""
     if "val" in experiment.data.loaders:
         return
     learners = [

@@ -1,4 +1,4 @@
-"""One writer a run directory."""
+"""Single-writer lock per run directory."""
 
 from __future__ import annotations
 
@@ -20,13 +20,16 @@ _open_locks: set[RunLock] = set()
 
 
 class LockError(UserError):
-    """Another process writes the run directory. The message names it."""
+    """Another process is writing the run directory; the message names it."""
 
 
 class RunLock:
-    """Hold a run directory for writing in a ``with`` block; the kernel lets go when the process dies.
+    """Lock a run directory for writing in a ``with`` block; the kernel releases it when the process dies.
 
-    The lock is ``flock`` on ``run_dir/lock``; the file says who holds it and stays where it is, empty when free.
+    The lock is ``flock`` on ``run_dir/lock``; the file holds pid, host and time of the holder and is empty when free.
+
+    Measured against libraries: filelock 4.2 also releases at kill -9 and in forked children, but names no holder, which
+    is most of this file; portalocker 4.4 stays locked as long as a forked child lives.
 
     Args:
         run_dir: an existing folder.
@@ -50,7 +53,7 @@ class RunLock:
         self._file = file
         _open_locks.add(self)
         if before := _holder(file):
-            _log.info("%s: taken over from %s, which ended without letting go", self.path, before)
+            _log.info("%s: taken over from %s, which ended without releasing it", self.path, before)
         since = datetime.now().astimezone().isoformat(" ", "seconds")
         me = {"pid": os.getpid(), "host": socket.gethostname(), "since": since}
         os.ftruncate(file, 0)
@@ -62,9 +65,9 @@ class RunLock:
     ) -> None:
         if self._file is not None:
             os.ftruncate(self._file, 0)
-            self._let_go()
+            self._release()
 
-    def _let_go(self) -> None:
+    def _release(self) -> None:
         if self._file is not None:
             os.close(self._file)
         self._file = None
@@ -72,7 +75,7 @@ class RunLock:
 
 
 def _holder(file: int) -> str:
-    """Return who wrote the lock file, or an empty string."""
+    """Return the holder that the lock file names, or an empty string."""
     try:
         found = json.loads(os.pread(file, 1000, 0))
         return f"process {found['pid']} on {found['host']} since {found['since']}"
@@ -89,11 +92,11 @@ def _refusal(path: Path, holder: str, error: OSError) -> str:
     return f"{path}: this file system has no locks ({error.strerror}); put the run directory on another one"
 
 
-def _leave_locks_to_the_parent() -> None:
+def _drop_inherited_locks() -> None:
     for lock in list(_open_locks):
-        lock._let_go()
+        lock._release()
 
 
-# A forked data worker inherits the open file and with it the lock: for the seconds that it outlives a killed
-# training, the run could not be started again.
-os.register_at_fork(after_in_child=_leave_locks_to_the_parent)
+# A forked data worker inherits the open file and with it the lock: while it outlives a killed training, the run
+# could not be started again.
+os.register_at_fork(after_in_child=_drop_inherited_locks)

@@ -1,4 +1,4 @@
-"""The loop, read in one sitting.
+"""The training loop.
 
 ::
 
@@ -53,7 +53,7 @@ Targets = Mapping[str, Tensor]
 
 @dataclass(frozen=True)
 class Cursor:
-    """Where a run stands: what comes next is batch ``batch`` of epoch ``epoch``, after ``step`` updates."""
+    """The position of a run: next is batch ``batch`` of epoch ``epoch``, after ``step`` updates."""
 
     stage: int = -1
     epoch: int = 0
@@ -63,7 +63,7 @@ class Cursor:
 
 @dataclass(frozen=True)
 class Best:
-    """The best value of the monitored metric so far and the epoch it came from; epoch -1 means none yet."""
+    """The best value of the monitored metric so far and its epoch, -1 if there is none yet."""
 
     value: float = math.nan
     epoch: int = -1
@@ -79,13 +79,13 @@ class Stopped(Exception):  # noqa: N818 - not an error
 
 
 class Loop:
-    """Train an experiment from wherever its run directory stands to the end.
+    """Train an experiment to its end, from the state in its run directory.
 
     Args:
         experiment: model, objective, method, data and configuration.
         fabric: devices, precision and ranks.
         run: the run directory's checkpoints, events and signals.
-        console: where progress is shown; only rank 0 has a visible one.
+        console: shows progress; visible on rank 0 only.
     """
 
     def __init__(self, experiment: Experiment, fabric: Fabric, run: Run, console: Console) -> None:
@@ -104,7 +104,7 @@ class Loop:
 
     @property
     def evaluated_model(self) -> nn.Module:
-        """The network that results are reported of: the moving average where there is one."""
+        """The network that is evaluated: the moving average if there is one, else the trained one."""
         return self.average.module if self.average is not None else self.network
 
     def fit(self) -> None:
@@ -127,7 +127,7 @@ class Loop:
             self._save(stats)
 
     def evaluate(self, split: Split, epoch: int) -> EpochStats | None:
-        """Evaluate the reported network on a split; ``None`` if the split has no clips."""
+        """Evaluate ``evaluated_model`` on a split; ``None`` if the split has no clips."""
         loader = self.experiment.data.loaders.get(split)
         if loader is None:
             return None
@@ -143,8 +143,8 @@ class Loop:
         return begin, end
 
     def _set_up(self) -> None:
-        """Wrap the network for its ranks and make a new optimizer, for what trains now."""
-        self.model: Any = None  # lets go of the hooks that an earlier wrapper has on the parameters
+        """Wrap the network for its ranks and make a new optimizer over the parameters that train now."""
+        self.model: Any = None  # drops the hooks that an earlier wrapper has on the parameters
         compiled: Any = torch.compile(self.network) if self.config.compile else self.network
         self.model, self.optimizer = self.fabric.setup(compiled, self.experiment.make_optimizer(self.network))
 
@@ -182,7 +182,7 @@ class Loop:
         method.begin_epoch(epoch, self.cursor.batch, total)
         title = f"epoch {epoch + 1}/{self.config.epochs}"
         self._throughput.reset()
-        loader.pop_wait()  # a stage's beginning may have read all clips
+        loader.pop_wait()  # begin_stage may have read all clips
         with EpochBar(self.console, title, total, self.cursor.batch) as bar:
             while self.cursor.batch < total:
                 size = min(self.config.accumulate, total - self.cursor.batch)
@@ -191,7 +191,7 @@ class Loop:
                 self._after_update(epoch, loss, loader.pop_wait(), bar, size)
 
     def _update(self, batches: Iterator[ClipBatch], size: int, moment: float) -> dict[str, float]:
-        """Make one step of the optimizer from ``size`` batches and return what is worth recording."""
+        """Make one optimizer step from ``size`` batches and return loss, learning rate and gradient norm."""
         clip_norm, (begin, end) = self.config.clip_norm, self._span()
         factor = self.experiment.schedule.factor(moment - begin, end - begin)
         lr = set_learning_rate(self.optimizer, self.base_lr, factor)
@@ -218,7 +218,7 @@ class Loop:
         if self.average is not None:
             self.average.update_parameters(self.network)
             for averaged, buffer in zip(self.average.module.buffers(), self.network.buffers(), strict=True):
-                if not buffer.is_floating_point():  # torch averages positions and counts, too, and cuts the rest off
+                if not buffer.is_floating_point():  # torch would average and truncate integer buffers
                     averaged.copy_(buffer)
         return {"loss": float(mean_over_ranks(torch.stack(losses).mean())), "lr": lr, "gradient_norm": float(norm)}
 
@@ -226,7 +226,7 @@ class Loop:
         return batch.map(self.fabric.to_device)
 
     def _step(self, lr: float) -> Step:
-        """Return what a method may use."""
+        """Build the ``Step`` passed to ``training_loss``."""
         autocast = self.fabric.autocast
         return Step(self._objective, self._losses, self.network, lr, self._place, autocast, self._note)
 
@@ -239,13 +239,13 @@ class Loop:
         return batch.blend(lambda targets: self.objective.samples(logits, targets))
 
     def _note(self, batch: ClipBatch, sound: Tensor) -> None:
-        """Keep which samples of a batch are sound, for the message if the step is refused."""
+        """Record non-finite samples, so that the error can name their clips."""
         self._window.append((batch.row_ids, sound))
 
     def _refuse_update(self, norm: float) -> None:
         self.optimizer.zero_grad(set_to_none=True)
         mine = [ids[i] for ids, sound in self._window for i in (~sound).nonzero().flatten().tolist()]
-        clips = list(dict.fromkeys(mine))  # some methods ask twice
+        clips = list(dict.fromkeys(mine))  # some methods compute the loss twice
         if distributed():
             everyones: list[list[str]] = [[] for _ in range(dist.get_world_size())]
             dist.all_gather_object(everyones, mine)
@@ -270,7 +270,7 @@ class Loop:
             raise Stopped
 
     def _anyone(self, flag: bool) -> bool:
-        """Return whether any rank says so: all must take the same turn."""
+        """Return whether the flag is set on any rank."""
         if not distributed():
             return flag
         said = torch.tensor(float(flag), device=self.fabric.device)
@@ -301,7 +301,7 @@ class Loop:
         self._saved_at = time.monotonic()
 
     def state(self) -> dict[str, Any]:
-        """Return everything that the next step depends on."""
+        """Return all state that the next step depends on."""
         return {
             "model": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -312,7 +312,7 @@ class Loop:
         }
 
     def restore(self, state: Mapping[str, Any], cursor: Mapping[str, int]) -> None:
-        """Go on from a saved state."""
+        """Restore a saved state."""
         self.best, self.cursor = Best(**state["best"]), Cursor(**cursor)
         self.network.load_state_dict(state["model"])
         self.objective.load_state_dict(state["objective"])

@@ -1,4 +1,4 @@
-"""How the C library keeps the memory of tensors on the CPU."""
+"""Settings of the C library's allocator for tensors on the CPU."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of malloc.h
 
 
 def keep_freed_memory() -> bool:
-    """Keep what this process frees for what it allocates next, from here on; return whether the C library does so.
+    """Keep freed memory for later allocations of this process; return whether the C library does.
 
     glibc gives a large tensor's memory back to the system as soon as it is freed, and the system fills the next one's
     with zeros, page by page: in a training step on a CPU, whose tensors are the same as those of the step before, a

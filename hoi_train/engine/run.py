@@ -1,14 +1,14 @@
-"""A run directory: the identity of a run, its record and its saved states.
+"""The run directory: configuration, event log and checkpoints of a run.
 
 ::
 
     runs/<name>-seed<seed>/
       config.yaml        the configuration, every default written out
-      events.jsonl       every metric and event: the truth
+      events.jsonl       every metric and event
       wandb_id           the id under which wandb mirrors the run
       lock               held by the process that writes
       checkpoints/       step_00000120/ …
-      thresholds.json    from which score on a class is predicted, where they were fitted
+      thresholds.json    per-class decision thresholds, if they were fitted
       evaluation_*.json  the last results of hoi-train evaluate, by split
       wandb/             what wandb keeps
 """
@@ -66,12 +66,12 @@ class Run:
         return self.signals.stop_requested
 
     def record(self, record: Mapping[str, Any]) -> None:
-        """Give a record to the local log and to its mirror."""
+        """Write a record to all trackers."""
         for tracker in self.trackers:
             tracker.write(dict(record))
 
     def save(self, state: Mapping[str, Any], cursor: Mapping[str, int], metric: float) -> None:
-        """Save a state, then remove what is neither among the newest nor the best."""
+        """Save a checkpoint, then remove those that are neither among the newest nor the best."""
         folder, settings = self.folder / CHECKPOINTS, self.config.checkpoints
         extra = {"metric": metric, "wandb_id": self.wandb_id, "config": self.config.plain()}
         saved = checkpoint.save(folder, state, cursor, extra)
@@ -84,7 +84,7 @@ RunMaker = Callable[[RunConfig, Signals, tuple[Tracker, ...], str], Run]
 
 @contextmanager
 def open_run(config: RunConfig, *, writer: bool, make: RunMaker = Run) -> Iterator[Run]:
-    """Open a run directory, new or to be resumed; a process that writes holds its lock.
+    """Open a new or existing run directory; the writing process holds its lock.
 
     Raises:
         ConfigError: the directory was made with another configuration.
@@ -108,13 +108,13 @@ def open_run(config: RunConfig, *, writer: bool, make: RunMaker = Run) -> Iterat
 
 
 def finished(config: RunConfig) -> bool:
-    """Return whether the run is at its end; raises ``ConfigError`` if its directory has another configuration."""
+    """Return whether the run has ended; raises ``ConfigError`` if its directory has another configuration."""
     _check_same(config, config.run_dir)
     return has_recorded(config.run_dir, "end")
 
 
 def read_run(folder: Path) -> RunConfig:
-    """Return the configuration a run directory was made with; raises ``ConfigError`` if it is none."""
+    """Read the configuration of a run directory; raises ``ConfigError`` if it is none."""
     path = folder / CONFIG_FILE
     if not path.is_file():
         raise ConfigError(f"{folder}: not a run directory, it has no {CONFIG_FILE}")
@@ -128,12 +128,12 @@ def has_recorded(folder: Path, event: str) -> bool:
 
 
 def check_same_data(folder: Path, config: RunConfig, facts: Mapping[str, Any]) -> None:
-    """Refuse data that are not those a run began with, as far as its record tells.
+    """Raise if the data differ from those recorded when the run began.
 
     Args:
         folder: the run directory; one without a record of its start is taken as it is.
         config: of the run.
-        facts: some of ``Experiment.data_facts``, of the data as they are now.
+        facts: some of ``RunData.facts``, of the present data.
 
     Raises:
         ConfigError: something differs.
@@ -153,7 +153,7 @@ def check_same_data(folder: Path, config: RunConfig, facts: Mapping[str, Any]) -
 
 
 def read_tasks(folder: Path) -> tuple[dict[str, Task], ClassList | None]:
-    """Return what a run was trained to recognise, from its record alone: its tasks and the classes of objects.
+    """Read the tasks and object classes of a run from its event log.
 
     Raises:
         ConfigError: the record is missing, or of a run that did not record them.
@@ -169,7 +169,7 @@ def read_tasks(folder: Path) -> tuple[dict[str, Task], ClassList | None]:
 
 
 def _start(folder: Path) -> dict[str, Any]:
-    """Return the record of a run's start, empty if it has none."""
+    """Return the ``start`` row of a run's event log, empty if it has none."""
     path = folder / EVENTS_FILE
     return next((row for row in read_events(path) if row.get("event") == "start"), {}) if path.is_file() else {}
 
@@ -187,14 +187,14 @@ def chosen_checkpoint(run: Path, config: RunConfig, which: str) -> Checkpoint:
 def write_thresholds(
     folder: Path, chosen: Checkpoint, tasks: Mapping[str, Task], thresholds: Mapping[str, Tensor]
 ) -> None:
-    """Keep the thresholds that were fitted for a checkpoint, float64 ``[C]`` for each task."""
+    """Write the thresholds fitted for a checkpoint, float64 ``[C]`` per task."""
     by_class = {name: dict(zip(tasks[name].classes, row.tolist(), strict=True)) for name, row in thresholds.items()}
     content = {"checkpoint": chosen.path.name, "split": "val", "thresholds": by_class}
     write_whole(folder / THRESHOLDS_FILE, json.dumps(content, indent=1))
 
 
 def read_thresholds(folder: Path, chosen: Checkpoint, tasks: Mapping[str, Task]) -> dict[str, Tensor]:
-    """Return the thresholds that the run keeps for a checkpoint, float64 ``[C]`` for some tasks; none for another."""
+    """Read the thresholds of a checkpoint, float64 ``[C]`` by task; empty if they were fitted for another."""
     path = folder / THRESHOLDS_FILE
     if not path.is_file():
         return {}
@@ -222,7 +222,7 @@ def _check_same(config: RunConfig, folder: Path) -> None:
     if not path.is_file():
         return
     old = _recorded(path)
-    with suppress(ValidationError):  # keys that are newer than the run have their defaults there
+    with suppress(ValidationError):  # keys newer than the run get their defaults
         old = type(config).model_validate_json(json.dumps(old)).plain()
     changed = differences(old, config.plain())
     if changed:
@@ -234,7 +234,7 @@ def _check_same(config: RunConfig, folder: Path) -> None:
 
 
 def _recorded(path: Path) -> dict[str, Any]:
-    """Return the configuration that a run directory keeps, as plain values."""
+    """Read the recorded configuration as plain values."""
     try:
         recorded = yaml.safe_load(path.read_text())
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -245,7 +245,7 @@ def _recorded(path: Path) -> dict[str, Any]:
 
 
 def _wandb_id(folder: Path) -> str:
-    """Return the run's id in wandb: the one it has, else the one that a sweep's agent gives, else a new one."""
+    """Return the run's wandb id: the recorded one, else that of a sweep's agent, else a new one."""
     path = folder / WANDB_FILE
     if not path.is_file():
         write_whole(path, os.environ.get("WANDB_RUN_ID") or secrets.token_hex(4))

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT as a flag that the loop reads between steps."""
+"""Turn SIGTERM and SIGINT into a flag that the loop reads between steps."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _HANDLED = (signal.SIGTERM, signal.SIGINT)
 
 
 class Signals:
-    """Catch SIGTERM and SIGINT in a ``with`` block of the main thread, and give both back afterwards.
+    """Handle SIGTERM and SIGINT in a ``with`` block of the main thread; the old handlers are restored after it.
 
     The first one only raises the flag, so that the step can be finished and the state saved. A SIGINT after that
     raises ``KeyboardInterrupt`` at once.
@@ -56,4 +56,4 @@ class Signals:
         again = "; once more stops at once" if number == signal.SIGINT else ""
         message = f"\n{signal.Signals(number).name}: finishing the step and saving the state{again}\n"
         with contextlib.suppress(OSError):
-            os.write(2, message.encode())  # not print: the signal may have come in the middle of one
+            os.write(2, message.encode())  # not print: the signal may interrupt one

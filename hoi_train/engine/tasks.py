@@ -93,7 +93,7 @@ def _monitor_problems(config: RunConfig, tasks: Iterable[Task], groups: Mapping[
 
 
 def _view_problems(config: RunConfig, of_pairs: bool) -> Iterator[str]:
-    """Yield what keeps evaluation from showing the configured views."""
+    """Yield a line for each setting of ``data.views`` that the run cannot have."""
     data, crops = config.data, config.data.views.crops
     if crops > 1 and (data.evaluation.name != "center_crop" or getattr(data.evaluation, "padded", False)):
         text = f"{crops} crops lie along the long side of the picture, which needs data.evaluation: center_crop"

@@ -1,4 +1,4 @@
-"""From a configuration to a finished run."""
+"""Train a run from its configuration."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from hoi_train.models.weights import LoadReport, load_weights
 
 
 def launch(config: Training) -> Fabric:
-    """Start Fabric on one device, or as one of the ranks that ``torchrun`` made."""
+    """Start Fabric on one device, or as a rank of ``torchrun``."""
     if config.threads is not None:
         torch.set_num_threads(config.threads)
     local, world = (int(os.environ.get(name, "1")) for name in ("LOCAL_WORLD_SIZE", "WORLD_SIZE"))
@@ -54,12 +54,12 @@ def train(
     make_run: RunMaker = Run,
     quiet: bool = False,
 ) -> int:
-    """Train a run from wherever its directory stands, test its best checkpoint and return the exit code.
+    """Train a run from the state in its directory, test its best checkpoint and return the exit code.
 
     Args:
         config: the run's configuration.
-        assemble: from it, ``rank`` and ``world_size`` the parts of the run.
-        make_run: what the open run directory is.
+        assemble: returns the parts of the run, given configuration, ``rank`` and ``world_size``.
+        make_run: class of the open run directory.
         quiet: print nothing.
 
     Returns:
@@ -141,9 +141,9 @@ def _finish(loop: Loop, run: Run, experiment: Experiment, fabric: Fabric, consol
 
 
 def load_checkpoint(experiment: Experiment, fabric: Fabric, chosen: checkpoint.Checkpoint) -> int:
-    """Give an experiment the network and the losses of a checkpoint, on the device, and return its epoch, from 0."""
+    """Load the network and the losses of a checkpoint onto the device; return its epoch, from 0."""
     state, comes_next = checkpoint.load(chosen, fabric.device), chosen.cursor
-    epoch = int(comes_next["epoch"]) - (comes_next["batch"] == 0)  # one that was stopped within is the epoch itself
+    epoch = int(comes_next["epoch"]) - (comes_next["batch"] == 0)  # if stopped within an epoch, that epoch
     load_network(experiment.model, state)
     fabric.to_device(experiment.model)
     objective = experiment.objective.to(fabric.device)
@@ -153,6 +153,6 @@ def load_checkpoint(experiment: Experiment, fabric: Fabric, chosen: checkpoint.C
 
 
 def load_network(model: nn.Module, state: Mapping[str, Any]) -> None:
-    """Give a model the weights that results are reported of: the moving average's where there is one."""
+    """Load the evaluated weights into a model: those of the moving average if there is one."""
     average = {key.removeprefix("module."): v for key, v in state["average"].items() if key.startswith("module.")}
     model.load_state_dict(average or state["model"])

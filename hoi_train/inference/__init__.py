@@ -1,1 +1,1 @@
-"""What a trained run says: of a split, and of a video."""
+"""Evaluate a trained run on a split and predict videos with it."""

@@ -1,4 +1,4 @@
-"""Frames with what was found in them: boxes of persons and objects, lines between pairs, words beside them."""
+"""Draw boxes, lines between pairs and labels into frames."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Corners = tuple[float, float, float, float]
 Colour = tuple[int, int, int]
 Picture = npt.NDArray[np.uint8]
 
-PERSON, THING = rgb(ORANGE), rgb(SKY)
+PERSON, OBJECT = rgb(ORANGE), rgb(SKY)
 WHITE, BLACK, SHADE = (255, 255, 255), (0, 0, 0), (0, 0, 0, 170)
 SHORTEST = 240  # pixels of the short side in which words can be read; smaller frames are enlarged
 LETTERS = 24  # height of the picture over that of the letters, from 264 pixels on
@@ -36,10 +36,10 @@ class Box:
 
 @dataclass(frozen=True)
 class Link:
-    """What a person does with an object: the two boxes, and the words beside the line between them."""
+    """The boxes of a person and an object, and the words beside the line between them."""
 
     person: Corners
-    thing: Corners
+    object_box: Corners
     words: tuple[str, ...]
 
 
@@ -66,11 +66,11 @@ def draw(frame: Picture, boxes: Sequence[Box] = (), links: Sequence[Link] = (), 
     if corner:
         sheet.write(corner, [(0.0, 0.0)], WHITE, SHADE)
     boxes = [replace(box, corners=_cut(box.corners, frame)) for box in boxes]
-    links = [replace(link, person=_cut(link.person, frame), thing=_cut(link.thing, frame)) for link in links]
+    links = [replace(link, person=_cut(link.person, frame), object_box=_cut(link.object_box, frame)) for link in links]
     for box in sorted(boxes, key=lambda box: box.is_person):
-        sheet.outline(box.corners, PERSON if box.is_person else THING)
+        sheet.outline(box.corners, PERSON if box.is_person else OBJECT)
     for link in links:
-        sheet.line(_middle(link.person), _middle(link.thing))
+        sheet.line(_middle(link.person), _middle(link.object_box))
     for box in boxes:
         sheet.name(box)
     for link in links:
@@ -79,7 +79,7 @@ def draw(frame: Picture, boxes: Sequence[Box] = (), links: Sequence[Link] = (), 
 
 
 class _Sheet:
-    """A picture being drawn on, and where words are already."""
+    """A picture being drawn on, and the places taken by words."""
 
     def __init__(self, image: Image.Image, factor: int) -> None:
         self.image, self.factor = image, factor
@@ -102,11 +102,11 @@ class _Sheet:
         x0, y0, x1, y1 = (value * self.factor for value in box.corners)
         width, height = self.extent([box.label])
         places = [(x0, y0 - height), (x0, y1), (x1 - width, y0 - height), (x1 - width, y1), (x0, y0), (x1, y0)]
-        self.write([box.label], places, BLACK, PERSON if box.is_person else THING)
+        self.write([box.label], places, BLACK, PERSON if box.is_person else OBJECT)
 
     def label(self, link: Link) -> None:
         width, height = self.extent(link.words)
-        (a, b), (c, d) = ((value * self.factor for value in _middle(box)) for box in (link.person, link.thing))
+        (a, b), (c, d) = ((value * self.factor for value in _middle(box)) for box in (link.person, link.object_box))
         along = [(a + (c - a) * part - width / 2, b + (d - b) * part - height / 2) for part in (0.5, 0.65, 0.8, 1.0)]
         beside = [
             (x + across * width, y + down * height)

@@ -1,8 +1,8 @@
-"""What a run says of a video: JSON lines, and a film that shows them.
+"""Predict a video: JSON lines, and a film that shows them.
 
 The frames and the transform are those of evaluation, so the numbers are too. A run of clip tasks takes the whole
-stretch as one clip, or consecutive windows of it; a run of pair tasks takes key frames and the boxes of a file, and
-labels every person with every other track that is present there.
+stretch as one clip, or consecutive windows of it; a run of pair tasks takes key frames and a file of boxes, and
+labels every person with every other track in the key frame.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class WindowPrediction:
         return {"start": round(self.start, 6), "end": round(self.end, 6), "tasks": tasks}
 
     def draw(self, frame: Image, number: int, actors: Sequence[Actor]) -> Image:
-        """Return the frame of a number in the file, with the best classes in a corner."""
+        """Draw the best classes into a corner of frame ``number``."""
         best = [item for scores in self.tasks.values() for item in list(scores.ranked.items())[:SHOWN]]
         return draw(frame, corner=[f"{name} {score:.2f}" for name, score in best])
 
@@ -58,16 +58,16 @@ class PairPrediction:
     """The scores of a person and an object, by task."""
 
     person: Actor
-    thing: Actor
+    target: Actor
     tasks: dict[str, Scores]
 
     def words(self) -> tuple[str, ...]:
-        """Return who does what, for the film; nothing if nothing is predicted."""
+        """Return the two track ids and the predicted classes, for the film; empty if none is predicted."""
         found = [name for scores in self.tasks.values() for name in scores.predicted]
         if not found:
             return ()
         more = [f"+ {len(found) - SHOWN}"] if len(found) > SHOWN else []
-        return (f"{self.person.track.track_id} → {self.thing.track.track_id}", *found[:SHOWN], *more)
+        return (f"{self.person.track.track_id} → {self.target.track.track_id}", *found[:SHOWN], *more)
 
 
 @dataclass(frozen=True)
@@ -87,23 +87,23 @@ class KeyFramePrediction:
         }
 
     def draw(self, frame: Image, number: int, actors: Sequence[Actor]) -> Image:
-        """Return the frame of a number in the file, with who is present and what they were found to do."""
+        """Draw the present actors and the predicted pairs into frame ``number``."""
         present = [actor for actor in actors if actor.present(number)]
         boxes = [Box(each.box(number), f"{each.name} {each.track.track_id}", each.is_person) for each in present]
         links = [
-            Link(pair.person.box(number), pair.thing.box(number), words)
+            Link(pair.person.box(number), pair.target.box(number), words)
             for pair in self.pairs
-            if pair.person.present(number) and pair.thing.present(number) and (words := pair.words())
+            if pair.person.present(number) and pair.target.present(number) and (words := pair.words())
         ]
         return draw(frame, boxes, links)
 
     def _pair(self, pair: PairPrediction, top: int) -> dict[str, Any]:
         found: dict[str, Any] = {}
-        for name, actor in (("person", pair.person), ("object", pair.thing)):
+        for name, actor in (("person", pair.person), ("object", pair.target)):
             found |= {f"{name}_id": actor.track.track_id, f"{name}_box": [round(v, 2) for v in actor.box(self.first)]}
             found |= {} if actor.score is None else {f"{name}_score": actor.score}
         tasks = {name: scores.to_json(top) for name, scores in pair.tasks.items()}
-        return {**found, "object_class": pair.thing.name, "tasks": tasks}
+        return {**found, "object_class": pair.target.name, "tasks": tasks}
 
 
 Prediction = WindowPrediction | KeyFramePrediction
@@ -197,7 +197,7 @@ def key_frames(
 def _samples(
     predictor: Predictor, reader: Reader, found: Mapping[int, Sequence[tuple[Actor, Actor]]]
 ) -> Iterator[PairSample]:
-    """Yield key frames with their pairs as the network sees them."""
+    """Yield the views of key frames with their pairs."""
     window = reader.window()
     views = [(frame, view) for frame in found for view in range(predictor.num_views)]
     plans = [window.start + frames for frame in found for frames in predictor.frames(len(window), frame - window.start)]
@@ -209,17 +209,17 @@ def _samples(
             f"{reader.clip.path}@{frame}",
             torch.from_numpy(frames),
             boxes.view(-1, 2, *boxes.shape[1:]),
-            torch.tensor([predictor.objects.index(thing.name) for _, thing in pairs]),
+            torch.tensor([predictor.objects.index(target.name) for _, target in pairs]),
             int((indices - frame).abs().argmin()),
             view,
         )
 
 
 def _pairs(predictor: Predictor, actors: Sequence[Actor], frame: int) -> list[tuple[Actor, Actor]]:
-    """Return every person of a frame with every other track that is an object the run knows."""
+    """Return every person of a frame with every other track of a known object class."""
     present = [actor for actor in actors if actor.present(frame)]
-    things = [actor for actor in present if actor.name in predictor.objects.names]
-    return [(person, thing) for person in present if person.is_person for thing in things if thing is not person]
+    targets = [actor for actor in present if actor.name in predictor.objects.names]
+    return [(person, target) for person in present if person.is_person for target in targets if target is not person]
 
 
 def _actors(boxes: Path, reader: Reader, object_classes: ClassList) -> tuple[Actor, ...]:
@@ -252,7 +252,7 @@ def _output(path: Path | None) -> Iterator[TextIO]:
 
 
 def _check(video: Path, start: float | None, end: float | None, every: int | None, top: int) -> None:
-    """Refuse arguments that no run could use."""
+    """Refuse arguments out of range."""
     if not video.is_file():
         raise UserError(f"{video}: {'a folder, not a video file' if video.is_dir() else 'no such video file'}")
     for name, number in (("every", every), ("top", top)):
@@ -266,7 +266,7 @@ def _check(video: Path, start: float | None, end: float | None, every: int | Non
 
 
 def _check_outputs(outputs: Mapping[str, Path | None], inputs: Mapping[str, Path | None]) -> None:
-    """Refuse to write over what is read, or two results into one file."""
+    """Refuse to overwrite an input, or to write two results into one file."""
     taken = {path.resolve(): f"{name} itself" for name, path in inputs.items() if path is not None}
     for option, path in outputs.items():
         if path is None:

@@ -57,8 +57,8 @@ class SplitResult:
 def evaluate_run(folder: Path, split: Split = "test", which: str = "best", *, fit: bool = False) -> SplitResult:
     """Evaluate a checkpoint (``best`` or ``last``) of a run on a split and write ``evaluation_<split>.json``.
 
-    With ``fit`` the thresholds of multi-label tasks are chosen on the validation split first and kept in the run, in
-    ``thresholds.json``; a later evaluation of the same checkpoint uses them.
+    With ``fit`` the thresholds of multi-label tasks are fitted on the validation split first and written to the run's
+    ``thresholds.json``; later evaluations of the same checkpoint use them.
     """
     run = LoadedRun.open(folder, which)
     experiment, fabric, chosen = _assemble(run, split), run.fabric, run.chosen
@@ -81,8 +81,8 @@ def evaluate_run(folder: Path, split: Split = "test", which: str = "best", *, fi
 def evaluate_detected(folder: Path, split: Split, which: str, boxes: Path) -> SplitResult:
     """Evaluate a checkpoint of a run of pair tasks with the boxes of a detector, by the published protocols.
 
-    The network sees the pairs that were detected in the annotated key frames of the split, and what it says of them is
-    compared with the annotation. Writes ``evaluation_<split>_detected.json``.
+    The network scores the pairs that were detected in the annotated key frames of the split; the scores are compared
+    with the annotation. Writes ``evaluation_<split>_detected.json``.
 
     Args:
         folder: the run directory.

@@ -147,7 +147,7 @@ def test_every_other_damage_is_found_named_and_passed_over(
             damaged.write_bytes(content)
         caplog.clear()
         assert step_of(checkpoint.latest(tmp_path)) == 1
-        assert "damaged checkpoint passed over" in caplog.text
+        assert "damaged checkpoint skipped" in caplog.text
         assert f"step_00000002/{name}" in caplog.text or "step_00000002/manifest.json" in caplog.text
 
 

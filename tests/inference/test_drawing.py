@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hoi_train.inference.drawing import PERSON, THING, Box, Link, _overlap, _Sheet, draw, enlargement
+from hoi_train.inference.drawing import OBJECT, PERSON, Box, Link, _overlap, _Sheet, draw, enlargement
 
 
 def test_small_frames_are_enlarged_until_words_can_be_read() -> None:
@@ -19,7 +19,7 @@ def test_a_frame_without_findings_stays_as_it_is() -> None:
     assert np.array_equal(draw(frame), frame)
 
 
-@pytest.mark.parametrize(("is_person", "colour"), [(True, PERSON), (False, THING)])
+@pytest.mark.parametrize(("is_person", "colour"), [(True, PERSON), (False, OBJECT)])
 def test_boxes_have_the_colour_of_their_kind(is_person: bool, colour: tuple[int, int, int]) -> None:
     shown = draw(np.zeros((240, 320, 3), np.uint8), [Box((100, 100, 200, 180), "it 3", is_person)])
     assert (shown[140, 101] == colour).all()

@@ -22,7 +22,7 @@ from hoi_train.engine.evaluation import network_rows
 from hoi_train.engine.experiment import assemble, rebuild
 from hoi_train.engine.run import chosen_checkpoint, write_thresholds
 from hoi_train.engine.train import launch, load_network
-from hoi_train.inference.drawing import PERSON, THING
+from hoi_train.inference.drawing import OBJECT, PERSON
 from hoi_train.inference.predict import predict
 from hoi_train.methods import METHODS
 from tests.engine.processes import run
@@ -241,7 +241,7 @@ def test_the_film_shows_the_boxes_where_they_are(pair_run: Trained, tmp_path: Pa
         frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
     assert (len(frames), frames[0].shape) == (8, (240, 240, 3))  # five times as large
     for number in (0, 7):
-        for track, colour in ((0, PERSON), (1, THING)):
+        for track, colour in ((0, PERSON), (1, OBJECT)):
             x0, y0, x1, y1 = (round(5 * value) for value in clips.tracks(2)[track].boxes[number].tolist())
             edge = np.concatenate([frames[number][y0 + 1, x0:x1], frames[number][y0:y1, x0 + 1]])
             near = np.abs(edge.astype(int) - colour).max(1) < 60
