@@ -119,12 +119,16 @@ def _train(arguments: argparse.Namespace) -> int:
     from hoi_train.config import load_config
 
     config = load_config(arguments.config, arguments.overrides)
+    from hoi_train.core.ranks import leave_ranks
     from hoi_train.engine.train import train
 
-    return train(config)
+    code = train(config)
+    leave_ranks()
+    return code
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:
+    from hoi_train.core.ranks import leave_ranks
     from hoi_train.core.records import UserError
     from hoi_train.inference.results import evaluate_detected, evaluate_run
     from hoi_train.reports.evaluation import show_result
@@ -138,6 +142,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         result = evaluate_detected(*given, arguments.boxes)
     if result.rank == 0:
         show_result(result)
+    leave_ranks()
     return 0
 
 

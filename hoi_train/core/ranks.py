@@ -15,6 +15,16 @@ def distributed() -> bool:
     return dist.is_available() and dist.is_initialized()
 
 
+def leave_ranks() -> None:
+    """Leave the process group before the program exits.
+
+    Work that gloo's threads still hold while the interpreter shuts down can abort the process after its work is done,
+    which torchrun reports as a failed rank (pytorch/pytorch#179291).
+    """
+    if distributed():
+        dist.destroy_process_group()
+
+
 def sum_over_ranks(values: Tensor) -> Tensor:
     """Return the sum of the ranks' values.
 
