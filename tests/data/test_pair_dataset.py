@@ -15,6 +15,7 @@ from hoi_train.data.pair_dataset import PairDataset
 from hoi_train.data.samplers import Item
 from hoi_train.data.sampling import AroundKey, Plan, Segments
 from hoi_train.data.transforms import Augment, CenterCrop
+from hoi_train.data.views import Views
 from tests.pairs import FRAMES, KEY_FRAMES, OBJECTS, PREDICATE, make_pair_data, middle_of
 from tests.videos import encode, turn
 
@@ -178,3 +179,17 @@ def test_width_and_height_are_given_together(manifest: Path, tmp_path: Path) -> 
     rows = [{**row, "width": 48 if row["split"] == "val" else None} for row in clips.table.to_pylist()]
     with pytest.raises(ManifestError, match="row 10: width and height are given together or not at all"):
         write_manifest(tmp_path / "m.parquet", rows, [PREDICATE], clips.root, OBJECTS)
+
+
+def test_every_temporal_view_shows_the_key_frame_and_all_of_its_pairs(manifest: Path) -> None:
+    transforms = Augment(size=64), CenterCrop(size=64, scale=1.0)
+    clips = read_manifest(manifest).split("val")
+    dataset = PairDataset(clips, {"predicate": PREDICATE}, transforms, OBJECTS, num_frames=3, views=Views(frames=2))
+    for index in range(len(dataset)):
+        views = [dataset[Item(index, view=number)] for number in range(2)]
+        one, other = views
+        assert torch.equal(one.video[:, one.key], other.video[:, other.key])
+        assert torch.equal(one.boxes[:, :, one.key], other.boxes[:, :, other.key])
+        assert not torch.equal(one.video, other.video)
+        keys = dataset.batch([Item(index, view=number) for number in range(2)]).keys
+        assert keys.tolist() == [[pair, number] for number in range(2) for pair in one.pairs.tolist()]
