@@ -33,39 +33,18 @@ def check_tasks(
     """
     problems, groups = [], {}
     for name in config.tasks:
-        if name not in manifest.tasks:
-            known = list(manifest.tasks)
-            problems.append(
-                f"tasks.{name}: {manifest.path} has no such task; it has {', '.join(known)}{nearest(name, known)}"
-            )
-            continue
-        by_split = {split: of[name] for split, of in counts.items()}
-        train = by_split["train"]
-        if manifest.tasks[name].of == "pair" and not train.num_samples:
-            problems.append(f"tasks.{name}: {manifest.path} has no pairs in the split 'train'")
-            continue
-        if train.num_samples and not any(train.positives):
-            problems.append(f"tasks.{name}: {manifest.path} has no label of it in the split 'train': nothing to learn")
-            continue
         try:
-            make_loss(config, name, train)
-        except ValueError as error:
-            problems.append(f"tasks.{name}.loss: {error}")
-        try:
-            groups[name] = make_groups(config, manifest.tasks[name], by_split)
-        except ValueError as error:
-            problems.append(f"tasks.{name}.groups: {error}")
+            groups[name] = _check_task(config, manifest, name, counts)
+        except ConfigError as error:
+            problems.append(str(error))
     known_tasks = [manifest.tasks[name] for name in config.tasks if name in manifest.tasks]
     if len({task.of for task in known_tasks}) > 1:
         kinds = ", ".join(f"{task.name} of each {task.of}" for task in known_tasks)
         problems.append(f"tasks: a run labels whole clips or human-object pairs, not both; it has {kinds}")
-    if any(task.of == "pair" for task in known_tasks) and manifest.object_classes is None:
+    of_pairs = any(task.of == "pair" for task in known_tasks)
+    if of_pairs and manifest.object_classes is None:
         problems.append(f"tasks: {manifest.path.parent / DATASET_FILE} lists no object_classes, which pairs need")
-    if any(task.of == "pair" for task in known_tasks) and config.data.mixing.name != "none":
-        problems.append(
-            f"data.mixing: {config.data.mixing.name!r} mixes clips, which tears their pairs apart; use 'none'"
-        )
-    problems += _view_problems(config, any(task.of == "pair" for task in known_tasks))
+    problems += _data_problems(config, of_pairs)
     counted = getattr(config.data.sampling, "task", None)
     if counted is not None and counted not in config.tasks:
         problems.append(f"data.sampling.{unknown_task(counted, config.tasks)}")
@@ -92,9 +71,39 @@ def _monitor_problems(config: RunConfig, tasks: Iterable[Task], groups: Mapping[
     return []
 
 
-def _view_problems(config: RunConfig, of_pairs: bool) -> Iterator[str]:
-    """Yield a line for each setting of ``data.views`` that the run cannot have."""
+def _check_task(
+    config: RunConfig, manifest: Manifest, name: str, counts: Mapping[Split, Mapping[str, ClassCounts]]
+) -> ClassGroups:
+    """Return the class groups of a task; raises ``ConfigError`` if data, loss or groups do not fit it."""
+    if name not in manifest.tasks:
+        known = list(manifest.tasks)
+        text = f"{manifest.path} has no such task; it has {', '.join(known)}{nearest(name, known)}"
+        raise ConfigError(f"tasks.{name}: {text}")
+    by_split = {split: of[name] for split, of in counts.items()}
+    train = by_split["train"]
+    if manifest.tasks[name].of == "pair" and not train.num_samples:
+        raise ConfigError(f"tasks.{name}: {manifest.path} has no pairs in the split 'train'")
+    if train.num_samples and not any(train.positives):
+        raise ConfigError(f"tasks.{name}: {manifest.path} has no label of it in the split 'train': nothing to learn")
+    problems, groups = [], {}
+    try:
+        make_loss(config, name, train)
+    except ValueError as error:
+        problems.append(f"tasks.{name}.loss: {error}")
+    try:
+        groups = dict(make_groups(config, manifest.tasks[name], by_split))
+    except ValueError as error:
+        problems.append(f"tasks.{name}.groups: {error}")
+    if problems:
+        raise ConfigError("\n".join(problems))
+    return groups
+
+
+def _data_problems(config: RunConfig, of_pairs: bool) -> Iterator[str]:
+    """Yield a line for each setting of mixing and views that the run's samples do not allow."""
     data, crops = config.data, config.data.views.crops
+    if of_pairs and data.mixing.name != "none":
+        yield f"data.mixing: {data.mixing.name!r} mixes clips, which tears their pairs apart; use 'none'"
     if crops > 1 and (data.evaluation.name != "center_crop" or getattr(data.evaluation, "padded", False)):
         text = f"{crops} crops lie along the long side of the picture, which needs data.evaluation: center_crop"
         yield f"data.views.crops: {text}, not padded"

@@ -98,7 +98,7 @@ def test_thresholds_are_fitted_for_the_tasks_of_several_labels(finished: Path, t
         (finished / "thresholds.json").unlink(missing_ok=True)
 
 
-def test_a_checkpoint_is_judged_in_the_epoch_it_was_saved_in(finished: Path) -> None:
+def test_a_checkpoint_is_evaluated_in_the_epoch_it_was_saved_in(finished: Path) -> None:
     config = load_config(finished / "config.yaml")
     experiment, chosen = assemble(config), chosen_checkpoint(finished, config, "last")
     for epoch, batch, expected in ((3, 0, 2), (2, 1, 2), (0, 1, 0)):
