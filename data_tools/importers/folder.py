@@ -48,7 +48,7 @@ def read_folder(
     Raises:
         UserError: no clips in a form that is known, splits without train, or ``group`` finds nothing in a path.
     """
-    lists = list_files(train_list, val_list, test_list)
+    lists = list_files(train_list, val_list, test_list) if train_list or val_list or test_list else {}
     if classes and not lists:
         raise UserError("--classes gives the names of the labels in lists; name a list with --list or --train-list")
     root, problems, passed_over = options.videos.resolve(), Problems(), Counter[str]()

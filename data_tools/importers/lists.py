@@ -28,16 +28,11 @@ _HEADER = re.compile(r"(path|file|file_?name|video|clip|label|class|category|id|
 
 
 def list_files(train: Path | None, val: Path | None, test: Path | None) -> dict[Split, Path]:
-    """Return the list files that were named, by split."""
+    """Return the list files that were named, by split; raises ``UserError`` if there are none."""
     lists: dict[Split, Path | None] = {"train": train, "val": val, "test": test}
-    return {split: file for split, file in lists.items() if file}
-
-
-def named_list_files(train: Path | None, val: Path | None, test: Path | None) -> dict[Split, Path]:
-    """Return the list files by split; raises ``UserError`` if none is named."""
-    if not (lists := list_files(train, val, test)):
-        raise UserError("name a list with --list, --val-list or --test-list")
-    return lists
+    if named := {split: file for split, file in lists.items() if file}:
+        return named
+    raise UserError("name a list with --list, --val-list or --test-list")
 
 
 def read_list(file: Path, split: Split, root: Path, task: str, problems: Problems) -> list[Sample]:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from data_tools.importers.json_stream import JsonStream, JsonStreamError
-from data_tools.importers.lists import named_list_files
+from data_tools.importers.lists import list_files
 from data_tools.importers.path_lists import NO_LABEL, Form, read_path_list, reading_of_lists
 from data_tools.importers.samples import Options, Reading, Sample
 from data_tools.importers.tables import RowError, TableRow
@@ -57,7 +57,7 @@ def read_mmaction2(
     problems, remarks = Problems(), Counter[str]()
     labels: LabelKind = "multi" if multi_label else "single"
     samples: list[Sample] = []
-    for split, file in named_list_files(train_list, val_list, test_list).items():
+    for split, file in list_files(train_list, val_list, test_list).items():
         if file.suffix == ".json":
             samples += _read_json(file, split, labels, task, problems, remarks)
         else:

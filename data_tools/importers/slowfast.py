@@ -13,7 +13,7 @@ import re
 from collections import Counter
 from pathlib import Path
 
-from data_tools.importers.lists import named_list_files
+from data_tools.importers.lists import list_files
 from data_tools.importers.path_lists import Form, read_path_list, reading_of_lists
 from data_tools.importers.samples import Options, Reading, Sample
 from data_tools.sources import numbered_lines
@@ -46,7 +46,7 @@ def read_slowfast(
     """
     problems, remarks = Problems(), Counter[str]()
     samples: list[Sample] = []
-    for split, file in named_list_files(train_list, val_list, test_list).items():
+    for split, file in list_files(train_list, val_list, test_list).items():
         form = Form(separator or guess_separator(file))
         samples += read_path_list(file, split, form, task, problems, remarks)
     return reading_of_lists(samples, options, problems, remarks, classes=classes, task=task, labels="single")

@@ -177,6 +177,8 @@ def test_clips_and_frame_folders_are_found(annotations: Path, tmp_path: Path) ->
     assert made.notes[0].startswith("clips not on disk: 10319 (6372 train, 1926 val, 2021 test)")
     missing = (tmp_path / "out" / "missing_clips.txt").read_text().splitlines()
     assert len(missing) == 10319
+    other = import_egtea(annotations, tmp_path, tmp_path / "other", fps=12.0)
+    assert [fps for fps in read_manifest(other.path).table.column("fps").to_pylist() if fps] == [12.0]
     assert "test\tP04-R06-GreekSalad-69970-77130-F001662-F001869" in missing
 
 
