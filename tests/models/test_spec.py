@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,10 +17,14 @@ from torch import Tensor, nn
 
 from hoi_train import config as configuration
 from hoi_train.config import ConfigError, Model, RunConfig, load_config
+from hoi_train.core.records import ClassList, Task
 from hoi_train.core.schema import Component, EntryOf
 from hoi_train.engine.experiment import check
 from hoi_train.engine.train import train
 from hoi_train.models.backbones import BACKBONES
+from hoi_train.models.heads import LinearHead
+from hoi_train.models.pooling import PairPool
+from hoi_train.models.recognizer import build_recognizer
 from hoi_train.models.spec import BackboneSpec, Extent
 from hoi_train.tracking.events import read_events
 from tests.small import make_config, make_data
@@ -182,6 +187,36 @@ def test_what_does_not_fit_the_backbone_is_refused(
     with pytest.raises(ConfigError) as caught:
         load(*overrides)
     assert str(caught.value).splitlines() == [f"{tmp_path / 'small.yaml'}: {message}" for message in messages]
+
+
+@pytest.mark.parametrize(
+    ("backbone", "hint"),
+    [
+        ("tiny_resnext3d", "; published weights of tiny_resnext3d: https://github.com/kenshohara/3D-ResNets-PyTorch"),
+        ("token_network", ""),
+    ],
+)
+def test_weights_that_are_not_there_are_named_with_their_source(
+    backbone: str, hint: str, load: Callable[..., RunConfig]
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        check(load(f"model.backbone={backbone}", "model.weights=gone.pth"))
+    assert str(caught.value) == f"model.weights: gone.pth is not there, or not a file{hint}"
+
+
+@pytest.mark.parametrize("groups", [{"slow": ("slow",)}, {"slow": ("slow",), "all": ("slow", "fast")}])
+def test_every_parameter_is_in_one_group_of_layers(groups: dict[str, tuple[str, ...]]) -> None:
+    task = Task("verb", ClassList(("take", "put")), "single")
+    spec = replace(two_pathways(), groups=groups)
+    with pytest.raises(ValueError, match=r"parameter (slow|fast)\.0\.weight of the backbone must be in one group"):
+        build_recognizer(spec, {"verb": task}, {"verb": LinearHead}, "k3d_2018")
+
+
+def test_pairs_need_a_map() -> None:
+    task = Task("predicate", ClassList(("hold",)), "multi", of="pair")
+    pooling = partial(PairPool, objects=False)
+    with pytest.raises(ValueError, match="tasks of human-object pairs need a feature map, and this backbone gives"):
+        build_recognizer(token_network(), {"predicate": task}, {"predicate": LinearHead}, "k3d_2018", pooling)
 
 
 @pytest.mark.parametrize("backbone", TABLE)
