@@ -11,14 +11,19 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from annotated_types import Ge, Gt, Lt, MinLen
-from pydantic import AfterValidator, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from hoi_train.core.records import UserError
-from hoi_train.core.schema import Component, EntryOf, NameIn, Strict, build, explain, section
+from hoi_train.core.schema import Component, EntryOf, NameIn, Strict, as_tuples, build, explain
 from hoi_train.data.class_sampling import SAMPLING
 from hoi_train.data.mixing import MIXING
 from hoi_train.data.readers import READERS
@@ -35,7 +40,7 @@ from hoi_train.models.pooling import POOLING
 from hoi_train.models.preprocessing import PREPROCESSING
 from hoi_train.models.spec import BackboneSpec
 from hoi_train.optim import OPTIMIZERS, SCHEDULES
-from hoi_train.tracking.wandb_tracker import WandbTracker
+from hoi_train.tracking.chosen import Trackers, trackers_by_name
 
 
 class ConfigError(UserError):
@@ -48,7 +53,7 @@ def _folder_name(name: str) -> str:
     return name
 
 
-def _default(value: str) -> Any:
+def _default(value: Any) -> Any:
     """Return a default in YAML form, validated like user input."""
     return Field(default=value)
 
@@ -74,11 +79,6 @@ Pooling = Annotated[Component, EntryOf(POOLING)]
 Sampling = Annotated[Component, EntryOf(SAMPLING)]
 ScheduleChoice = Annotated[Component, EntryOf(SCHEDULES)]
 Transform = Annotated[Component, EntryOf(TRANSFORMS)]
-
-if TYPE_CHECKING:
-    Wandb = Strict
-else:
-    Wandb = section(WandbTracker)
 
 
 class Data(Strict):
@@ -178,7 +178,15 @@ class RunConfig(Strict):
     schedule: ScheduleChoice = _default("multi_step")
     training: Training
     checkpoints: Checkpoints = Field(default_factory=Checkpoints)
-    wandb: Wandb = Field(default_factory=Wandb)
+    trackers: Trackers = _default({"wandb": {}})
+
+    @model_validator(mode="before")
+    @classmethod
+    def _trackers_by_name(cls, raw: Any) -> Any:
+        if not isinstance(raw, Mapping):
+            return raw
+        named = trackers_by_name(raw)
+        return {**named, "trackers": as_tuples(named["trackers"])} if "trackers" in named else named
 
     @model_validator(mode="after")
     def _every_task_has_a_loss(self) -> RunConfig:
@@ -267,7 +275,8 @@ FREE_KEYS = (
     "training.keep_memory",
     "checkpoints.every_minutes",
     "checkpoints.every_steps",
-    "wandb",
+    "trackers",
+    "wandb",  # what is now trackers.wandb
 )
 
 
@@ -345,6 +354,10 @@ def _read(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
         raise ConfigError(f"{path}: cannot be read: {error}") from None
     if not isinstance(raw, dict):
         raise ConfigError(f"{path}: must be a mapping of keys to values, got {type(raw).__name__}")
+    try:
+        raw = trackers_by_name(raw)
+    except ValueError as error:
+        raise ConfigError(f"{path}: {error}") from None
     parent = raw.pop("extends", None)
     if parent is None:
         return raw
@@ -368,7 +381,7 @@ def _apply(raw: dict[str, Any], override: str) -> None:
     key, equals, text = override.removeprefix("--").partition("=")
     if not equals or not all(key.split(".")):
         raise ConfigError(f"{override!r} is not of the form key=value, for example loss.tau=1.5")
-    *parents, last = key.split(".")
+    *parents, last = (f"trackers.{key}" if key.split(".")[0] == "wandb" else key).split(".")
     section = raw
     for parent in parents:
         inner = section.get(parent)

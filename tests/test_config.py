@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -146,6 +147,67 @@ def test_every_misspelt_key_is_refused() -> None:
 def test_free_keys_may_change_when_a_run_is_resumed() -> None:
     old, new = load_config(DEMO), load_config(DEMO, ["data.workers=1", "wandb.mode=disabled", "runs=elsewhere"])
     assert differences(old.plain(), new.plain()) == []
+
+
+OFF = {"mode": "disabled"}
+
+
+@pytest.mark.parametrize(
+    ("written", "overrides", "trackers"),
+    [
+        ({}, [], {"wandb": "offline"}),
+        ({"wandb": {"mode": "online"}}, [], {"wandb": "online"}),
+        ({"wandb": OFF}, ["trackers.wandb.mode=online"], {"wandb": "online"}),
+        ({"trackers": {"wandb": {"mode": "online"}}}, ["wandb.mode=disabled"], {"wandb": "disabled"}),
+        ({"trackers": {"wandb": {}}}, ["--wandb.mode=disabled"], {"wandb": "disabled"}),
+        ({"trackers": "tensorboard"}, [], {"tensorboard": None}),
+        (
+            {"trackers": ["wandb", {"name": "tensorboard"}]},
+            ["wandb.mode=online"],
+            {"wandb": "online", "tensorboard": None},
+        ),
+        ({"trackers": {"tensorboard": {}}, "wandb": OFF}, [], {"wandb": "disabled", "tensorboard": None}),
+        ({"trackers": []}, [], {}),
+        ({}, ["trackers={}"], {}),
+        ({"trackers": {"wandb": {}, "tensorboard": {}}}, ["trackers.wandb=null"], {"tensorboard": None}),
+    ],
+)
+def test_trackers_are_chosen_by_name(
+    written: dict[str, Any], overrides: list[str], trackers: dict[str, str | None], tmp_path: Path
+) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump({"extends": str(DEMO), **written}))
+    config = load_config(path, overrides)
+    assert {name: each.get("mode") for name, each in config.trackers.settings().items()} == trackers
+    assert parse_config(config.plain(), path) == config  # as a run directory records it
+    assert config.plain()["trackers"].keys() == trackers.keys()
+
+
+def test_a_run_that_recorded_the_old_key_is_the_same_run() -> None:
+    config = load_config(DEMO)
+    old = {key: value for key, value in config.plain().items() if key != "trackers"}
+    old["wandb"] = {"mode": "disabled", "project": "hoi_train", "entity": None, "tags": [], "timeout": 15.0}
+    assert parse_config(old, DEMO).trackers.settings()["wandb"]["mode"] == "disabled"
+    assert differences(old, config.plain()) == []
+
+
+@pytest.mark.parametrize(
+    ("written", "message"),
+    [
+        ({"trackers": {"tensorbord": {}}}, "trackers.tensorbord: unknown key; allowed here: wandb, tensorboard"),
+        ({"trackers": ["tensorbord"]}, "did you mean 'tensorboard'?"),
+        ({"trackers": [3]}, "trackers: an entry needs a name, of wandb, tensorboard, got 3"),
+        ({"trackers": {"wandb": {"mode": "of"}}}, "trackers.wandb.mode: 'of' is not one of"),
+        ({"wandb": {"modus": "offline"}}, "trackers.wandb.modus: unknown key"),
+        ({"wandb": "offline"}, "trackers.wandb: must be keys and values, of mode, project"),
+    ],
+)
+def test_a_tracker_that_there_is_not_is_refused(written: dict[str, Any], message: str, tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump({"extends": str(DEMO), **written}))
+    with pytest.raises(ConfigError) as refusal:
+        load_config(path)
+    assert message in str(refusal.value)
 
 
 def test_the_mode_of_the_best_follows_from_the_monitored_metric() -> None:

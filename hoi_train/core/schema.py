@@ -86,13 +86,14 @@ def _expanded(value: Any) -> Any:
     """Expand a bare name to a mapping, and lists to the tuples that a strict schema requires."""
     if isinstance(value, str):
         return {"name": value}
-    return _tuples(value)
+    return as_tuples(value)
 
 
-def _tuples(value: Any) -> Any:
+def as_tuples(value: Any) -> Any:
+    """Return a value with tuples in place of lists, at any depth."""
     if isinstance(value, Mapping):
-        return {key: _tuples(inner) for key, inner in value.items()}
-    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
+        return {key: as_tuples(inner) for key, inner in value.items()}
+    return tuple(as_tuples(item) for item in value) if isinstance(value, list) else value
 
 
 def section(constructor: Callable[..., Any]) -> Any:

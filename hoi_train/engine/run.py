@@ -5,20 +5,18 @@
     runs/<name>-seed<seed>/
       config.yaml        the configuration, every default written out
       events.jsonl       every metric and event
-      wandb_id           the id under which wandb mirrors the run
+      wandb_id           the id of the run in wandb
       lock               held by the process that writes
       checkpoints/       step_00000120/ …
       thresholds.json    per-class decision thresholds, if they were fitted
       evaluation_*.json  the last results of hoi-train evaluate, by split
-      wandb/             what wandb keeps
+      wandb/, tensorboard/   what these trackers keep
 """
 
 from __future__ import annotations
 
 import json
-import os
 import platform
-import secrets
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from importlib.metadata import version
@@ -38,11 +36,10 @@ from hoi_train.engine import checkpoint
 from hoi_train.engine.checkpoint import Checkpoint
 from hoi_train.engine.lock import RunLock
 from hoi_train.engine.signals import Signals
-from hoi_train.tracking import Tracker
+from hoi_train.tracking import Mirror, Tracker
 from hoi_train.tracking.events import EventLog, read_events
-from hoi_train.tracking.wandb_tracker import WandbTracker
 
-CONFIG_FILE, EVENTS_FILE, WANDB_FILE, CHECKPOINTS = "config.yaml", "events.jsonl", "wandb_id", "checkpoints"
+CONFIG_FILE, EVENTS_FILE, CHECKPOINTS = "config.yaml", "events.jsonl", "checkpoints"
 THRESHOLDS_FILE = "thresholds.json"
 
 
@@ -53,11 +50,10 @@ class Run:
         config: the run's configuration.
         signals: says whether the run was asked to stop.
         trackers: take every record, the local log first; empty on other ranks.
-        wandb_id: the run's id in wandb.
     """
 
-    def __init__(self, config: RunConfig, signals: Signals, trackers: tuple[Tracker, ...], wandb_id: str) -> None:
-        self.config, self.signals, self.trackers, self.wandb_id = config, signals, trackers, wandb_id
+    def __init__(self, config: RunConfig, signals: Signals, trackers: tuple[Tracker, ...]) -> None:
+        self.config, self.signals, self.trackers = config, signals, trackers
         self.folder = config.run_dir
 
     @property
@@ -66,20 +62,20 @@ class Run:
         return self.signals.stop_requested
 
     def record(self, record: Mapping[str, Any]) -> None:
-        """Write a record to all trackers."""
+        """Write a record to the local log, then to its mirrors."""
         for tracker in self.trackers:
             tracker.write(dict(record))
 
     def save(self, state: Mapping[str, Any], cursor: Mapping[str, int], metric: float) -> None:
         """Save a checkpoint, then remove those that are neither among the newest nor the best."""
         folder, settings = self.folder / CHECKPOINTS, self.config.checkpoints
-        extra = {"metric": metric, "wandb_id": self.wandb_id, "config": self.config.plain()}
+        extra = {"metric": metric, "config": self.config.plain()}
         saved = checkpoint.save(folder, state, cursor, extra)
         checkpoint.prune(folder, keep=settings.keep, mode=settings.mode)
         self.record({"event": "checkpoint", "step": cursor["step"], "path": saved.name})
 
 
-RunMaker = Callable[[RunConfig, Signals, tuple[Tracker, ...], str], Run]
+RunMaker = Callable[[RunConfig, Signals, tuple[Tracker, ...]], Run]
 
 
 @contextmanager
@@ -95,16 +91,14 @@ def open_run(config: RunConfig, *, writer: bool, make: RunMaker = Run) -> Iterat
     with ExitStack() as stack:
         signals = stack.enter_context(Signals())
         trackers: tuple[Tracker, ...] = ()
-        wandb_id = ""
         if writer:
             folder.mkdir(parents=True, exist_ok=True)
             stack.enter_context(RunLock(folder))
-            wandb_id = _wandb_id(folder)
             write_whole(folder / CONFIG_FILE, yaml.safe_dump(config.plain(), sort_keys=False))
-            trackers = (EventLog(folder / EVENTS_FILE), _wandb(config, wandb_id))
+            trackers = (EventLog(folder / EVENTS_FILE), *_mirrors(config))
             for tracker in trackers:
                 stack.callback(tracker.close)
-        yield make(config, signals, trackers, wandb_id)
+        yield make(config, signals, trackers)
 
 
 def finished(config: RunConfig) -> bool:
@@ -244,13 +238,6 @@ def _recorded(path: Path) -> dict[str, Any]:
     return recorded
 
 
-def _wandb_id(folder: Path) -> str:
-    """Return the run's wandb id: the recorded one, else that of a sweep's agent, else a new one."""
-    path = folder / WANDB_FILE
-    if not path.is_file():
-        write_whole(path, os.environ.get("WANDB_RUN_ID") or secrets.token_hex(4))
-    return path.read_text().strip()
-
-
-def _wandb(config: RunConfig, run_id: str) -> WandbTracker:
-    return WandbTracker(config.run_dir, run_id, config.run_dir.name, config.plain(), **config.wandb.model_dump())
+def _mirrors(config: RunConfig) -> list[Mirror]:
+    plain = config.plain()
+    return [Mirror(name, config.run_dir, plain, settings) for name, settings in config.trackers.settings().items()]

@@ -105,7 +105,6 @@ def _begin(loop: Loop, run: Run, experiment: Experiment, console: Console, repor
         "event": "start",
         "step": 0,
         "config": experiment.config.plain(),
-        "run_id": run.wandb_id,
         "versions": versions(),
         "readers": {
             split: loader.dataset.readers()

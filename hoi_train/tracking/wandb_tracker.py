@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import queue
+import secrets
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from typing import Annotated, Any, Literal
 
 from annotated_types import Gt
 
+from hoi_train.core.disk import write_whole
 from hoi_train.tracking.events import to_line
 
 _log = logging.getLogger(__name__)
@@ -25,6 +27,7 @@ _log = logging.getLogger(__name__)
 MAX_WAITING = 10_000
 """Records that may wait for wandb, some minutes of a fast run; with more the mirror is given up."""
 
+ID_FILE = "wandb_id"
 END = "null"
 """The last line for the process. The pipe's end alone would not do: forked data workers hold it open too."""
 
@@ -37,10 +40,9 @@ class WandbTracker:
     All files of wandb lie in ``run_dir/wandb``, its console output in ``run_dir/wandb/mirror.log``.
 
     Args:
-        run_dir: the run directory.
-        run_id: wandb's id of the run, kept by the caller, so that a resumed run goes on under it.
-        run_name: the name shown in wandb.
-        config: the resolved configuration.
+        run_dir: the run directory; its name is the run's name in wandb. It keeps wandb's id of the run in the file
+            ``wandb_id``, so that a resumed run goes on under it.
+        config: the run's configuration as plain values.
         mode: ``online``; ``offline`` writes to disk only (``wandb sync`` uploads it later); ``disabled`` does nothing.
         project: wandb's project.
         entity: user or team; ``None`` is the user's default.
@@ -51,8 +53,6 @@ class WandbTracker:
     def __init__(
         self,
         run_dir: Path,
-        run_id: str,
-        run_name: str,
         config: Mapping[str, Any],
         *,
         mode: Literal["online", "offline", "disabled"] = "offline",
@@ -72,7 +72,7 @@ class WandbTracker:
         if self._closed:
             return
         place = {"project": project, "entity": entity, "dir": str(run_dir.absolute()), "mode": mode}
-        run = {"id": run_id, "name": run_name, "tags": list(tags), "config": dict(config)}
+        run = {"id": _run_id(run_dir), "name": run_dir.name, "tags": list(tags), "config": dict(config)}
         self._waiting.put(to_line({**place, **run, "timeout": timeout, "argv": sys.argv}))
         try:
             self._process = _start(self._folder)
@@ -108,7 +108,7 @@ class WandbTracker:
                 thread.join(1.0)
 
     def _feed(self, process: subprocess.Popen[bytes]) -> None:
-        """Carry the queue to the process; why a pipe broke is the listener's to say."""
+        """Carry the queue to the process. The cause of a broken pipe is reported by `_listen`."""
         assert process.stdin
         with contextlib.suppress(OSError), process.stdin as pipe:
             line = ""
@@ -119,7 +119,7 @@ class WandbTracker:
                     rest = rest[pipe.write(rest) :]
 
     def _listen(self, process: subprocess.Popen[bytes]) -> None:
-        """Hear from the process until it ends, and tell why if it was not meant to."""
+        """Read what the process says until it ends; warn if it was not meant to end."""
         assert process.stdout
         with process.stdout as pipe:
             for line in pipe:
@@ -156,6 +156,15 @@ class WandbTracker:
         if self._process:
             with contextlib.suppress(ProcessLookupError, PermissionError):  # the latter: an ended group on macOS
                 os.killpg(self._process.pid, signal.SIGKILL)
+
+
+def _run_id(run_dir: Path) -> str:
+    """Return the run's id in wandb: the recorded one, else the one that a sweep's agent gives, else a new one."""
+    path = run_dir / ID_FILE
+    if not path.is_file():
+        run_dir.mkdir(parents=True, exist_ok=True)
+        write_whole(path, os.environ.get("WANDB_RUN_ID") or secrets.token_hex(4))
+    return path.read_text().strip()
 
 
 def _start(folder: Path) -> subprocess.Popen[bytes]:

@@ -45,7 +45,6 @@ RECORDS: list[dict[str, Any]] = [
         "event": "start",
         "step": 0,
         "config": CONFIG,
-        "run_id": "run1",
         "versions": {"torch": "2.10"},
         "parameters": 123,
         "classes": {"verb": ["take", "put", "cut"]},
@@ -69,7 +68,9 @@ RECORDS: list[dict[str, Any]] = [
 
 
 def tracker(run_dir: Path, mode: Any = "online", **settings: Any) -> WandbTracker:
-    return WandbTracker(run_dir, "run1", "demo-seed0", CONFIG, mode=mode, **settings)
+    run_dir.mkdir(parents=True, exist_ok=True)
+    (run_dir / "wandb_id").write_text("run1")
+    return WandbTracker(run_dir, CONFIG, mode=mode, **settings)
 
 
 def mirror(run_dir: Path, records: list[dict[str, Any]], **settings: Any) -> None:
@@ -107,7 +108,7 @@ def test_an_offline_run_holds_everything(tmp_path: Path, caplog: pytest.LogCaptu
         mirror(tmp_path, RECORDS, mode="offline", project="kitchen", tags=("demo", "cdb"))
     (run,) = offline_runs(tmp_path)
     (header,) = run.of("run")
-    assert (header["run_id"], header["project"], header["display_name"]) == ("run1", "kitchen", "demo-seed0")
+    assert (header["run_id"], header["project"], header["display_name"]) == ("run1", "kitchen", tmp_path.name)
     assert header["tags"] == ["demo", "cdb"]
     assert run.config["loss"] == {"name": "cdb_ce", "tau": 1.5}
     assert (run.config["versions"], run.config["parameters"]) == ({"torch": "2.10"}, 123)
@@ -289,7 +290,7 @@ SCRIPT = """
 import os, sys, time
 from pathlib import Path
 from hoi_train.tracking.wandb_tracker import WandbTracker
-tracker = WandbTracker(Path(sys.argv[1]), "run1", "demo", {}, mode=sys.argv[2], timeout=float(sys.argv[3]))
+tracker = WandbTracker(Path(sys.argv[1]), {}, mode=sys.argv[2], timeout=float(sys.argv[3]))
 text = "x" * int(sys.argv[4])
 for step in range(100):
     tracker.write({"event": "train", "step": step, "epoch": 0, "scalars": {"loss": 1.0}, "text": text})
@@ -377,6 +378,22 @@ os.kill(worker, 9)
 def test_forked_data_workers_do_not_delay_the_end(tmp_path: Path) -> None:
     output, _ = script(tmp_path, "offline", 15, FORK).communicate(timeout=20)
     assert float(output.splitlines()[-1]) < 10  # from Python 3.12 on a warning about the fork comes first
+
+
+def test_the_id_is_kept_or_given_by_a_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def recorded(run_dir: Path, mode: Any = "offline") -> str | None:
+        monkeypatch.setattr(wandb_tracker, "_start", lambda folder: (_ for _ in ()).throw(OSError("not tried")))
+        WandbTracker(run_dir, CONFIG, mode=mode).close()
+        return (run_dir / "wandb_id").read_text() if (run_dir / "wandb_id").is_file() else None
+
+    drawn = recorded(tmp_path / "new")
+    assert drawn is not None
+    assert len(drawn) == 8
+    assert recorded(tmp_path / "new") == drawn
+    monkeypatch.setenv("WANDB_RUN_ID", "agents")
+    assert recorded(tmp_path / "new") == drawn
+    assert recorded(tmp_path / "swept") == "agents"
+    assert recorded(tmp_path / "off", "disabled") is None
 
 
 def test_settings_can_become_a_schema() -> None:
