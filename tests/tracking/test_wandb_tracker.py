@@ -68,8 +68,9 @@ RECORDS: list[dict[str, Any]] = [
 
 
 def tracker(run_dir: Path, mode: Any = "online", **settings: Any) -> WandbTracker:
-    run_dir.mkdir(parents=True, exist_ok=True)
-    (run_dir / "wandb_id").write_text("run1")
+    if mode != "disabled":
+        run_dir.mkdir(parents=True, exist_ok=True)
+        (run_dir / "wandb_id").write_text("run1")
     return WandbTracker(run_dir, CONFIG, mode=mode, **settings)
 
 
@@ -144,7 +145,7 @@ def test_an_offline_run_holds_everything(tmp_path: Path, caplog: pytest.LogCaptu
     assert [end["exit_code"] for end in run.of("exit")] == [0]
     assert f"wandb: offline; upload with: wandb sync {run.folder}" in caplog.text
     assert [record.levelname for record in caplog.records] == ["INFO"]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["wandb"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["wandb", "wandb_id"]
     assert gone(tmp_path, within=0)
 
 
