@@ -183,10 +183,7 @@ class RunConfig(Strict):
     @model_validator(mode="before")
     @classmethod
     def _trackers_by_name(cls, raw: Any) -> Any:
-        if not isinstance(raw, Mapping):
-            return raw
-        named = trackers_by_name(raw)
-        return {**named, "trackers": as_tuples(named["trackers"])} if "trackers" in named else named
+        return as_tuples(trackers_by_name(raw)) if isinstance(raw, Mapping) else raw
 
     @model_validator(mode="after")
     def _every_task_has_a_loss(self) -> RunConfig:
