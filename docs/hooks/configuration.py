@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -14,6 +15,7 @@ from hoi_train.config import FREE_KEYS, RunConfig
 
 Schema = Mapping[str, Any]
 
+LOG = logging.getLogger("mkdocs.hooks.configuration")
 INTRODUCTION = """# Configuration
 
 A run is one YAML file. `hoi-train config show FILE` prints it with every default, `hoi-train config check FILE` checks
@@ -103,6 +105,8 @@ class Reference:
         for key, value in schema["properties"].items():
             if "const" in value:
                 continue
+            if key not in described:  # fails the build, which is strict
+                LOG.warning("configuration: %s.%s has no description in the docstring", schema["title"], key)
             default = _default(key, value, schema)
             cells = (f"`{key}`", self._type(value), default, described.get(key, ""))
             rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
@@ -196,4 +200,9 @@ def _text(schema: Schema) -> list[str]:
 def _descriptions(schema: Schema) -> dict[str, str]:
     """Return the descriptions of arguments by name, each on one line."""
     listed = (each.value for each in _sections(schema) if each.kind is DocstringSectionKind.parameters)
-    return {one.name: as_markdown(" ".join(one.description.split())) for found in listed for one in found}
+    return {
+        name.strip(): as_markdown(" ".join(one.description.split()))
+        for found in listed
+        for one in found
+        for name in one.name.split(",")
+    }
