@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from hoi_train.inference.results import evaluate_run as evaluate
     from hoi_train.losses import LOSSES
     from hoi_train.methods import METHODS
+    from hoi_train.metrics import METRICS
     from hoi_train.models.backbones import BACKBONES
 
     __version__: str
@@ -26,6 +27,7 @@ __all__ = [
     "BACKBONES",
     "LOSSES",
     "METHODS",
+    "METRICS",
     "READERS",
     "__version__",
     "evaluate",
@@ -38,6 +40,7 @@ _HOMES = {
     "BACKBONES": "models.backbones",
     "LOSSES": "losses",
     "METHODS": "methods",
+    "METRICS": "metrics",
     "READERS": "data.readers",
     "evaluate": "inference.results:evaluate_run",
     "load_config": "config",

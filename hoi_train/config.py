@@ -85,7 +85,19 @@ class Data(Strict):
     """Where the clips come from and how they become batches.
 
     Args:
+        manifest: Parquet, csv or jsonl file of the clips.
+        root: folder that the manifest's paths are relative to; by default the one that ``dataset.json`` names.
+        reader: how videos are read; ``auto`` chooses by the kind of file.
         num_frames: frames of a clip that the network sees; by default the backbone's, as the sizes of both transforms.
+        plan: which frames of a clip are taken.
+        train: transform of training clips.
+        evaluation: transform in evaluation and prediction.
+        sampling: how often the clips of each class are drawn.
+        mixing: how the clips of a training batch are mixed.
+        workers: reading processes per rank; 0 reads in the training process.
+        timeout: seconds that a worker may take to read a clip.
+        bad_clips: ``quarantine`` leaves out the clips that ``quarantine`` lists; ``stop`` refuses to train with them.
+        quarantine: ``quarantine.json`` of ``hoi-data verify``.
     """
 
     manifest: Path
@@ -108,6 +120,8 @@ class Model(Strict):
     """The network.
 
     Args:
+        backbone: the network up to its map of features.
+        pooling: from the map to the features of clips or pairs.
         preprocessing: what the weights were trained with; by default the backbone's.
         weights: file with the weights to begin with; random weights if not given.
         freeze_through: the last of the backbone's groups of layers, from the stem, that does not train; all train if
@@ -122,7 +136,14 @@ class Model(Strict):
 
 
 class TaskConfig(Strict):
-    """One task: its loss (the run's by default), its head and its groups of classes."""
+    """One task: its loss (the run's by default), its head and its groups of classes.
+
+    Args:
+        loss: of this task; the run's ``loss`` if not given.
+        weight: factor of its loss in the sum over tasks.
+        head: from features to logits.
+        groups: rule that divides the classes into majority and minority.
+    """
 
     loss: LossChoice | None = None
     weight: Annotated[float, Ge(0)] = 1.0
@@ -131,7 +152,21 @@ class TaskConfig(Strict):
 
 
 class Training(Strict):
-    """Epochs, batches, precision and memory of training."""
+    """Epochs, batches, precision and memory of training.
+
+    Args:
+        epochs: of the whole run.
+        batch_size: clips per rank and batch.
+        accumulate: batches per step of the optimizer.
+        clip_norm: largest norm of the gradient; not limited if not given.
+        ema_decay: decay of a moving average of the weights, which is evaluated instead of them; none if not given.
+        precision: ``32-true``, ``bf16-mixed`` (faster) or ``64-true``.
+        channels_last: memory layout with adjacent channels, faster for convolutions.
+        threads: of torch on a CPU; torch's default if not given.
+        keep_memory: on a CPU: keep freed memory for the next step.
+        compile: use ``torch.compile``.
+        patience: end the run after this number of epochs without a better monitored value; never if not given.
+    """
 
     epochs: Annotated[int, Ge(1)]
     batch_size: Annotated[int, Ge(1)] = 32
@@ -147,7 +182,16 @@ class Training(Strict):
 
 
 class Checkpoints(Strict):
-    """When to save, and which result is the best; ``mode`` follows from the direction of the monitored metric."""
+    """When to save, and which result is the best; ``mode`` follows from the direction of the monitored metric.
+
+    Args:
+        every_minutes: save after this time since the last checkpoint, besides the end of each epoch.
+        every_steps: save after this number of steps, too; not if not given.
+        keep: newest checkpoints to keep, besides the best.
+        monitor: number that decides which checkpoint is the best, such as ``verb/recall_macro``, which is the default
+            of a single-label task ``verb``; ``noun/map`` of a multi-label task ``noun``.
+        mode: whether the largest or the smallest monitored value is the best.
+    """
 
     every_minutes: Annotated[float, Gt(0)] = 10.0
     every_steps: Annotated[int, Ge(1)] | None = None
@@ -164,7 +208,23 @@ class Checkpoints(Strict):
 
 
 class RunConfig(Strict):
-    """The whole configuration of a run."""
+    """The whole configuration of a run.
+
+    Args:
+        name: of the run; its folder is ``<runs>/<name>-seed<seed>``.
+        seed: of initial weights, order and augmentation.
+        runs: folder of the run directories.
+        data: the clips.
+        model: the network.
+        tasks: settings of each task that is trained, by its name in the manifest.
+        loss: of the tasks that have none of their own.
+        method: the training procedure.
+        optimizer: with its learning rate.
+        schedule: of the learning rate.
+        training: epochs, batches, precision.
+        checkpoints: when to save, and which is the best.
+        wandb: the mirror in wandb.
+    """
 
     name: Annotated[str, AfterValidator(_folder_name)]
     seed: Annotated[int, Ge(0)] = 0

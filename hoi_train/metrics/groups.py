@@ -34,6 +34,10 @@ class TopK:
     The EGTEA paper (CDB loss) counts the full official training split, which here is ``train`` and ``val``, and takes
     five verbs: Take, Put, Open, Cut, Inspect/Read.
 
+    Args:
+        k: number of majority classes.
+        count_splits: splits whose rows are counted.
+
     >>> TopK(k=1)(ClassCounts.single([3, 7, 7]), ClassList(("a", "b", "c")))
     {'majority': (1,), 'minority': (0, 2)}
     """
@@ -60,6 +64,10 @@ class TopK:
 @dataclass(frozen=True, kw_only=True)
 class Threshold:
     """Take the classes with more than ``above`` samples as the majority.
+
+    Args:
+        above: largest count of a minority class.
+        count_splits: splits whose rows are counted.
 
     >>> Threshold(above=5)(ClassCounts.single([5, 6]), ClassList(("a", "b")))
     {'majority': (1,), 'minority': (0,)}
@@ -91,6 +99,9 @@ class Threshold:
 @dataclass(frozen=True, kw_only=True)
 class Names:
     """Take the classes named as the majority, whatever their counts.
+
+    Args:
+        majority: names of the majority classes.
 
     >>> Names(majority=("b",))(ClassCounts.single([5, 6]), ClassList(("a", "b")))
     {'majority': (1,), 'minority': (0,)}
