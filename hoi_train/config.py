@@ -92,6 +92,7 @@ class Data(Strict):
         plan: which frames of a clip are taken.
         train: transform of training clips.
         evaluation: transform in evaluation and prediction.
+        views: views of a clip in evaluation, whose scores are averaged.
         sampling: how often the clips of each class are drawn.
         mixing: how the clips of a training batch are mixed.
         workers: reading processes per rank; 0 reads in the training process.

@@ -105,14 +105,20 @@ class Reference:
         for key, value in schema["properties"].items():
             if "const" in value:
                 continue
-            if key not in described:  # fails the build, which is strict
+            text = described.get(key) or self._summary(value)
+            if not text:  # fails the build, which is strict
                 LOG.warning("configuration: %s.%s has no description in the docstring", schema["title"], key)
             default = _default(key, value, schema)
-            cells = (f"`{key}`", self._type(value), default, described.get(key, ""))
+            cells = (f"`{key}`", self._type(value), default, text)
             rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
         if not rows:
             return "It has no keys of its own."
         return "\n".join(["| key | type | default | |", "|---|---|---|---|", *rows])
+
+    def _summary(self, value: Schema) -> str:
+        """Return the first line about the section that a value is; empty if it is none."""
+        names = next((names for names, _ in self._parts_of(value, "")), ())
+        return self.parts[names[0]].get("description", "").partition("\n")[0] if len(names) == 1 else ""
 
     def _type(self, value: Schema) -> str:
         """Return the type and the allowed values of a value as text."""

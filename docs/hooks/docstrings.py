@@ -7,6 +7,7 @@ from typing import Any
 
 from griffe import Extension, Module, Object
 
+OURS = ("hoi_train.", "data_tools.")
 ROLE = re.compile(r":(?:func|class|meth|mod|data|attr):`~?([\w.]+)`")
 TABLE = re.compile(r"^(=+(?: +=+)+)\n(?:.+\n)*\1$", re.MULTILINE)
 DOCTEST = re.compile(r"^>>> .*(?:\n.+)*", re.MULTILINE)
@@ -14,7 +15,7 @@ DOCTEST = re.compile(r"^>>> .*(?:\n.+)*", re.MULTILINE)
 
 def as_markdown(text: str) -> str:
     """Return the text of a docstring as Markdown."""
-    text = ROLE.sub(r"[`\1`][\1]", text)
+    text = ROLE.sub(lambda found: f"[`{found[1]}`][{found[1]}]" if found[1].startswith(OURS) else f"`{found[1]}`", text)
     text = TABLE.sub(lambda found: f"```text\n{found[0]}\n```", text)
     text = re.sub(r"(^|: )>= ", r"\1≥ ", text, flags=re.MULTILINE)  # else a quotation
     text = DOCTEST.sub(lambda found: f"```pycon\n{found[0]}\n```", text)

@@ -53,12 +53,16 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """Lead links of the guides to pages of the repository to those pages of the site."""
-    return markdown.replace("](../", "](")
+    return _led_to_the_site(markdown.replace("](../", "]("))
 
 
 def _project_page(source: Path) -> str:
     """Return a page of the repository with its links as the site needs them: without ``docs/``."""
     text = re.sub(r"\]\(docs/", "](", source.read_text(encoding="utf-8"))
+    return _led_to_the_site(text)
+
+
+def _led_to_the_site(text: str) -> str:
     return text.replace("](README.md", "](index.md")
 
 

@@ -99,6 +99,11 @@ def tiny_resnext3d(
 
     Time is halved as in the published networks. Halving it less often costs throughput and, measured on events that
     differ by nothing but their order, gains nothing: the convolutions see all 8 frames anyway.
+
+    Args:
+        cardinality: groups of the 3×3×3 convolutions.
+        width: factor on all channels; at least 0.25.
+        strides: divisors of height and width in the four stages.
     """
     return resnext3d(stage_depths=(2, 2, 2, 2), cardinality=cardinality, width=width, strides=strides)
 
