@@ -12,7 +12,6 @@ from hoi_train.tracking.events import read_events
 from tests.conftest import ROOT
 from tests.small import TRAIN_VERBS, VERB, make_data
 
-
 pytestmark = pytest.mark.process
 
 
