@@ -15,31 +15,17 @@ from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import TextIO
 
-from data_tools.commands import imports, manifests, videos
-
-COMMANDS = (
-    imports.add_demo,
-    imports.add_egtea,
-    imports.add_vidhoi,
-    imports.add_vidor,
-    imports.add_folder,
-    imports.add_import,
-    manifests.add_stats,
-    manifests.add_split,
-    manifests.add_vidhoi_stats,
-    videos.add_verify,
-    videos.add_reencode,
-    videos.add_cache,
-)
+from data_tools.commands import COMMANDS, IMPORT, Run, add_import
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
-    parsed = _parser().parse_args(arguments)
+    given = list(sys.argv[1:] if arguments is None else arguments)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # files may have any name
     try:
-        code: int = parsed.command(parsed)
+        parser, run = _parser(given)
+        code = run(parser.parse_args(given))
         sys.stdout.flush()
     except KeyboardInterrupt:
         return 130
@@ -75,13 +61,19 @@ def _version() -> str:
         return "hoi_train is not installed"
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(given: Sequence[str]) -> tuple[argparse.ArgumentParser, Run]:
+    """Return the parser, in which only the given command has its arguments, and what runs that command."""
     parser = argparse.ArgumentParser(prog="hoi-data", description="Make, look at and check sets of labelled videos.")
     parser.add_argument("--version", action="version", version=_version())
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for add in COMMANDS:
-        add(commands)
-    return parser
+    chosen, *more = [*(word for word in given if not word.startswith("-")), "", ""][:2]
+    run: Run | None = None
+    for name, command in COMMANDS.items():
+        sub = commands.add_parser(name, help=command.help)
+        run = command.add_to(sub) if name == chosen else run
+    imports = commands.add_parser(IMPORT, help="make the manifest of clips that are annotated for other code")
+    run = add_import(imports, more[0]) if chosen == IMPORT else run
+    return parser, run or (lambda _given: parser.error("no such command"))
 
 
 if __name__ == "__main__":

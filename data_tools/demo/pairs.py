@@ -16,7 +16,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
-import torch
 
 from data_tools.demo.camera import Film
 from data_tools.demo.shapes import Array
@@ -44,6 +43,8 @@ def annotate(film: Film) -> list[PairAnnotation]:
 
 def follow(film: Film) -> list[Track]:
     """Return where the hand (0) and the objects (from 1) are in every frame, also beyond the picture."""
+    import torch  # takes seconds, which the help of a command need not wait for
+
     boxes = [film.hand, *(thing.box for thing in film.tracks)]
     return [Track(number, 0, torch.from_numpy(box.copy())) for number, box in enumerate(boxes)]
 

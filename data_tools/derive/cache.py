@@ -9,7 +9,8 @@ unpacked/           clips whose shard is not written yet
 =================== =======================================================================================
 
 Frame i of a cached clip is frame i of the clip. A clip that is made already is not made again unless its source, its
-times or its place in the manifest changed.
+times or its place in the manifest changed. The same command goes on after a kill, and may run several times at once.
+Exit code 1 if any clip is bad: it is listed in cache.json and left out.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from rich.console import Console
 
 from data_tools.console import progress
 from data_tools.derive.mapping import ClipMapping
-from data_tools.derive.pipeline import DerivedClip, DerivedForm, DeriveReport, Work, derive, plan, source_at
+from data_tools.derive.pipeline import DerivedClip, DerivedForm, DeriveReport, Work, derive, source_at
 from data_tools.derive.rates import rate_of
 from data_tools.derive.shards import Cache
 from data_tools.derive.source import ClipPlan, Facts, SourceClip, Writing, unreadable, with_keys
@@ -52,8 +53,8 @@ class FrameSettings:
     """What the frames are made to be.
 
     Args:
-        short_side: pixels; smaller sources keep their size.
-        quality: of the JPEG, 1 to 100.
+        short_side: pixels of the frames; smaller sources keep their size.
+        quality: of the JPEG, 1 to 100; cache.json has the PSNR.
         shard_clips: clips in a shard.
     """
 
@@ -67,15 +68,28 @@ class FrameSettings:
 
 
 def make_cache(
-    path: Path, out: Path, settings: FrameSettings, work: Work | None = None, *, console: Console | None = None
-) -> DeriveReport:
-    """Make the frame cache of a manifest in ``out``; see ``derive``."""
-    return derive(path, _FrameCache(path, out, settings), work or Work(), console or Console())
+    path: Path,
+    out: Path,
+    settings: FrameSettings,
+    work: Work | None = None,
+    *,
+    dry_run: bool = False,
+    console: Console | None = None,
+) -> DeriveReport | None:
+    """Make the frame cache of a manifest; see ``derive``.
 
+    Args:
+        path: the manifest; neither it nor its videos are touched.
+        out: folder of the shards and their manifest.
+        settings: what the frames are made to be.
+        work: how the work is done.
+        dry_run: only say how many clips there are to make.
+        console: where progress is shown.
 
-def plan_cache(path: Path, out: Path, settings: FrameSettings, work: Work | None = None) -> str:
-    """Return what ``make_cache`` would do, without doing it."""
-    return plan(path, _FrameCache(path, out, settings), work or Work())
+    Returns:
+        The report; ``None`` of a dry run.
+    """
+    return derive(path, _FrameCache(path, out, settings), work or Work(), console or Console(), dry_run=dry_run)
 
 
 class _FrameCache(DerivedForm):

@@ -40,8 +40,8 @@ class Work:
     """How the work is done; the result does not depend on it.
 
     Args:
-        workers: processes, or tasks at once on a Ray cluster; ``None`` for as many as there are cores.
-        timeout: seconds that one source may take, with all its clips.
+        workers: processes, or tasks at once on a Ray cluster; by default as many as there are cores.
+        timeout: limit in seconds for one source file with all its clips.
         engine: on this machine, or on a Ray cluster.
     """
 
@@ -139,7 +139,9 @@ class DerivedForm(ABC):
         self.maker.store.sweep()
 
 
-def derive(path: Path, form: DerivedForm, work: Work, console: Console) -> DeriveReport:
+def derive(
+    path: Path, form: DerivedForm, work: Work, console: Console, *, dry_run: bool = False
+) -> DeriveReport | None:
     """Make every clip of a manifest that is not made yet, then the manifest and the report of all.
 
     Args:
@@ -147,12 +149,16 @@ def derive(path: Path, form: DerivedForm, work: Work, console: Console) -> Deriv
         form: what is made; its folder is created, and several runs may share it if their settings are equal.
         work: how the work is done.
         console: where progress is shown.
+        dry_run: only say what there is to make; return ``None``.
 
     Raises:
         UserError: the folder was made with other settings, labels cannot be kept, or the disk is full.
     """
     manifest, settings = _prepared(path, form, work)
-    claim(form.out, settings, MANIFEST)
+    claim(form.out, settings, MANIFEST, dry_run=dry_run)
+    if dry_run:
+        say(console, _plan(manifest, path, form, work))
+        return None
     form.maker.store.folder.mkdir(exist_ok=True)
     form.sweep()
     try:
@@ -170,10 +176,8 @@ def derive(path: Path, form: DerivedForm, work: Work, console: Console) -> Deriv
     return report
 
 
-def plan(path: Path, form: DerivedForm, work: Work) -> str:
-    """Return what ``derive`` would do, without doing it."""
-    manifest, settings = _prepared(path, form, work)
-    claim(form.out, settings, MANIFEST, dry_run=True)
+def _plan(manifest: Manifest, path: Path, form: DerivedForm, work: Work) -> str:
+    """Return what there is to make."""
     todo, clips, missing = [], 0, 0
     for source in sources_of(manifest):
         left = sum(facts is None for _, facts in found_of(source, form.maker))

@@ -11,7 +11,10 @@ reencode.json       what became of every clip that is not in the manifest
 settings.json       what the folder was made with; other settings are refused
 =================== =======================================================================================
 
-A clip that is made already is not made again unless its source, its times or its settings changed.
+A clip that is made already is not made again unless its source, its times or its settings changed. The same command
+goes on after a kill, and may run several times at once. Exit code 1 if any clip is bad: it is listed in reencode.json
+and left out. With ``--engine ray`` the work is done on the cluster that RAY_ADDRESS names, whose machines share the
+videos and the output folder.
 """
 
 from __future__ import annotations
@@ -27,7 +30,7 @@ from typing import Any
 from rich.console import Console
 
 from data_tools.derive.mapping import ClipMapping, InexactError, inexact
-from data_tools.derive.pipeline import DerivedClip, DerivedForm, DeriveReport, Work, derive, plan, sample_of
+from data_tools.derive.pipeline import DerivedClip, DerivedForm, DeriveReport, Work, derive, sample_of
 from data_tools.derive.rates import MAX_RATE, frames_at, rate_of
 from data_tools.derive.source import ClipPlan, Facts, Source, SourceClip, Writing
 from data_tools.encoding import X264, Mp4Writer
@@ -53,16 +56,26 @@ class ReencodeSettings:
     """What the clips are made to be.
 
     Args:
-        short_side: pixels, even; smaller sources keep their size.
-        fps: frames per second, as a fraction; ``None`` for the rate of each source.
-        gop: frames from one key frame to the next; 1 makes every frame a key frame.
-        crf: x264's quality, 0 to 51; less is better.
+        short_side: pixels of the pictures, even; smaller sources keep their size.
+        fps: frames per second, such as 25, 12.5 or 30000/1001; by default the rate of each source.
+        gop: frames from one key frame to the next; 1 makes every frame a key frame, 12 takes about 0.6 times the bytes.
+        crf: x264's quality, 0 to 51, less is better and larger.
+
+    Raises:
+        UserError: ``fps`` is no number.
     """
 
     short_side: int = 256
     fps: str | None = None
     gop: int = 1
     crf: int = 21
+
+    def __post_init__(self) -> None:
+        try:
+            object.__setattr__(self, "fps", None if self.fps is None else str(Fraction(self.fps)))
+        except (ValueError, ZeroDivisionError):
+            text = f"must be a number or a fraction such as 30000/1001, got {self.fps!r}"
+            raise UserError(f"--fps: {text}") from None
 
     @property
     def x264(self) -> dict[str, str]:
@@ -71,15 +84,28 @@ class ReencodeSettings:
 
 
 def reencode(
-    path: Path, out: Path, settings: ReencodeSettings, work: Work | None = None, *, console: Console | None = None
-) -> DeriveReport:
-    """Re-encode the clips of a manifest into ``out``; see ``derive``."""
-    return derive(path, _ClipFiles(out, settings), work or Work(), console or Console())
+    path: Path,
+    out: Path,
+    settings: ReencodeSettings,
+    work: Work | None = None,
+    *,
+    dry_run: bool = False,
+    console: Console | None = None,
+) -> DeriveReport | None:
+    """Re-encode the clips of a manifest; see ``derive``.
 
+    Args:
+        path: the manifest; neither it nor its videos are touched.
+        out: folder of the clips and their manifest.
+        settings: what the clips are made to be.
+        work: how the work is done.
+        dry_run: only say how many clips there are to make, and how large.
+        console: where progress is shown.
 
-def plan_reencode(path: Path, out: Path, settings: ReencodeSettings, work: Work | None = None) -> str:
-    """Return what ``reencode`` would do, without doing it: how many clips, and about how many bytes."""
-    return plan(path, _ClipFiles(out, settings), work or Work())
+    Returns:
+        The report; ``None`` of a dry run.
+    """
+    return derive(path, _ClipFiles(out, settings), work or Work(), console or Console(), dry_run=dry_run)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from data_tools.importers.samples import Options, Reading, Sample
 from data_tools.importers.vidhoi.classes import OBJECTS, PEOPLE, PERSON, PREDICATES, Classes, is_video_name, read_json
@@ -127,10 +126,10 @@ def _add_relations(content: Any, boxes: Boxes, name: str, part: str, columns: Re
     rate = key_frame_rate(content["fps"])
     size = (content["width"], content["height"]) if "width" in content else None
     frames = key_frames(rate, content["frame_count"])
-    at = {
-        track.track_id: track.boxes_at(torch.tensor(frames, dtype=torch.int64)).tolist()
-        for track in tracks_of(row[0].values)
-    }
+    import torch  # takes seconds, which the other importers need not wait for
+
+    wanted = torch.tensor(frames, dtype=torch.int64)
+    at = {track.track_id: track.boxes_at(wanted).tolist() for track in tracks_of(row[0].values)}
     for number, frame in enumerate(frames):
         for relation in relations:
             ids = relation["subject_tid"], relation["object_tid"]

@@ -62,8 +62,8 @@ def split_manifest(
     Args:
         path: the manifest.
         out: folder of the result, made if it is not there; not the manifest's own.
-        val: fraction of the clips, the same for ``test``; the rest is train, and 0 makes no such split.
-        test: see ``val``.
+        val: fraction of the clips; 0 makes no such split.
+        test: fraction of the clips; 0 makes no such split, and the rest is train.
         group_by: what stays whole: what has the same ``group`` (clips without one: the same file), the same ``path``,
             or nothing but the clip.
         min_per_class: samples that each class must have in each split; one is wished for if not given.

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 import zipfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ import torch
 from rich.console import Console
 
 from data_tools.cli import main
-from data_tools.derive.cache import FrameSettings, make_cache, plan_cache
+from data_tools.derive.cache import FrameSettings, make_cache
 from data_tools.derive.pipeline import DeriveReport, Work
 from hoi_train.core.records import ClassList, Task, UserError
 from hoi_train.data.manifest import Manifest, read_manifest, write_manifest
@@ -47,6 +48,12 @@ def run(path: Path, settings: FrameSettings = SMALL, **how: Any) -> tuple[Derive
     with in_this_process():
         made = make_cache(path, out_of(path), settings, work, console=Console(file=stream, width=300))
     return made, stream.getvalue()
+
+
+def planned(path: Path) -> str:
+    stream = io.StringIO()
+    assert make_cache(path, out_of(path), SMALL, dry_run=True, console=Console(file=stream, width=300)) is None
+    return stream.getvalue()
 
 
 def out_of(path: Path) -> Path:
@@ -164,7 +171,7 @@ def test_what_is_made_is_not_made_again(tmp_path: Path, video: Path) -> None:
     assert (first.made, [clip.fault for clip in first.bad]) == (5, ["missing"])
     shards = {shard["path"]: shard["sha256"] for shard in first.contents["shards"]}
     encode(tmp_path / "late.mp4", 9)
-    assert plan_cache(path, out_of(path), SMALL) == f"{path}: would make 1 clips from 1 sources; 5 are made already"
+    assert planned(path) == f"{path}: would make 1 clips from 1 sources; 5 are made already\n"
     second, shown = run(path)  # its shard is written anew: two clips from the old one, and the new one
     assert (second.made, second.bad) == (1, ())
     assert "6 clips: 1 made, 5 made before, 0 bad" in shown
@@ -284,7 +291,7 @@ def test_another_manifest_in_the_folder_is_found_before_the_work(tmp_path: Path,
     write_manifest(others / name, [row], [Task("noun", ClassList(("cup",)), "multi")], tmp_path)
     before = {file.name: file.read_bytes() for file in others.iterdir()}
     text = "describes mine.csv" if name == "mine.csv" else "manifest.parquet: not made by this tool"
-    for start in (make_cache, plan_cache):
+    for start in (make_cache, partial(make_cache, dry_run=True)):
         with pytest.raises(UserError, match=text):
             start(path, others, SMALL)
     assert {file.name: file.read_bytes() for file in others.iterdir()} == before

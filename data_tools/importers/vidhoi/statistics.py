@@ -104,6 +104,10 @@ def make_report(
 def show_statistics(annotations: Path, out: Path) -> dict[str, Any]:
     """Count the annotation files in a folder, print a summary and write ``vidhoi_statistics.json`` below ``out``.
 
+    Args:
+        annotations: folder of the annotation files, as for the command vidhoi.
+        out: folder for vidhoi_statistics.json.
+
     Raises:
         ManifestError: with what is wrong in the files.
     """
