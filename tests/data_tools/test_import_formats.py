@@ -13,7 +13,7 @@ import pytest
 from pyarrow import parquet
 
 from data_tools.cli import main
-from data_tools.commands.imports import add_import
+from data_tools.commands import COMMANDS, ImportCommand, add_import
 from data_tools.importers import FORMATS
 from hoi_train.data.manifest import Manifest, read_manifest
 from hoi_train.data.readers import open_clip
@@ -34,8 +34,6 @@ CHARADES_HEADER = "id,subject,scene,quality,relevance,verified,script,objects,de
 ACTIONS = (
     'label {\n  name: "dance"\n  label_id: 4\n  label_type: PERSON_MOVEMENT\n}\nitem {\n  name: "sit"\n  id: 11\n}\n'
 )
-
-OWN_COMMANDS = ("folder", "egtea", "vidhoi", "vidor")  # the others are sub-commands of import
 
 # a source of each format: its files, and the arguments that name them; the videos need not be there
 SOURCES: Mapping[str, tuple[Mapping[str, str], tuple[str, ...]]] = {
@@ -124,7 +122,7 @@ def source(folder: Path, name: str, changes: Mapping[str, str] | None = None) ->
         (folder / file).parent.mkdir(parents=True, exist_ok=True)
         (folder / file).write_bytes(text.encode())
     placed = [str(folder / word) if word in files or word == "." else word for word in arguments]
-    start = [name] if name in OWN_COMMANDS else ["import", name]
+    start = [name] if name in COMMANDS else ["import", name]
     videos = [str(folder / "v")] if name == "folder" else ["--videos", str(folder / "v")]
     return [*start, *placed, *videos, "--out", str(folder / "out")]
 
@@ -164,10 +162,11 @@ def touch(folder: Path, *names: str) -> None:
 
 
 def test_the_command_has_every_format() -> None:
-    commands = argparse.ArgumentParser().add_subparsers()
-    add_import(commands)
-    (formats,) = (action for action in commands.choices["import"]._actions if action.choices)
-    assert [*OWN_COMMANDS, *(formats.choices or ())] == list(FORMATS) == list(SOURCES)
+    parser = argparse.ArgumentParser()
+    add_import(parser, None)
+    (formats,) = (action for action in parser._actions if action.choices)
+    own = [command.format for command in COMMANDS.values() if isinstance(command, ImportCommand)]
+    assert {*own, *(formats.choices or ())} == FORMATS.keys() == SOURCES.keys()
 
 
 @pytest.mark.parametrize("name", FORMATS)
