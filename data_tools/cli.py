@@ -24,7 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # files may have any name
     try:
-        parser, run = _parser(given)
+        parser, run = parser_of(given)
         code = run(parser.parse_args(given))
         sys.stdout.flush()
     except KeyboardInterrupt:
@@ -61,7 +61,7 @@ def _version() -> str:
         return "hoi_train is not installed"
 
 
-def _parser(given: Sequence[str]) -> tuple[argparse.ArgumentParser, Run]:
+def parser_of(given: Sequence[str]) -> tuple[argparse.ArgumentParser, Run]:
     """Return the parser, in which only the given command has its arguments, and what runs that command."""
     parser = argparse.ArgumentParser(prog="hoi-data", description="Make, look at and check sets of labelled videos.")
     parser.add_argument("--version", action="version", version=_version())

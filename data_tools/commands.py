@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from data_tools.arguments import PATH, add_arguments
 
 if TYPE_CHECKING:  # what takes long to import is imported for the command that needs it
+    from data_tools.importers.samples import Options
     from data_tools.sources import Imported
 
 Run = Callable[[Namespace], int]
@@ -94,8 +95,8 @@ class ImportCommand:
         parser.add_argument("--dry-run", action="store_true", help="say what would come out, write nothing")
 
         def run(given: Namespace) -> int:
-            dry_run = vars(given).pop("dry_run")
-            return _import(self.format, call(given), dry_run=dry_run)
+            arguments = call(given)
+            return _import(self.format, dry_run=arguments.pop("dry_run"), **arguments)
 
         return run
 
@@ -162,14 +163,13 @@ def describe(parser: ArgumentParser, text: str, more: str | None) -> None:
     parser.formatter_class = RawDescriptionHelpFormatter
 
 
-def _import(name: str, arguments: dict[str, Any], *, dry_run: bool) -> int:
+def _import(format_name: str, options: Options, *, dry_run: bool, **own: Any) -> int:
     from data_tools.importers import run_import
 
-    options = arguments.pop("options")
     if not dry_run:
-        return say(run_import(name, options, arguments))
+        return say(run_import(format_name, options, own))
     with TemporaryDirectory() as folder, redirect_stdout(StringIO()) as said:
-        say(run_import(name, replace(options, out=Path(folder)), arguments))
+        say(run_import(format_name, replace(options, out=Path(folder)), own))
     print(said.getvalue().replace(folder, str(options.out)), end="dry run: nothing was written\n")
     return 0
 

@@ -37,7 +37,7 @@ def test_help_answers_at_once(arguments: tuple[str, ...]) -> None:
 
 @pytest.mark.process
 def test_help_imports_nothing_heavy() -> None:
-    code = "import sys; from data_tools.cli import _parser; _parser([]); print(sorted(sys.modules))"
+    code = "import sys; from data_tools.cli import parser_of; parser_of([]); print(sorted(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     for heavy in ("torch", "numpy", "pyarrow", "av", "rich", "matplotlib"):
         assert f"'{heavy}'" not in done.stdout

@@ -6,7 +6,6 @@ a parser.
 
 from __future__ import annotations
 
-import argparse
 import json
 import random
 import time
@@ -17,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from data_tools.cli import COMMANDS
+from data_tools.cli import parser_of
 from hoi_train.core.records import UserError
 from tests.data_tools.test_import_formats import ACTIONS, CHARADES_HEADER, EGTEA, EPIC_HEADER, SOURCES, source, touch
 
@@ -223,10 +222,7 @@ def test_mutated_lines(name: str, count: int, tmp_path: Path, capsys: pytest.Cap
     else:
         command = [*source(tmp_path, parser.format or name), "--keep-missing"]
     (tmp_path / parser.file).parent.mkdir(parents=True, exist_ok=True)
-    arguments = argparse.ArgumentParser()
-    commands = arguments.add_subparsers()
-    for add in COMMANDS:
-        add(commands)
+    arguments, run = parser_of(command)
     given = arguments.parse_args(command)
     draw = random.Random(name)
     done, read, refused, slowest = 0, 0, 0, 0.0
@@ -242,7 +238,7 @@ def test_mutated_lines(name: str, count: int, tmp_path: Path, capsys: pytest.Cap
         (tmp_path / parser.file).write_bytes(b"".join(lines) + parser.end.encode())
         before = time.process_time()
         try:
-            given.command(given)
+            run(given)
             read += 1
         except UserError:
             refused += 1
