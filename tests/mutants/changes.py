@@ -80,6 +80,8 @@ def _expressions(tree: ast.AST) -> Iterator[ast.expr]:
         for child in value if isinstance(value, list) else [value]:
             if not isinstance(child, ast.AST) or isinstance(child, ast.Raise | ast.JoinedStr | ast.Assert):
                 continue
+            if isinstance(child, ast.keyword) and child.arg == "strict":  # of zip: asserts, as assert does
+                continue
             if isinstance(child, ast.expr):
                 yield child
             yield from _expressions(child)
