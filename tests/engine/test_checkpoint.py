@@ -401,7 +401,9 @@ for _ in range(kills):
                 cursor = {"stage": 0, "epoch": 0, "batch": 0, "step": step}
                 checkpoint.save(folder, payload, cursor, {"metric": metric})
                 checkpoint.prune(folder)
-    time.sleep(dice.uniform(0.01, 0.15))
+    while not any(path.name > f"step_{step:08d}" for path in folder.glob("step_*")):  # however busy the machine is
+        time.sleep(0.001)
+    time.sleep(dice.uniform(0, 0.1))
     os.kill(saver, signal.SIGKILL)
     os.waitpid(saver, 0)
     for path in folder.glob("step_*"):
