@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from hoi_train.methods import METHODS
     from hoi_train.metrics import METRICS
     from hoi_train.models.backbones import BACKBONES
+    from hoi_train.tracking import TRACKERS
 
     __version__: str
 
@@ -29,6 +30,7 @@ __all__ = [
     "METHODS",
     "METRICS",
     "READERS",
+    "TRACKERS",
     "__version__",
     "evaluate",
     "load_config",
@@ -42,6 +44,7 @@ _HOMES = {
     "METHODS": "methods",
     "METRICS": "metrics",
     "READERS": "data.readers",
+    "TRACKERS": "tracking",
     "evaluate": "inference.results:evaluate_run",
     "load_config": "config",
     "load_predictor": "inference.predictor",
