@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, one_hot
 
 from hoi_train.core.batches import ClipBatch, Mixture
-from hoi_train.data.mixing import MIXING, CutMix, Mixup
+from hoi_train.data.mixing import MIXING, CutMix, Mixup, _span
 
 
 def batch(size: int = 6) -> ClipBatch:
@@ -92,3 +92,11 @@ def test_the_loss_of_a_mixture_is_that_of_mixed_labels() -> None:
 
     torch.testing.assert_close(mixed.blend(multi), binary_cross_entropy_with_logits(logits, soft))
     torch.testing.assert_close(mixed.blend(single), cross_entropy(logits, soft))
+
+
+def test_a_box_has_the_side_that_was_drawn_unless_the_border_cuts_it() -> None:
+    spans = [_span(20, 0.5, joint(seed)) for seed in range(60)]
+    assert {span.stop - span.start for span in spans if span.start > 0 and span.stop < 20} == {10}
+    assert all(0 <= span.start < span.stop <= 20 for span in spans)
+    assert any(span.start == 0 for span in spans)
+    assert any(span.stop == 20 for span in spans)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hoi_train.core.randomness import generator
-from hoi_train.data.sampling import segment_frames
+from hoi_train.data.sampling import Segments, segment_frames
 
 sizes = st.tuples(st.integers(1, 5000), st.integers(1, 64))
 
@@ -69,3 +69,9 @@ def test_a_moment_rounded_up_to_the_end_is_still_in_the_clip(monkeypatch: pytest
 def test_nothing_to_take_is_an_error(available: int, count: int) -> None:
     with pytest.raises(ValueError, match=f"{available} frames in the clip and {count} to take"):
         segment_frames(available, count)
+
+
+@pytest.mark.parametrize(("key", "frames"), [(8, [2, 8, 12, 17]), (0, [0, 7, 12, 17]), (19, [2, 7, 12, 19])])
+def test_a_key_frame_takes_the_place_of_the_nearest(key: int, frames: list[int]) -> None:
+    assert Segments()(20, 4).tolist() == [2, 7, 12, 17]
+    assert Segments()(20, 4, key).tolist() == frames

@@ -26,15 +26,13 @@ from tests.mutants.changes import Change, changes_in
 
 ROOT = Path(__file__).resolve().parents[2]
 FAST = "not process and not slow and not campaign"
+SAMPLING = ("class_sampling", "samplers", "sampling", "mixing", "dataset", "loader")
 ROOMS: dict[str, tuple[list[str], list[str]]] = {  # the modules, and the tests that are asked, the quickest first
-    "losses": (["hoi_train/losses/*.py"], ["tests/losses"]),
+    "losses": (["hoi_train/losses/*.py"], ["tests/test_defaults.py", "tests/losses"]),
     "metrics": (["hoi_train/metrics/*.py"], ["tests/metrics"]),
     "sampling": (
         [f"hoi_train/data/{name}.py" for name in ("class_sampling", "samplers", "sampling", "mixing")],
-        [
-            f"tests/data/test_{of}.py"
-            for of in ("class_sampling", "samplers", "sampling", "mixing", "dataset", "loader")
-        ],
+        ["tests/test_defaults.py", *(f"tests/data/test_{of}.py" for of in SAMPLING)],
     ),
     "checkpoint": (
         [f"hoi_train/engine/{name}.py" for name in ("checkpoint", "checkpoint_manifest", "lock")],
