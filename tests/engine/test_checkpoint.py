@@ -19,7 +19,7 @@ import pytest
 import torch
 
 from hoi_train.core.disk import HashedFile
-from hoi_train.engine import checkpoint
+from hoi_train.engine import checkpoint, checkpoint_manifest
 from hoi_train.engine.checkpoint import Checkpoint, CheckpointError
 from hoi_train.engine.checkpoint_manifest import write_manifest
 
@@ -160,6 +160,7 @@ def test_every_other_damage_is_found_named_and_passed_over(
             {"format": 1, "files": {"../model.pt": {"size": 1, "sha256": ""}}},
             "a payload cannot be called '../model.pt'",
         ),
+        ({"format": 1, "files": {"model-.pt": {"size": 1, "sha256": ""}}}, "a payload cannot be called 'model-.pt'"),
         (
             {"format": 1, "files": {}, "extra": {"metric": "high"}},
             "extra['metric'] must be a number or None, got 'high'",
@@ -176,6 +177,16 @@ def test_a_manifest_of_another_form_is_refused(tmp_path: Path, body: object, mes
         checkpoint.verify(path)
     assert message in str(caught.value)
     assert str(path / "manifest.json") in str(caught.value)
+
+
+def test_a_manifest_that_is_too_large_to_be_one_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = save(tmp_path, 1)
+    size = (path / "manifest.json").stat().st_size
+    monkeypatch.setattr(checkpoint_manifest, "LARGEST_MANIFEST", size)
+    checkpoint.verify(path)
+    monkeypatch.setattr(checkpoint_manifest, "LARGEST_MANIFEST", size - 1)
+    with pytest.raises(CheckpointError, match=r"manifest\.json: larger than 0 MiB"):
+        checkpoint.verify(path)
 
 
 def test_best_is_by_metric_the_earliest_of_equals_nan_is_none(tmp_path: Path) -> None:
@@ -323,7 +334,7 @@ def test_a_size_that_changed_after_the_check_is_noticed(tmp_path: Path) -> None:
 FULL = """
 import resource, sys, torch
 from pathlib import Path
-from hoi_train.engine import checkpoint
+from hoi_train.engine import checkpoint, checkpoint_manifest
 folder, limit = Path(sys.argv[1]), int(sys.argv[2])
 cursor = {"stage": 0, "epoch": 0, "batch": 0, "step": 2}
 if limit:
@@ -387,7 +398,7 @@ def test_a_read_only_disk_leaves_the_old_checkpoint(tmp_path: Path) -> None:
 KILLS = """
 import os, random, signal, sys, time, torch
 from pathlib import Path
-from hoi_train.engine import checkpoint
+from hoi_train.engine import checkpoint, checkpoint_manifest
 folder, kills, dice = Path(sys.argv[1]), int(sys.argv[2]), random.Random(0)
 payload = {"model": torch.zeros(200_000), "optimizer": {str(i): torch.zeros(100) for i in range(50)}}
 steps = []
