@@ -25,7 +25,7 @@ from data_tools.console import progress, say
 from data_tools.derive.mapping import ClipMapping, derived_rows, groups_of, notes_of, rows_by_source
 from data_tools.derive.source import ClipMaker, Source, SourceClip, found_of, make_clips
 from data_tools.faults import Outcome, lines_of
-from data_tools.jobs.killable import Lost
+from data_tools.jobs.killable import WorkerFailure
 from data_tools.jobs.local import Engine, claim, run_jobs, write_json
 from data_tools.options import check_out, check_work
 from data_tools.sources import MANIFEST
@@ -227,17 +227,19 @@ def _make(manifest: Manifest, form: DerivedForm, work: Work, console: Console) -
         for source, result in jobs:
             if isinstance(result, UserError):
                 raise result
-            outcomes = _after(source, result, form.maker) if isinstance(result, Lost) else result
+            outcomes = _after(source, result, form.maker) if isinstance(result, WorkerFailure) else result
             made += sum(outcome.made for outcome in outcomes)
             bad.update({outcome.clip_id: outcome for outcome in outcomes if outcome.fault})
             shown.update(bar, advance=len(outcomes), description=f"{form.name}, {len(bad)} bad")
     return made, bad
 
 
-def _after(source: Source, lost: Lost, maker: ClipMaker) -> list[Outcome]:
+def _after(source: Source, failure: WorkerFailure, maker: ClipMaker) -> list[Outcome]:
     """Return the outcomes of a source whose process was killed: some of its clips may have been finished."""
     return [
-        Outcome(each.clip.clip_id, made=True) if facts else Outcome(each.clip.clip_id, fault=lost.why, text=lost.text)
+        Outcome(each.clip.clip_id, made=True)
+        if facts
+        else Outcome(each.clip.clip_id, fault=failure.fault, text=failure.text)
         for each, facts in found_of(source, maker)
     ]
 

@@ -23,21 +23,21 @@ _SPAWN = get_context("spawn")  # a forked child would inherit torch's threads an
 
 
 @dataclass(frozen=True)
-class Lost:
+class WorkerFailure:
     """Work that was not finished: its process was killed for taking too long, or died by itself."""
 
-    why: Literal["timeout", "crashed"]
+    fault: Literal["timeout", "crashed"]
     text: str
 
 
-def timed_out(timeout: float) -> Lost:
+def timed_out(timeout: float) -> WorkerFailure:
     """Return what is said of work that took longer than so many seconds."""
-    return Lost("timeout", f"not done after {timeout:g} s; its process was killed")
+    return WorkerFailure("timeout", f"not done after {timeout:g} s; its process was killed")
 
 
 def run_killable(
     work: Callable[[Item], Result], items: Iterable[Item], *, workers: int, timeout: float
-) -> Iterator[tuple[Item, Result | Lost]]:
+) -> Iterator[tuple[Item, Result | WorkerFailure]]:
     """Apply a function to items in processes; yield each item once with its result, in the order of finishing.
 
     Args:
@@ -60,7 +60,7 @@ def run_killable(
                     continue
                 yield worker.item, worker.result
                 following = list(islice(waiting, 1))
-                if following and isinstance(worker.result, Lost):
+                if following and isinstance(worker.result, WorkerFailure):
                     pool[place] = _Worker(work, following[0])
                 elif following:
                     worker.give(following[0], timeout)
@@ -76,7 +76,7 @@ class _Worker(Generic[Item, Result]):
     """One process with a pipe, given one item at a time; it says that it is ready, then answers each item."""
 
     item: Item
-    result: Result | Lost
+    result: Result | WorkerFailure
 
     def __init__(self, work: Callable[[Item], Result], item: Item) -> None:
         self._work = work
@@ -117,7 +117,7 @@ class _Worker(Generic[Item, Result]):
             ending = _ending(self.stop(kill=False))
             if not self.ready:
                 raise RuntimeError(f"a worker process ended before it was ready: {ending}") from None
-            self.result = Lost("crashed", f"the decoder ended its process: {ending}")
+            self.result = WorkerFailure("crashed", f"the decoder ended its process: {ending}")
             return True
         return False
 

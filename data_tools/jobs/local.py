@@ -22,7 +22,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from data_tools.jobs.killable import Lost, run_killable
+from data_tools.jobs.killable import WorkerFailure, run_killable
 from hoi_train.core.disk import sha256_of, sync, write_whole
 from hoi_train.core.records import UserError
 
@@ -192,7 +192,7 @@ def _json(content: Any, indent: int | None) -> str:
 
 def run_jobs(
     work: Callable[[Item], Result], items: Iterable[Item], *, engine: Engine, workers: int | None, timeout: float
-) -> Iterator[tuple[Item, Result | Lost]]:
+) -> Iterator[tuple[Item, Result | WorkerFailure]]:
     """Apply a function to items, here or on a Ray cluster; see ``run_killable``, whose promises both keep."""
     if engine == "local":
         return run_killable(partial(_limited, work), items, workers=workers or os.cpu_count() or 1, timeout=timeout)

@@ -9,7 +9,7 @@ from itertools import islice
 from math import inf
 from typing import Any, NamedTuple, TypeVar
 
-from data_tools.jobs.killable import Lost, timed_out
+from data_tools.jobs.killable import WorkerFailure, timed_out
 from hoi_train.core.records import UserError
 
 Item = TypeVar("Item")
@@ -18,7 +18,7 @@ Result = TypeVar("Result")
 
 def run_on_ray(
     work: Callable[[Item], Result], items: Iterable[Item], *, workers: int | None, timeout: float
-) -> Iterator[tuple[Item, Result | Lost]]:
+) -> Iterator[tuple[Item, Result | WorkerFailure]]:
     """Apply a function to items; yield each item once with its result, in the order of finishing.
 
     Args:
@@ -87,10 +87,10 @@ def _in_flight(
                 continue
             result = _result(ray, task) if task in ready else timed_out(timeout)
             yield item, result
-            if isinstance(result, Lost):
+            if isinstance(result, WorkerFailure):
                 ray.kill(worker)
             for following in islice(waiting, 1):
-                if isinstance(result, Lost):
+                if isinstance(result, WorkerFailure):
                     begin(following)
                 else:
                     running[worker.do.remote(following)] = _Running(worker, following, time.monotonic() + timeout)
@@ -100,4 +100,4 @@ def _result(ray: Any, task: Any) -> Any:
     try:
         return ray.get(task)
     except ray.exceptions.RayError as error:
-        return Lost("crashed", f"its process on the cluster ended: {type(error).__name__}")
+        return WorkerFailure("crashed", f"its process on the cluster ended: {type(error).__name__}")

@@ -15,7 +15,7 @@ import av
 from rich.console import Console
 
 from data_tools.console import progress
-from data_tools.jobs.killable import Lost, run_killable
+from data_tools.jobs.killable import WorkerFailure, run_killable
 from data_tools.sources import IMAGE_SUFFIXES
 from data_tools.stats.numbers import spread
 from hoi_train.core.records import Clip
@@ -71,7 +71,7 @@ def probe_files(manifest: Manifest, workers: int, console: Console) -> ProbeFact
             if isinstance(result, Header):
                 found[name] = result
             else:
-                unreadable[paths[name]] = result.text if isinstance(result, Lost) else result
+                unreadable[paths[name]] = result.text if isinstance(result, WorkerFailure) else result
             bar.advance(task)
     in_order = {name: found[name] for name in paths if name in found}
     return _summary(in_order, {path: unreadable[path] for path in paths.values() if path in unreadable})

@@ -18,12 +18,12 @@ from pathlib import Path
 from rich.console import Console
 
 from data_tools.console import progress, say
-from data_tools.jobs.killable import Lost, run_killable
+from data_tools.jobs.killable import WorkerFailure, run_killable
 from data_tools.options import check_out, check_work
 from data_tools.verify.clip import check_in_worker
 from data_tools.verify.journal import Journal
 from data_tools.verify.records import BadClip, Checked, Suspect
-from data_tools.verify.report import Report, show_report, write_measured, write_report
+from data_tools.verify.report import VerifyReport, show_report, write_measured, write_report
 from data_tools.verify.set import notes, suspects
 from hoi_train.core.records import Clip
 from hoi_train.data.manifest import Manifest, read_manifest
@@ -41,7 +41,7 @@ def verify_manifest(
     measured: bool = False,
     dry_run: bool = False,
     console: Console | None = None,
-) -> Report | None:
+) -> VerifyReport | None:
     """Decode every clip and write ``verify.txt``, ``verify.json`` and ``quarantine.json`` below ``out``.
 
     Args:
@@ -107,14 +107,14 @@ def _check_others(
         clips = ((manifest.clip(row), _places(manifest, row)) for row in todo)
         check = partial(check_in_worker, reader=journal.reader)
         for (clip, _), result in run_killable(check, clips, workers=min(workers, max(len(todo), 1)), timeout=timeout):
-            checked = Checked(result.why, result.text) if isinstance(result, Lost) else result
+            checked = Checked(result.fault, result.text) if isinstance(result, WorkerFailure) else result
             journal.note(clip, checked)
             found[rows[clip.clip_id]] = checked
             bad += checked.fault is not None
             bar.update(task, advance=1, description=f"verify, {bad} bad")
 
 
-def _report(manifest: Manifest, found: dict[int, Checked], *, reader: str, timeout: float, known: int) -> Report:
+def _report(manifest: Manifest, found: dict[int, Checked], *, reader: str, timeout: float, known: int) -> VerifyReport:
     bad, warned, measured = [], [], {}
     for row, clip in _clips(manifest):
         checked = found[row]
@@ -125,7 +125,7 @@ def _report(manifest: Manifest, found: dict[int, Checked], *, reader: str, timeo
         warned += [Suspect(clip.clip_id, str(clip.path), clip.split, *warning) for warning in checked.warnings]
     warned += suspects(manifest, measured)
     rows = {clip_id: row for row, clip_id in enumerate(manifest.clip_ids)}
-    return Report(
+    return VerifyReport(
         manifest=str(manifest.path),
         reader=reader,
         timeout=timeout,

@@ -21,7 +21,7 @@ from hoi_train.data.manifest.quarantine import QUARANTINE, quarantine_json
 
 
 @dataclass(frozen=True)
-class Report:
+class VerifyReport:
     """What became of all clips of a manifest; ``bad`` and ``warnings`` in the order of the manifest.
 
     Args:
@@ -65,7 +65,7 @@ class Report:
         return [*lines, *self.notes]
 
 
-def write_report(report: Report, manifest: Manifest, out: Path) -> None:
+def write_report(report: VerifyReport, manifest: Manifest, out: Path) -> None:
     """Write ``verify.txt``, ``verify.json`` and ``quarantine.json``, each whole or not at all."""
     lines = [*report.summary(), *(_line(each.fault, each) for each in report.bad)]
     lines += [_line(f"warning, {each.warning}", each) for each in report.warnings]
@@ -80,7 +80,7 @@ def write_report(report: Report, manifest: Manifest, out: Path) -> None:
     write_whole(out / QUARANTINE, quarantine_json(manifest, reasons))
 
 
-def show_report(report: Report, out: Path, console: Console) -> None:
+def show_report(report: VerifyReport, out: Path, console: Console) -> None:
     """Print the summary, the first bad clips and the first warnings, leaks before others."""
     bad = [_line(each.fault, each) for each in report.bad]
     warnings = [

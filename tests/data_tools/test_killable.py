@@ -11,7 +11,7 @@ from math import factorial
 
 import pytest
 
-from data_tools.jobs.killable import Lost, run_killable
+from data_tools.jobs.killable import WorkerFailure, run_killable
 
 pytestmark = pytest.mark.process
 
@@ -30,7 +30,7 @@ def test_items_come_back_in_the_order_of_finishing() -> None:
 def test_what_takes_too_long_is_killed_and_the_others_are_done() -> None:
     started = time.monotonic()
     results = dict(run_killable(time.sleep, [600.0, 0.0, 500.0, 0.1], workers=2, timeout=2.0))
-    killed = Lost("timeout", "not done after 2 s; its process was killed")
+    killed = WorkerFailure("timeout", "not done after 2 s; its process was killed")
     assert results == {600.0: killed, 0.0: None, 500.0: killed, 0.1: None}
     assert time.monotonic() - started < 60
 
@@ -45,12 +45,12 @@ def test_what_takes_too_long_is_killed_and_the_others_are_done() -> None:
 )
 def test_a_crash_costs_its_own_item(work: Callable[[int], None], item: int, text: str) -> None:
     results = list(run_killable(work, [item, item], workers=1, timeout=60))
-    assert results == [(item, Lost("crashed", text))] * 2
+    assert results == [(item, WorkerFailure("crashed", text))] * 2
 
 
 def test_a_stopped_process_is_killed_too() -> None:
     ((_, lost),) = run_killable(signal.raise_signal, [int(signal.SIGSTOP)], workers=1, timeout=1.0)
-    assert lost == Lost("timeout", "not done after 1 s; its process was killed")
+    assert lost == WorkerFailure("timeout", "not done after 1 s; its process was killed")
 
 
 def test_an_idle_process_that_dies_is_replaced_and_its_next_item_is_done() -> None:

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from data_tools.verify.clip import check_clip
 from data_tools.verify.command import verify_manifest
-from data_tools.verify.report import Report
+from data_tools.verify.report import VerifyReport
 from hoi_train.core.records import ClassList, Clip, ClipError, Task, UserError
 from hoi_train.data.manifest import ManifestError, read_manifest, write_manifest
 from hoi_train.data.manifest.quarantine import read_quarantine
@@ -30,7 +30,7 @@ def manifest_of(folder: Path, rows: list[dict[str, Any]]) -> Path:
     return write_manifest(folder / "m.jsonl", filled, [TASK], folder)
 
 
-def verify(path: Path, **options: Any) -> tuple[Report, str]:
+def verify(path: Path, **options: Any) -> tuple[VerifyReport, str]:
     stream = io.StringIO()
     console = Console(file=stream, width=200)
     report = verify_manifest(path, path.parent / "out", workers=1, console=console, **options)

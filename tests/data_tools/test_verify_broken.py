@@ -17,7 +17,7 @@ from rich.console import Console
 
 from data_tools.cli import main
 from data_tools.verify.command import verify_manifest
-from data_tools.verify.report import Report
+from data_tools.verify.report import VerifyReport
 from hoi_train.config import ConfigError, load_config
 from hoi_train.core.records import ClassList, Clip, Task
 from hoi_train.data.manifest import Manifest, read_manifest, write_manifest
@@ -44,7 +44,7 @@ def make_set(folder: Path, clips: int, broken: int) -> tuple[Manifest, dict[str,
     return read_manifest(write_manifest(folder / "manifest.parquet", rows, [VERB], folder)), breakage
 
 
-def table(report: Report, breakage: dict[str, str], clips: int, seconds: dict[str, float]) -> str:
+def table(report: VerifyReport, breakage: dict[str, str], clips: int, seconds: dict[str, float]) -> str:
     """Return the result as a Markdown table."""
     faults: dict[str, Counter[str]] = defaultdict(Counter)
     for bad in report.bad:

@@ -18,7 +18,7 @@ from data_tools.verify.clip import check_clip
 from data_tools.verify.command import verify_manifest
 from data_tools.verify.journal import JOURNAL, Journal
 from data_tools.verify.records import Checked, Fault
-from data_tools.verify.report import Report
+from data_tools.verify.report import VerifyReport
 from hoi_train.core.records import ClassList, Clip, Task
 from hoi_train.data.manifest import read_manifest, write_manifest
 from hoi_train.data.manifest.quarantine import read_quarantine
@@ -29,7 +29,7 @@ from tests.videos import clip_of, cut, encode
 TASK = Task("label", ClassList(("x",)), "single")
 
 
-def verify(manifest: Path, out: Path, **options: object) -> Report:
+def verify(manifest: Path, out: Path, **options: object) -> VerifyReport:
     report = verify_manifest(manifest, out, console=Console(file=io.StringIO()), **options)  # type: ignore[arg-type]
     assert report is not None
     return report

@@ -13,7 +13,7 @@ import pytest
 from data_tools.encoding import write_mp4
 from data_tools.verify.clip import check_clip
 from data_tools.verify.records import Checked, Suspect
-from data_tools.verify.report import Report
+from data_tools.verify.report import VerifyReport
 from data_tools.verify.set import notes, suspects
 from hoi_train.core.records import ClassList, Task
 from hoi_train.data.manifest import Manifest, read_manifest, write_manifest
@@ -212,7 +212,7 @@ def test_odd_lengths_and_mixed_ranges(tmp_path: Path) -> None:
 def test_leaks_are_said_before_all_else() -> None:
     found = [Suspect("a", "a.mp4", "train", "black", "8 of 8 frames are black")]
     found += [Suspect(name, f"{name}.mp4", split, "leak", "…") for name, split in (("b", "test"), ("c", "train"))]
-    report = Report("m.csv", "auto", 60.0, 9, 0, (), tuple(found), ())
+    report = VerifyReport("m.csv", "auto", 60.0, 9, 0, (), tuple(found), ())
     first, leak, others = report.summary()
     assert first == "m.csv: 9 clips, 0 bad"
     assert leak.startswith("LEAK BETWEEN SPLITS: 2 clips (1 of train, 1 of test) show what a clip of another split")
