@@ -8,12 +8,10 @@ signatures; see ``schema.py``. A file may begin with ``extends: other.yaml`` and
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-import yaml
 from annotated_types import Ge, Gt, Lt, MinLen
 from pydantic import (
     AfterValidator,
@@ -22,8 +20,8 @@ from pydantic import (
     model_validator,
 )
 
-from hoi_train.core.records import UserError
 from hoi_train.core.schema import Component, EntryOf, NameIn, Strict, as_tuples, build, explain
+from hoi_train.core.strict_yaml import ConfigError, apply_override, read_layers
 from hoi_train.data.class_sampling import SAMPLING
 from hoi_train.data.mixing import MIXING
 from hoi_train.data.readers import READERS
@@ -41,10 +39,6 @@ from hoi_train.models.preprocessing import PREPROCESSING
 from hoi_train.models.spec import BackboneSpec
 from hoi_train.optim import OPTIMIZERS, SCHEDULES
 from hoi_train.tracking.chosen import Trackers, trackers_by_name
-
-
-class ConfigError(UserError):
-    """A configuration that cannot be used; the message lists every problem with file and key."""
 
 
 def _folder_name(name: str) -> str:
@@ -344,9 +338,9 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
     Raises:
         ConfigError: with one line for each problem.
     """
-    raw = _read(path, ())
+    raw = read_layers(path, trackers_by_name)
     for override in overrides:
-        _apply(raw, override)
+        apply_override(raw, override, {"wandb": "trackers.wandb"})
     return parse_config(raw, path)
 
 
@@ -375,80 +369,3 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         name = f"{prefix}{key}"
         flat |= _flat(value, f"{name}.") if isinstance(value, Mapping) else {name: value}
     return flat
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML without surprises: repeated keys are refused, ``1e-3`` is a number, a date is a string."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [key.value for key, _ in node.value]
-        repeated = sorted({key for key in keys if keys.count(key) > 1})
-        if repeated:
-            raise yaml.constructor.ConstructorError(None, None, f"repeated keys {repeated}", node.start_mark)
-        return super().construct_mapping(node, deep)
-
-
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(("timestamp", "float"))]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-_NUMBER = r"^[-+]?(\d+\.\d*([eE][-+]?\d+)?|\.\d+([eE][-+]?\d+)?|\d+[eE][-+]?\d+)$"
-_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(_NUMBER), list("-+.0123456789"))
-
-
-def _parse(text: str, origin: object) -> Any:
-    try:
-        return yaml.load(text, _Loader)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{origin}: not readable as YAML: {error}") from None
-
-
-def _read(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
-    if path.resolve() in seen:
-        raise ConfigError(f"{path}: extends itself")
-    try:
-        raw = _parse(path.read_text(encoding="utf-8-sig"), path)
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read: {error}") from None
-    if not isinstance(raw, dict):
-        raise ConfigError(f"{path}: must be a mapping of keys to values, got {type(raw).__name__}")
-    try:
-        raw = trackers_by_name(raw)
-    except ValueError as error:
-        raise ConfigError(f"{path}: {error}") from None
-    parent = raw.pop("extends", None)
-    if parent is None:
-        return raw
-    if not isinstance(parent, str):
-        raise ConfigError(f"{path}: extends must be the path of a file, got {parent!r}")
-    return _merge(_read(path.parent / parent, (*seen, path.resolve())), raw)
-
-
-def _merge(base: Any, change: Any) -> dict[str, Any]:
-    """Merge ``change`` into ``base``; a mapping with another ``name`` replaces the old one, null removes a key."""
-    merged = dict(base)
-    for key, value in change.items():
-        old = merged.get(key, {})
-        merge = isinstance(old, Mapping) and isinstance(value, Mapping)
-        merge = merge and value.get("name", old.get("name")) == old.get("name")
-        merged[key] = _merge(old, value) if merge else value
-    return {key: value for key, value in merged.items() if value is not None}
-
-
-def _apply(raw: dict[str, Any], override: str) -> None:
-    key, equals, text = override.removeprefix("--").partition("=")
-    if not equals or not all(key.split(".")):
-        raise ConfigError(f"{override!r} is not of the form key=value, for example loss.tau=1.5")
-    *parents, last = (f"trackers.{key}" if key.split(".")[0] == "wandb" else key).split(".")
-    section = raw
-    for parent in parents:
-        inner = section.get(parent)
-        if not isinstance(inner, str | Mapping | None):
-            raise ConfigError(f"{override!r}: {parent} is {inner!r}, which has no keys; set it as a whole")
-        section[parent] = {"name": inner} if isinstance(inner, str) else dict(inner or {})
-        section = section[parent]
-    value = _parse(text, override)
-    if value is None and last in section:  # as in a file that extends another
-        del section[last]
-    else:
-        section[last] = value

@@ -10,8 +10,9 @@ import pytest
 import yaml
 
 from hoi_train.cli import main
-from hoi_train.config import ConfigError, RunConfig, differences, load_config, parse_config
+from hoi_train.config import RunConfig, differences, load_config, parse_config
 from hoi_train.core.records import SPLITS, ClassList, Task
+from hoi_train.core.strict_yaml import ConfigError
 from hoi_train.data.manifest import write_manifest
 from hoi_train.data.readers import READERS
 

@@ -11,10 +11,11 @@ from pathlib import Path
 import torch
 from torch import nn, optim
 
-from hoi_train.config import ConfigError, RunConfig
+from hoi_train.config import RunConfig
 from hoi_train.core.randomness import seed_of
 from hoi_train.core.records import SPLITS, ClassList, Split, Task
 from hoi_train.core.schema import build
+from hoi_train.core.strict_yaml import ConfigError
 from hoi_train.data.class_sampling import SAMPLING
 from hoi_train.data.mixing import MIXING, Mixing
 from hoi_train.data.run_data import RunData

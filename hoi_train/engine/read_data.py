@@ -6,9 +6,10 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from hoi_train.config import ConfigError, RunConfig
+from hoi_train.config import RunConfig
 from hoi_train.core.records import SPLITS, Split
 from hoi_train.core.schema import build
+from hoi_train.core.strict_yaml import ConfigError
 from hoi_train.data.dataset import ClipDataset
 from hoi_train.data.loader import ClipLoader
 from hoi_train.data.manifest import Manifest, read_manifest

@@ -28,10 +28,11 @@ import yaml
 from pydantic import ValidationError
 from torch import Tensor
 
-from hoi_train.config import ConfigError, RunConfig, differences, parse_config
+from hoi_train.config import RunConfig, differences, parse_config
 from hoi_train.core.disk import write_whole
 from hoi_train.core.records import ClassList, Task, recorded_tasks
 from hoi_train.core.strict_json import read_json
+from hoi_train.core.strict_yaml import ConfigError
 from hoi_train.engine import checkpoint
 from hoi_train.engine.checkpoint import Checkpoint
 from hoi_train.engine.lock import RunLock

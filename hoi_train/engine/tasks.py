@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from hoi_train.config import ConfigError, RunConfig
+from hoi_train.config import RunConfig
 from hoi_train.core.records import ClassCounts, ClassGroups, Split, Task, nearest, unknown_task
 from hoi_train.core.schema import build
+from hoi_train.core.strict_yaml import ConfigError
 from hoi_train.data.manifest import Manifest
 from hoi_train.data.manifest.tasks import DATASET_FILE
 from hoi_train.losses import LOSSES

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hoi_train.config import ConfigError
 from hoi_train.core.records import ClassList, Task, UserError
+from hoi_train.core.strict_yaml import ConfigError
 from hoi_train.data.dataset import Sample, collate
 from hoi_train.data.inputs import ClipInput
 from hoi_train.data.pair_dataset import PairSample, collate_pairs

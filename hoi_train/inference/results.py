@@ -11,10 +11,10 @@ from typing import Any
 from lightning_fabric import Fabric
 from torch import Tensor
 
-from hoi_train.config import ConfigError
 from hoi_train.core.disk import write_whole
 from hoi_train.core.records import EpochStats, Split, UserError
 from hoi_train.core.strict_json import finite
+from hoi_train.core.strict_yaml import ConfigError
 from hoi_train.data.detections_file import read_detections
 from hoi_train.data.pair_dataset import PairDataset
 from hoi_train.engine.evaluation import evaluate, network_rows

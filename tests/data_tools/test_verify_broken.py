@@ -18,8 +18,9 @@ from rich.console import Console
 from data_tools.cli import main
 from data_tools.verify.command import verify_manifest
 from data_tools.verify.report import VerifyReport
-from hoi_train.config import ConfigError, load_config
+from hoi_train.config import load_config
 from hoi_train.core.records import ClassList, Clip, Task
+from hoi_train.core.strict_yaml import ConfigError
 from hoi_train.data.manifest import Manifest, read_manifest, write_manifest
 from hoi_train.engine.experiment import assemble
 from tests.data_tools.broken_files import BREAKAGES, kinds, sound_video

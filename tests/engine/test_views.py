@@ -13,7 +13,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.multiprocessing.spawn import spawn
 
-from hoi_train.config import ConfigError, load_config
+from hoi_train.config import load_config
+from hoi_train.core.strict_yaml import ConfigError
 from hoi_train.data.loader import ClipLoader
 from hoi_train.data.manifest import read_manifest
 from hoi_train.data.views import Views

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from torch.multiprocessing.spawn import spawn
 from torch.nn.parallel import DistributedDataParallel
 
-from hoi_train.config import ConfigError, load_config
+from hoi_train.config import load_config
 from hoi_train.core.records import LabelKind
+from hoi_train.core.strict_yaml import ConfigError
 from hoi_train.engine.experiment import assemble
 from hoi_train.methods import METHODS
 from hoi_train.methods.meta_set import MetaWeighted

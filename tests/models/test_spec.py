@@ -16,9 +16,10 @@ from annotated_types import Ge
 from torch import Tensor, nn
 
 from hoi_train import config as configuration
-from hoi_train.config import ConfigError, Model, RunConfig, load_config
+from hoi_train.config import Model, RunConfig, load_config
 from hoi_train.core.records import ClassList, Task
 from hoi_train.core.schema import Component, EntryOf
+from hoi_train.core.strict_yaml import ConfigError
 from hoi_train.engine.experiment import check
 from hoi_train.engine.train import train
 from hoi_train.models.backbones import BACKBONES

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from hoi_train.config import ConfigError, load_config
+from hoi_train.config import load_config
+from hoi_train.core.strict_yaml import ConfigError
 from hoi_train.data.manifest import Manifest, ManifestError, read_manifest, write_manifest
 from hoi_train.data.manifest.quarantine import leave_out, quarantine_json, read_quarantine
 from hoi_train.engine.experiment import assemble
