@@ -1,1 +1,1 @@
-"""The foundation: records and what every package builds on. It imports nothing above it."""
+"""Records and helpers that every package uses; imports no other package of ``hoi_train``."""

@@ -1,4 +1,4 @@
-"""Input of the evaluation of human-object interactions in video: true pairs, predicted pairs, evaluated frames.
+"""Inputs of the pair metrics for human-object interactions: true pairs, predicted pairs, evaluated frames.
 
 A pair is a person and an object of one frame. Pairs are columns of N rows; the order of the rows of a frame matters,
 because it breaks ties. P is the number of predicates. If predictions use the boxes of the ground truth ("oracle"), the

@@ -1,4 +1,4 @@
-"""The colours of every plot and drawing, which readers of all kinds of colour vision can tell apart.
+"""Colours of plots and drawings that are distinguishable with colour blindness.
 
 Okabe and Ito, "Color Universal Design", 2008 (https://jfly.uni-koeln.de/color/).
 """
@@ -8,9 +8,9 @@ from __future__ import annotations
 BLUE, VERMILION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 ORANGE, SKY, BLACK = "#E69F00", "#56B4E9", "#000000"
 CYCLE = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, BLACK)
-"""In the order in which the lines of a plot take them."""
+"""Colours of a plot's lines, in order."""
 GREY, GRID, SHADE = "#595959", "#D0D0D0", "#E8E8E8"
-"""Words beside the data, lines behind them, areas behind them."""
+"""Text, grid lines, background areas."""
 
 
 def rgb(colour: str) -> tuple[int, int, int]:
@@ -24,7 +24,7 @@ def rgb(colour: str) -> tuple[int, int, int]:
 
 
 def shades(count: int) -> tuple[str, ...]:
-    """Return greys from `SHADE` to white: what lies behind the classes of each of ``count`` groups.
+    """Return greys from `SHADE` to white, the background of each of ``count`` class groups.
 
     >>> shades(2)
     ('#E8E8E8', '#FFFFFF')

@@ -1,4 +1,4 @@
-"""Which names and paths a manifest can hold."""
+"""Checks of names and paths in a manifest."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def is_plain(name: str) -> bool:
 
 
 def real_folder(folder: Path) -> Path:
-    """Return a folder without links; unchanged if that cannot be found out."""
+    """Return a folder with links resolved; unchanged if they cannot be."""
     try:
         return folder.resolve()
     except (OSError, RuntimeError, ValueError):  # name too long, loop of links, NUL
@@ -24,12 +24,12 @@ def real_folder(folder: Path) -> Path:
 
 
 def inside(root: Path, path: str, resolve: Callable[[Path], Path] = real_folder) -> str | None:
-    """Return a path relative to a root folder in its shortest spelling, or ``None`` if it leads out of the root.
+    """Return a path relative to a root folder in its shortest spelling, or ``None`` if it is outside the root.
 
     Args:
         root: absolute, without links.
-        path: relative to the root, or absolute, where links may stand in place of the root. A link at the path's end
-            is not followed.
+        path: relative to the root, or absolute, also through links to the root. A link as its last part is not
+            followed.
         resolve: used in place of `real_folder`, such as a cached one.
     """
     place = root / path

@@ -1,6 +1,6 @@
-"""Collectives for the parts of a run that use whole global batches.
+"""Collective operations for code that needs the global batch.
 
-Without a process group they are about this process only; with one, all ranks must call them equally often.
+Without a process group they use this process only; with one, every rank must make the same calls.
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ from torch import Tensor
 
 
 def distributed() -> bool:
-    """Return whether this process is one of several ranks, or of a group of one."""
+    """Return whether there is a process group, also of one rank."""
     return dist.is_available() and dist.is_initialized()
 
 
 def leave_ranks() -> None:
     """Leave the process group before the program exits.
 
-    Work that gloo's threads still hold while the interpreter shuts down can abort the process after its work is done,
-    which torchrun reports as a failed rank (pytorch/pytorch#179291).
+    gloo's threads may still hold work at interpreter shutdown, which can abort the process after training has ended;
+    torchrun reports that as a failed rank (pytorch/pytorch#179291).
     """
     if distributed():
         dist.destroy_process_group()
@@ -49,7 +49,7 @@ def mean_over_ranks(values: Tensor) -> Tensor:
 
 
 def of_all_ranks(values: Tensor) -> Tensor:
-    """Return the concatenated values of all ranks, of equal number on each."""
+    """Return the values of all ranks, concatenated; their number must be equal on all ranks."""
     if not distributed():
         return values
     parts = [torch.empty_like(values) for _ in range(dist.get_world_size())]
@@ -78,7 +78,7 @@ def of_first_rank(values: Tensor) -> Tensor:
 def rand_over_ranks(like: Tensor) -> Tensor:
     """Return this rank's part, in the shape ``[N, C]`` of ``like``, of uniform numbers in 0..1 drawn by rank 0 for all.
 
-    One process with the rows of all ranks, in their order, draws the same; the ranks' numbers of rows may differ.
+    A single process with the rows of all ranks, in order, draws the same numbers. Ranks may have different N.
     """
     if not distributed():
         return torch.rand(*like.shape, dtype=like.dtype, device=like.device)

@@ -1,4 +1,4 @@
-"""The records of the program: frozen dataclasses that validate themselves.
+"""Records used throughout the package: frozen dataclasses that validate themselves.
 
 Shape letters used throughout: N samples, C classes, T frames, H height, W width, S side of the network's input.
 """
@@ -26,11 +26,11 @@ ClassGroups = Mapping[str, tuple[int, ...]]
 
 
 class UserError(Exception):
-    """A fault of the program's input; commands print its message without a traceback."""
+    """An error in the user's input; commands print its message without a traceback."""
 
 
 class ClipError(UserError):
-    """A clip that cannot be read. The message names the clip, its file and the fault."""
+    """A clip that cannot be read. The message names the clip, its file and the cause."""
 
 
 def nearest(name: str, allowed: Sequence[str]) -> str:
@@ -165,7 +165,7 @@ class Clip:
         path: video file or folder of numbered frame images; absolute.
         start, end: seconds in the file, ``end`` exclusive; ``None`` is the file's own start or end.
         split: ``train``, ``val`` or ``test``.
-        group: what must stay in one split (subject, source video); ``None`` if unknown.
+        group: subject or source video, whose clips must all be in one split; ``None`` if unknown.
         labels: by task the class id (single-label) or the ascending class ids (multi-label).
         num_frames: number of frames of the whole file, if known.
         fps: frames per second of a frame folder; ``None`` for video files, which have their own times.
@@ -276,7 +276,7 @@ class TaskStats:
                 raise ValueError(f"{self.task.name}/{name} must be [{self.task.num_classes}], got {vector.shape}")
 
     def to_json(self) -> dict[str, Any]:
-        """Return all but the scalars as plain lists; nan becomes ``None``, for which JSON has a form."""
+        """Return all but the scalars as plain lists; nan becomes ``None``, since JSON has no nan."""
         return {
             "classes": list(self.task.classes),
             "num_samples": self.num_samples,
@@ -331,8 +331,8 @@ class EpochStats:
 
         Args:
             record: an evaluation record of an event log, or an ``evaluation_<split>.json``.
-            tasks: the run's tasks, see `recorded_tasks`. Of a task that is not among them, as in the logs of old
-                runs, the confusion matrix tells the label kind: only single-label tasks have one.
+            tasks: the run's tasks, see `recorded_tasks`. For a task that is not listed, as in the logs of old
+                runs, the label kind follows from the confusion matrix, which only single-label tasks have.
         """
         found = {}
         for name, entry in record["tasks"].items():
@@ -345,7 +345,7 @@ class EpochStats:
 
 
 def recorded_tasks(start: Mapping[str, Any]) -> dict[str, Task]:
-    """Return the tasks that the start record of a run describes; none where it is too old to do so."""
+    """Return the tasks that the start record of a run describes; empty if it is too old to do so."""
     return {
         name: Task(name, ClassList(tuple(start["classes"][name])), labels, start["of"][name])
         for name, labels in start.get("labels", {}).items()

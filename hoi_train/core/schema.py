@@ -1,6 +1,6 @@
-"""Typed schemas made from constructors: a hyper-parameter is written once, in the signature that uses it.
+"""Typed schemas derived from constructors: a hyper-parameter is declared once, in the signature that uses it.
 
-Keyword-only parameters are hyper-parameters; positional ones are given by the program. A table such as
+Keyword-only parameters are hyper-parameters; positional ones are supplied by the program. A table such as
 ``LOSSES`` becomes a union of models that differ by their ``name``.
 """
 
@@ -53,7 +53,7 @@ class EntryOf:
         models = [_model(name, constructor) for name, constructor in table.items()]
         union = models[0] if len(models) == 1 else Union[tuple(models)]  # noqa: UP007 - made from a list
         tagged = union if len(models) == 1 else Annotated[union, Field(discriminator="name")]
-        self.type: Any = Annotated[tagged, BeforeValidator(_expanded)]
+        self.type: Any = Annotated[tagged, BeforeValidator(_expand)]
 
     def __get_pydantic_core_schema__(self, _source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         return handler.generate_schema(self.type)
@@ -75,14 +75,14 @@ def build(config: Component, table: Mapping[str, Callable[..., Any]], *arguments
 
 
 def explain(error: ValidationError, schema: type[BaseModel]) -> list[str]:
-    """Return one sentence per problem: the key, what came, what is allowed, the nearest name."""
+    """Return one sentence per problem: the key, the value, what is allowed, the nearest name."""
     found: dict[tuple[Any, ...], list[Any]] = {}  # a value that fits no member of a union has a problem for each
     for problem in error.errors(include_url=False):
         found.setdefault(tuple(_walk(schema, problem["loc"])[1]), []).append(problem)
     return [line for problems in found.values() for line in _sentence(problems, schema).splitlines()]
 
 
-def _expanded(value: Any) -> Any:
+def _expand(value: Any) -> Any:
     """Expand a bare name to a mapping, and lists to the tuples that a strict schema requires."""
     if isinstance(value, str):
         return {"name": value}
@@ -151,7 +151,7 @@ def _sentence(problems: Sequence[Any], schema: type[BaseModel]) -> str:
 
 
 def _as_written(value: Any) -> Any:
-    """Return a value with the lists that ``_expanded`` made tuples of."""
+    """Undo the conversion of lists to tuples of `_expand`, for messages."""
     if isinstance(value, Mapping):
         return {key: _as_written(inner) for key, inner in value.items()}
     return [_as_written(item) for item in value] if isinstance(value, tuple) else value

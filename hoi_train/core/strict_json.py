@@ -1,4 +1,4 @@
-"""JSON read strictly and written so that every reader takes it."""
+"""Strict JSON: no repeated keys, no NaN or infinity, read or written."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ class JSONError(ValueError):
     """Text that is not strict JSON.
 
     Args:
-        text: what is wrong, with its column if known.
-        line: where, from 1; ``None`` if not known.
+        text: the problem, with its column if known.
+        line: number of the line, from 1; ``None`` if not known.
     """
 
     def __init__(self, text: str, line: int | None = None) -> None:
@@ -29,7 +29,7 @@ def parse_json(data: str | bytes) -> Any:
         data: the text; bytes are UTF-8, with or without a byte order mark.
 
     Raises:
-        JSONError: what is wrong and where.
+        JSONError: with the problem and its line.
     """
     try:
         return DECODER.decode(data if isinstance(data, str) else data.decode("utf-8-sig"))
@@ -42,12 +42,12 @@ def parse_json(data: str | bytes) -> Any:
 
 
 def read_json(path: Path) -> Any:
-    """Read a file with `parse_json`; raises ``OSError`` if that cannot be done."""
+    """Read a file with `parse_json`; raises ``OSError`` if it cannot be read."""
     return parse_json(path.read_bytes())
 
 
 def finite(value: Any) -> Any:
-    """Return a value with ``None`` in place of every nan and infinity, at any depth, as JSON can hold it."""
+    """Return a value with ``None`` in place of every nan and infinity, at any depth."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):

@@ -25,7 +25,7 @@ from hoi_train.data.transforms import Transform
 
 
 @dataclass(frozen=True)
-class Sample:
+class ClipSample:
     """The network's input of one clip, with its targets.
 
     Args:
@@ -43,7 +43,7 @@ class Sample:
     view: int = field(default=0, kw_only=True)
 
 
-class ClipDataset(Dataset[Sample]):
+class ClipDataset(Dataset[ClipSample]):
     """Read samples, each a function of its item and the seed alone.
 
     Args:
@@ -99,7 +99,7 @@ class ClipDataset(Dataset[Sample]):
         """Return the samples of some items as a batch; raises ``ClipError`` as one of them does."""
         return collate([self[item] for item in items])
 
-    def __getitem__(self, item: Item) -> Sample:
+    def __getitem__(self, item: Item) -> ClipSample:
         """Read and transform one clip: random frames and augmentation in training, fixed ones in evaluation.
 
         Raises:
@@ -111,7 +111,7 @@ class ClipDataset(Dataset[Sample]):
         targets = {name: target_of(clip, task) for name, task in self.tasks.items()}
         if shown.mirrored:
             targets = {name: mirrored(target, self.tasks[name]) for name, target in targets.items()}
-        return Sample(shown.video, targets, item.clip, clip.clip_id, view=item.view)
+        return ClipSample(shown.video, targets, item.clip, clip.clip_id, view=item.view)
 
     def labels(self, task: str) -> Tensor:
         """Return the labels of all samples: int64 ``[N]`` class ids, or bool ``[N, C]``."""
@@ -143,7 +143,7 @@ def mirrored(target: Tensor, task: Task) -> Tensor:
 
 
 def collate(
-    samples: Sequence[Sample],
+    samples: Sequence[ClipSample],
     join: Callable[[list[Tensor]], Tensor] = torch.stack,
     pairs: PairBatch | None = None,
 ) -> ClipBatch:

@@ -16,7 +16,7 @@ from torch import Tensor
 from hoi_train.core.batches import ClipBatch, PairBatch
 from hoi_train.core.pairs import Detections, Pairs, TruePairs
 from hoi_train.core.records import ClassList, Clip, Task
-from hoi_train.data.dataset import ClipDataset, Sample, collate, mirrored
+from hoi_train.data.dataset import ClipDataset, ClipSample, collate, mirrored
 from hoi_train.data.detections_file import SCORES, unlabelled
 from hoi_train.data.manifest import Manifest
 from hoi_train.data.pair_places import BOXES, Places, boxes_of, check_boxes
@@ -64,7 +64,7 @@ class KeyFrames:
 
 
 @dataclass(frozen=True)
-class PairSample(Sample):
+class PairSample(ClipSample):
     """The network's input of a key frame; the targets have a row for each of its M pairs.
 
     Args:

@@ -1,4 +1,4 @@
-"""What the terminal shows while a run trains: a bar with ETA, clips a second and the share of waiting for data."""
+"""Terminal progress of training: a bar with ETA, clips per second and the share of time spent waiting for data."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-LIMITING = 0.5  # share of the time spent waiting for data from which on reading is said to be the limit
+LIMITING = 0.5  # share of time spent waiting for data above which reading is reported as the limit
 
 
 class Throughput:
-    """Count clips, seconds and the seconds spent waiting for data since the last reading."""
+    """Count clips, seconds and seconds spent waiting for data since the last reset."""
 
     def __init__(self) -> None:
         self.reset()
 
     def reset(self) -> None:
-        """Begin a new reading."""
+        """Start counting anew."""
         self._began, self._clips, self._waited = time.perf_counter(), 0, 0.0
 
     def add(self, clips: int, waited: float) -> None:
-        """Count a batch and the seconds it was waited for."""
+        """Count the clips of a batch and the seconds spent waiting for it."""
         self._clips += clips
         self._waited += waited
 
@@ -34,7 +34,7 @@ class Throughput:
 
 
 class EpochBar:
-    """A progress bar over the batches of one epoch; silent where the output is no terminal."""
+    """A progress bar over the batches of one epoch; hidden if the output is not a terminal."""
 
     def __init__(self, console: Console, title: str, total: int, done: int = 0) -> None:
         self._progress = Progress(
@@ -60,11 +60,11 @@ class EpochBar:
         self._progress.stop()
 
     def advance(self, batches: int, values: Mapping[str, float]) -> None:
-        """Count batches and show the loss, the speed, the share of waiting for data and whether that is the limit."""
-        note = "  ".join(form.format(values[name]) for name, form in _NOTES.items())
+        """Advance by batches and show loss, speed, the share of time waiting for data and whether that is the limit."""
+        note = "  ".join(form.format(values[name]) for name, form in _FORMATS.items())
         if values["data_wait"] > LIMITING:
             note += ", the limit"
         self._progress.update(self._task, advance=batches, note=note)
 
 
-_NOTES = {"loss": "loss {:.3f}", "clips_per_second": "{:.0f} clips/s", "data_wait": "waiting for data {:.0%}"}
+_FORMATS = {"loss": "loss {:.3f}", "clips_per_second": "{:.0f} clips/s", "data_wait": "waiting for data {:.0%}"}

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from hoi_train.core.records import ClassList, Task, UserError
 from hoi_train.core.strict_yaml import ConfigError
-from hoi_train.data.dataset import Sample, collate
+from hoi_train.data.dataset import ClipSample, collate
 from hoi_train.data.inputs import ClipInput
 from hoi_train.data.pair_dataset import PairSample, collate_pairs
 from hoi_train.data.samplers import Item
@@ -95,7 +95,7 @@ class Predictor:
         """Return the frames to read of a clip for each view, int64 ``[T]`` in ``0..available-1``."""
         return [self.input.frames(available, "", Item(0, view=view), key) for view in range(self.num_views)]
 
-    def clip(self, name: str, frames: Tensor, view: int) -> Sample:
+    def clip(self, name: str, frames: Tensor, view: int) -> ClipSample:
         """Return one view of a clip as the network sees it.
 
         Args:
@@ -103,7 +103,7 @@ class Predictor:
             frames: uint8 ``[T, H, W, 3]``, those of ``frames``.
             view: its number.
         """
-        return Sample(self.input.transform(frames, name, Item(0, view=view)).video, {}, 0, name, view=view)
+        return ClipSample(self.input.transform(frames, name, Item(0, view=view)).video, {}, 0, name, view=view)
 
     def key_frame(self, name: str, frames: Tensor, boxes: Tensor, objects: Tensor, key: int, view: int) -> PairSample:
         """Return one view of a key frame with its M pairs as the network sees it.
@@ -121,7 +121,7 @@ class Predictor:
         pairs = torch.arange(len(boxes))
         return PairSample(video, {}, 0, name, moved.view(boxes.shape), key, objects, pairs, view=view)
 
-    def scores(self, samples: Iterable[Sample]) -> Iterator[list[dict[str, Scores]]]:
+    def scores(self, samples: Iterable[ClipSample]) -> Iterator[list[dict[str, Scores]]]:
         """Yield for each clip or key frame the scores of the clip or of each of its pairs, by task.
 
         Batches are as large as those of training, which fitted into memory.
@@ -148,13 +148,13 @@ class Predictor:
         """Views of each clip or key frame."""
         return len(self.input.views)
 
-    def _logits(self, samples: Iterator[Sample]) -> Iterator[dict[str, Tensor]]:
+    def _logits(self, samples: Iterator[ClipSample]) -> Iterator[dict[str, Tensor]]:
         """Yield the logits of each sample by task, floating ``[rows, C]``."""
         while batch := list(islice(samples, self.run.config.training.batch_size)):
             yield from self._batch_logits(batch)
 
     @torch.no_grad()
-    def _batch_logits(self, samples: Sequence[Sample]) -> list[dict[str, Tensor]]:
+    def _batch_logits(self, samples: Sequence[ClipSample]) -> list[dict[str, Tensor]]:
         pairs = [sample for sample in samples if isinstance(sample, PairSample)]
         batch = (collate_pairs(pairs) if pairs else collate(samples)).map(self.run.fabric.to_device)
         with self.run.fabric.autocast():

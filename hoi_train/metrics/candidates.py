@@ -1,4 +1,4 @@
-"""What the measures of human-object interactions share: scores, the best candidates of a frame, and true pairs met."""
+"""Steps shared by the pair metrics: ranking scores, the top candidates per frame, matching with the ground truth."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ Score = Callable[[PredictedPairs, Ints], Floats]
 
 
 class Candidates(NamedTuple):
-    """M kept candidates, each one predicate of one predicted pair: frame after frame, in a frame the best first.
+    """M kept candidates, each one predicate of one predicted pair; by frame, the highest score first.
 
     Args:
         rows: int64 ``[M]``, row of the predicted pair.
         predicates: int64 ``[M]``, id of the predicate.
-        scores: float64 ``[M]``, what they were ranked by.
-        matches: int64 ``[M]``, row of the true pair that the candidate may hit; -1 where there is none.
+        scores: float64 ``[M]``, the score that ranks them.
+        matches: int64 ``[M]``, row of the true pair that the candidate matches; -1 for no match.
     """
 
     rows: Ints
@@ -33,7 +33,7 @@ class Candidates(NamedTuple):
 def product(predicted: PredictedPairs, rows: Ints) -> Floats:
     """Return ``(predicate score * person score) * object score`` of the rows, float64 ``[len(rows), P]``.
 
-    The order of the factors is part of the protocol: another order may differ in the last bit, and bits rank.
+    The order of the factors is part of the protocol: another order may differ in the last bit, which changes ranks.
     """
     of_person, of_object = predicted.person_scores[rows, None], predicted.object_scores[rows, None]
     return predicted.scores[rows] * of_person * of_object
@@ -49,17 +49,17 @@ def log_sum(predicted: PredictedPairs, rows: Ints) -> Floats:
 
 
 def _log(values: Floats) -> Floats:
-    # Not np.log: it differs in the last bit from the C library's logarithm (0.3 % of values), which the official code
-    # takes, and that decides between near-equal sums.
+    # Not np.log: for 0.3 % of values its last bit differs from the C library's logarithm, which the official code
+    # uses, and that changes the order of near-equal sums.
     positive = np.where(values > 0, values, 1e-300)
     return np.fromiter(map(math.log, positive.ravel().tolist()), np.float64, values.size).reshape(values.shape)
 
 
 def overlaps(evaluated: EvaluatedFrames, true_rows: Ints, predicted_rows: Ints, iou_threshold: float) -> Floats:
-    """Return how well predicted pairs of one frame lie on its true pairs.
+    """Return the overlap of the predicted and the true pairs of one frame.
 
-    A predicted pair lies on a true one if the object classes are equal and both boxes overlap enough. Box areas have
-    no +1: ``IoU = I / (|A| + |B| - I)``.
+    Two pairs overlap if their object classes are equal and the intersection over union of both boxes reaches the
+    threshold. Box areas are computed without +1: ``IoU = I / (|A| + |B| - I)``.
 
     Args:
         evaluated: holds the pairs.
@@ -68,18 +68,21 @@ def overlaps(evaluated: EvaluatedFrames, true_rows: Ints, predicted_rows: Ints, 
         iou_threshold: least intersection over union for the person and for the object, above 0 up to 1.
 
     Returns:
-        float64 ``[n, m]``, the smaller of the two intersections over union; -1 where a pair does not lie on the other.
+        float64 ``[n, m]``, the smaller of the two intersections over union; -1 where the pairs do not overlap.
     """
     # Imported on first use: it costs seconds, and most commands never evaluate.
     from torchvision.ops import box_iou
 
     truth, predicted = evaluated.truth, evaluated.predicted
     of_person, of_object = (
-        box_iou(torch.from_numpy(ours[predicted_rows]), torch.from_numpy(theirs[true_rows])).numpy()
-        for ours, theirs in ((predicted.person_boxes, truth.person_boxes), (predicted.object_boxes, truth.object_boxes))
+        box_iou(torch.from_numpy(boxes[predicted_rows]), torch.from_numpy(true_boxes[true_rows])).numpy()
+        for boxes, true_boxes in (
+            (predicted.person_boxes, truth.person_boxes),
+            (predicted.object_boxes, truth.object_boxes),
+        )
     )
     same_class = predicted.object_class[predicted_rows, None] == truth.object_class[true_rows]
-    # Two boxes without area give 0 / 0, and nan is below every threshold too.
+    # The IoU of two boxes without area is 0 / 0 = nan, which fails the comparison.
     fits = same_class & (of_person >= iou_threshold) & (of_object >= iou_threshold)
     return np.where(fits, np.minimum(of_person, of_object), -1.0)
 
@@ -91,17 +94,16 @@ def best_candidates(
     top: int,
     iou_threshold: float,
 ) -> Candidates:
-    """Return the ``top`` best candidates of each frame with the true pair that each may hit.
+    """Return the ``top`` best candidates of each frame, of all classes together, with the true pair each matches.
 
-    Of equal scores the later row comes first, then the higher predicate. The cut takes no account of classes. A
-    candidate may hit a true pair that it lies on (see :func:`overlaps`) and that carries its predicate; of several
-    the one it overlaps best, of equals the first.
+    Of equal scores the later row comes first, then the higher predicate. A candidate matches the true pair with its
+    predicate that it overlaps most (see :func:`overlaps`), the first of equals.
 
     Args:
         evaluated: holds the pairs.
         frames: rows of the ground truth and of the predictions, see :meth:`EvaluatedFrames.by_frame`.
         score: :func:`log_sum` or :func:`product`.
-        top: candidates kept of a frame, at least 1.
+        top: candidates kept per frame, at least 1.
         iou_threshold: see :func:`overlaps`.
     """
     none = np.empty(0, dtype=np.int64)
@@ -122,12 +124,12 @@ def best_candidates(
 
 
 def best_match(overlap: Floats, true_rows: Ints) -> Ints:
-    """Return for each line of ``overlap [n, m]``, m >= 1, the true row it overlaps best, or -1; of equals the first."""
+    """Return the true row of the largest (first of equals) overlap per row of ``overlap [n, m]``, m >= 1; else -1."""
     return np.where(overlap.max(axis=1) >= 0, true_rows[overlap.argmax(axis=1)], -1)
 
 
 def first_claims(matches: Ints) -> Bools:
-    """Return where a true row is named for the first time, bool ``[M]``; never for -1.
+    """Return where each true row is matched for the first time, bool ``[M]``; False for -1.
 
     >>> first_claims(np.array([4, -1, 4, 2])).tolist()
     [True, False, False, True]
@@ -139,6 +141,6 @@ def first_claims(matches: Ints) -> Bools:
 
 
 def check_iou_threshold(iou_threshold: float) -> None:
-    """Raise ``ValueError`` unless the threshold is above 0, at most 1."""
+    """Raise ``ValueError`` unless the threshold is above 0 and at most 1."""
     if not 0 < iou_threshold <= 1:
         raise ValueError(f"iou_threshold must be above 0, at most 1, got {iou_threshold}")

@@ -1,8 +1,8 @@
-"""Which classes are the majority and which the minority: named rules, one class each.
+"""Rules that divide the classes of a task into majority and minority.
 
 A rule's fields are the hyper-parameters of the configuration, for example
-``groups: {name: top_k, k: 5, count_splits: [train, val]}``. The counts a rule is called with are those of the splits
-in its ``count_splits`` together.
+``groups: {name: top_k, k: 5, count_splits: [train, val]}``. A rule is called with the class
+counts of the splits in its ``count_splits`` together.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class TopK:
     """Take the k most frequent classes as the majority; of equal counts the lower id.
 
     The EGTEA paper (CDB loss) counts the full official training split, which here is ``train`` and ``val``, and takes
-    five verbs: Take, Put, Open, Cut, Inspect/Read.
+    k = 5: Take, Put, Open, Cut, Inspect/Read.
 
     Args:
         k: number of majority classes.
@@ -98,7 +98,7 @@ class Threshold:
 
 @dataclass(frozen=True, kw_only=True)
 class Names:
-    """Take the classes named as the majority, whatever their counts.
+    """Take the listed classes as the majority, whatever their counts.
 
     Args:
         majority: names of the majority classes.

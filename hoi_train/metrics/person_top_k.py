@@ -1,9 +1,9 @@
 """Person-wise top-k recall, precision, accuracy and F1 of human-object interactions in video.
 
-The measure of the gaze transformer (Ni et al., "Human-object interaction prediction in videos through gaze
-following", CVIU 2023; nizhf/hoi-prediction-gaze-transformer, ``common/metrics.py`` at b56583e): of every predicted
-person the k best candidates over all of its pairs. Equal scores keep the order of the pairs, then of the predicates;
-the released code leaves that to an unstable sort.
+The metric of the gaze transformer (Ni et al., "Human-object interaction prediction in videos through gaze
+following", CVIU 2023; nizhf/hoi-prediction-gaze-transformer, ``common/metrics.py`` at b56583e), over the k best
+candidates of each predicted person, among all of its pairs. Equal scores keep the order of the pairs, then of the
+predicates; the released code leaves that to an unstable sort.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ class PersonTopK:
     """The result, for T thresholds and K numbers of candidates.
 
     Args:
-        thresholds: T predicate scores; a kept candidate is predicted where its own reaches the threshold.
-        ks: candidates kept of a person.
+        thresholds: T predicate scores; a kept candidate counts as predicted if its score reaches the threshold.
+        ks: candidates kept per person.
         iou_threshold: least intersection over union of a match, for both boxes.
         values: ``recall``, ``precision``, ``accuracy`` and ``f1``, float64 ``[T, K]`` each, in 0..1; nan where no
             frame has a value.
-        counted: by the same names int64 ``[T, K]``, how many values (one a frame with predictions, one a true person
-            of a frame without) each is the mean of.
+        counted: by the same names int64 ``[T, K]``, number of averaged values: one per frame with predictions, one per
+            true person of a frame without.
     """
 
     protocol: ClassVar[str] = "person_top_k"
@@ -60,13 +60,13 @@ def person_top_k(
 ) -> PersonTopK:
     """Measure the candidates of each predicted person.
 
-    The pairs of a frame take, in their order, the true pair they lie on best, if it is free; its predicates are their
-    labels, all others have none. With n labels on a person's pairs, tp labels and pp predictions among its k best
-    candidates: ``recall = tp / n``, ``precision = tp / pp``, ``accuracy = tp / (pp + n - tp)``,
-    ``f1 = 2 tp / (n + pp)``, each over the people of the frame where its divisor is not 0. Precision is 0 in a frame
-    where nobody has one but a label is among the k best. A frame without predictions counts 0 (precision: nothing)
-    for each of its true persons. Recall is of what the pairs could have found: a person nobody predicted lowers it
-    in frames without predictions only.
+    Each predicted pair is matched with the true pair it overlaps most, unless an earlier pair is matched with that one.
+    Its labels are the predicates of the matched pair; without a match there are none. With n labels on a person's
+    pairs, pp predictions among its k best candidates and tp labels among these predictions: ``recall = tp / n``,
+    ``precision = tp / pp``, ``accuracy = tp / (pp + n - tp)``, ``f1 = 2 tp / (n + pp)``, each averaged over the people
+    of the frame for whom its divisor is not 0. If precision is defined for nobody in a frame and a label is among the k
+    best, it is 0. A frame without predictions counts as 0 for each of its true persons, except in precision. A person
+    without predicted pairs lowers recall in frames without predictions only.
 
     Args:
         evaluated: frames, ground truth and predictions; the person's and the object's score rank, too.
@@ -86,8 +86,8 @@ def person_top_k(
     total, counted = np.zeros(shape), np.zeros(shape, dtype=np.int64)
     for true_rows, predicted_rows in evaluated.by_frame():
         if len(predicted_rows):
-            labels = _labels(evaluated, true_rows, predicted_rows, iou_threshold)
-            frame = _frame(evaluated, predicted_rows, labels, np.array(thresholds), np.array(ks))
+            labels = _matched_labels(evaluated, true_rows, predicted_rows, iou_threshold)
+            frame = _frame_measures(evaluated, predicted_rows, labels, np.array(thresholds), np.array(ks))
             total += np.where(np.isnan(frame), 0.0, frame)
             counted += ~np.isnan(frame)
         else:
@@ -103,8 +103,8 @@ def person_top_k(
     )
 
 
-def _labels(evaluated: EvaluatedFrames, true_rows: Ints, predicted_rows: Ints, iou_threshold: float) -> Bools:
-    """Return the predicates that hold for each predicted pair of a frame, bool ``[n, P]``."""
+def _matched_labels(evaluated: EvaluatedFrames, true_rows: Ints, predicted_rows: Ints, iou_threshold: float) -> Bools:
+    """Return the labels of the predicted pairs of a frame, bool ``[n, P]``."""
     labels = np.zeros((len(predicted_rows), evaluated.num_predicates), dtype=np.bool_)
     if len(true_rows):
         matches = best_match(overlaps(evaluated, true_rows, predicted_rows, iou_threshold), true_rows)
@@ -113,12 +113,12 @@ def _labels(evaluated: EvaluatedFrames, true_rows: Ints, predicted_rows: Ints, i
     return labels
 
 
-def _frame(evaluated: EvaluatedFrames, rows: Ints, labels: Bools, thresholds: Floats, ks: Ints) -> Floats:
-    """Return the four measures of a frame with predictions, float64 ``[4, T, K]``; nan where there is none."""
+def _frame_measures(evaluated: EvaluatedFrames, rows: Ints, labels: Bools, thresholds: Floats, ks: Ints) -> Floats:
+    """Return the four measures of a frame with predictions, float64 ``[4, T, K]``; nan where undefined."""
     predicted = evaluated.predicted
     ranks, people = product(predicted, rows), predicted.person_index[rows]
     counts = [
-        _person(labels[own], predicted.scores[rows[own]], ranks[own], thresholds, ks)
+        _person_counts(labels[own], predicted.scores[rows[own]], ranks[own], thresholds, ks)
         for own in (people == person for person in np.unique(people))
     ]
     # Over A people: [A, T, K], labels on all pairs [A, 1, 1], labels among the k best [A, 1, K].
@@ -130,10 +130,10 @@ def _frame(evaluated: EvaluatedFrames, rows: Ints, labels: Bools, thresholds: Fl
     return np.stack([recall, precision, accuracy, f1])
 
 
-def _person(
+def _person_counts(
     labels: Bools, scores: Floats, ranks: Floats, thresholds: Floats, ks: Ints
 ) -> tuple[Ints, Ints, Bools, int]:
-    """Return, of one person's pairs, tp and pp ``[T, K]``, whether a label is kept ``[1, K]``, and all labels."""
+    """Return one person's tp and pp ``[T, K]``, whether a label is among the k best ``[1, K]``, and its labels n."""
     best = np.argsort(-ranks.ravel(), kind="stable")[: ks.max()]
     last = np.minimum(ks, len(best)) - 1
     kept = labels.ravel()[best]

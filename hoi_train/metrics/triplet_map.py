@@ -9,10 +9,10 @@ Two published protocols, whose numbers must not be compared with each other:
 
 | | ``vidhoi`` | ``per_triplet`` |
 |---|---|---|
-| a true pair is hit | once in all, whatever its predicates | for each predicate, any number of times |
-| frames without a true triplet | every prediction is wrong | left out |
+| matches of a true pair | one, whatever its predicates | any number, for each predicate |
+| frames without a true triplet | every prediction is a false positive | left out |
 | score | sum of logarithms | product |
-| rare and non-rare | each evaluated anew, with the other's classes gone | the classes of the full run, divided |
+| rare and non-rare | each evaluated separately, without the other's classes | the full evaluation, divided by class |
 
 Both sort equal scores of a class by frame, then by the order in the frame; the released code leaves that to an
 unstable sort, so its result depends on the machine.
@@ -46,15 +46,15 @@ RECALL_POINTS = np.array([i * 0.1 for i in range(11)])
 
 @dataclass(frozen=True, eq=False)
 class TripletClasses:
-    """What K triplet classes reached, each of them with ground truth.
+    """Per-class results of the K triplet classes that have ground truth.
 
     Args:
         triplets: int64 ``[K, 3]``, (person 0, predicate id, object class id), by object, then by predicate.
         n_gt: int64 ``[K]``, instances in the ground truth, at least 1.
-        n_pred: int64 ``[K]``, predictions among the kept ones of the frames.
-        n_tp: int64 ``[K]``, how many of them are hits.
+        n_pred: int64 ``[K]``, kept candidates of the class.
+        n_tp: int64 ``[K]``, true positives among them.
         ap: float64 ``[K]`` in 0..1, 11-point average precision; 0 without predictions.
-        max_recall: float64 ``[K]``, ``n_tp / n_gt``; may exceed 1 where a true pair can be hit repeatedly.
+        max_recall: float64 ``[K]``, ``n_tp / n_gt``; may exceed 1 where a true pair may be matched repeatedly.
     """
 
     triplets: Ints
@@ -76,7 +76,7 @@ class TripletClasses:
 
     @property
     def mean_ap(self) -> float:
-        """The mAP: the plain mean over classes; nan without a class."""
+        """The mAP: the unweighted mean over classes; nan without classes."""
         return _mean(self.ap)
 
     def where(self, chosen: Bools) -> TripletClasses:
@@ -86,13 +86,13 @@ class TripletClasses:
 
 @dataclass(frozen=True, eq=False)
 class TripletMap:
-    """The result of one protocol, with all that it depends on.
+    """The result of one protocol with its settings.
 
     Args:
         protocol: ``vidhoi`` or ``per_triplet``.
-        top: candidates kept of a frame.
+        top: candidates kept per frame.
         iou_threshold: least intersection over union of a match, for both boxes.
-        rare_below: a class is rare with fewer instances in the evaluated frames.
+        rare_below: classes with fewer instances in the evaluated frames are rare.
         full: every class with ground truth.
         rare, non_rare: the two groups as the protocol evaluates them.
     """
@@ -116,15 +116,15 @@ def triplet_map(
 ) -> TripletMap:
     """Measure the mean average precision over triplet classes.
 
-    The classes are those with ground truth on the evaluated frames. Of each frame the ``top`` best candidates (pair
-    and predicate) count, whatever their class. ``AP = 1/11 Σ_i max{precision : recall >= i * 0.1}``, i = 0..10.
+    The classes are those with ground truth in the evaluated frames. The ``top`` best candidates (pair and predicate) of
+    each frame count, of all classes together. ``AP = 1/11 Σ_i max{precision : recall >= i * 0.1}``, i = 0..10.
 
     Args:
         evaluated: frames, ground truth and predictions.
-        protocol: which published rules hold, see the module.
-        top: candidates kept of a frame, at least 1; 100 in both codes.
+        protocol: ``vidhoi`` or ``per_triplet``, see the module.
+        top: candidates kept per frame, at least 1; 100 in both codes.
         iou_threshold: above 0, at most 1; 0.5 in both codes.
-        rare_below: a class with fewer instances in the evaluated frames is rare, at least 1; 25 in both codes.
+        rare_below: classes with fewer instances in the evaluated frames are rare, at least 1; 25 in both codes.
 
     Raises:
         ValueError: an option is out of range, or there is no such protocol.
@@ -159,14 +159,14 @@ def _vidhoi(evaluated: EvaluatedFrames, top: int, iou_threshold: float, rare_bel
     classes, n_gt = _true_classes(evaluated.truth)
     of_class = _class_of(kept, evaluated)
 
-    def run(chosen: Bools) -> TripletClasses:
-        testable = np.isin(of_class, classes[chosen])
-        # A candidate names its best true pair before it is asked whether a better one has that pair already.
-        hits = first_claims(np.where(testable, kept.matches, -1))
+    def measure_group(chosen: Bools) -> TripletClasses:
+        in_group = np.isin(of_class, classes[chosen])
+        # As published: a candidate whose best true pair is already claimed does not fall back to another one.
+        hits = first_claims(np.where(in_group, kept.matches, -1))
         return _measure(classes[chosen], n_gt[chosen], of_class, kept.scores, hits, evaluated.num_predicates)
 
     is_rare = n_gt < rare_below
-    return run(np.ones_like(is_rare)), run(is_rare), run(~is_rare)
+    return measure_group(np.ones_like(is_rare)), measure_group(is_rare), measure_group(~is_rare)
 
 
 def _per_triplet(evaluated: EvaluatedFrames, top: int, iou_threshold: float, rare_below: int) -> Groups:
@@ -179,7 +179,7 @@ def _per_triplet(evaluated: EvaluatedFrames, top: int, iou_threshold: float, rar
     return full, full.where(n_gt < rare_below), full.where(n_gt >= rare_below)
 
 
-# A triplet class as one number: object class * P + predicate.
+# A triplet class is coded as one number: object class * P + predicate.
 
 
 def _true_classes(truth: TruePairs) -> tuple[Ints, Ints]:
@@ -196,7 +196,7 @@ def _class_of(kept: Candidates, evaluated: EvaluatedFrames) -> Ints:
 def _measure(
     classes: Ints, n_gt: Ints, of_class: Ints, scores: Floats, hits: Bools, num_predicates: int
 ) -> TripletClasses:
-    order = np.lexsort((-scores, of_class))  # stable: equals keep the order of the frames
+    order = np.lexsort((-scores, of_class))  # stable: equal scores keep the order of the frames
     of_class, hits = of_class[order], hits[order]
     starts, ends = np.searchsorted(of_class, classes, "left"), np.searchsorted(of_class, classes, "right")
     ranked = [hits[start:end] for start, end in zip(starts, ends, strict=True)]
@@ -208,7 +208,7 @@ def _measure(
 
 
 def _average_precision(hits: Bools, n_gt: int) -> float:
-    """Return the 11-point average precision of one class from its hits and misses, the best first."""
+    """Return the 11-point average precision of one class from its hits, the highest score first."""
     true_positives = np.cumsum(hits)
     precision = true_positives / np.arange(1, len(hits) + 1)
     best_from_here = np.append(np.maximum.accumulate(precision[::-1])[::-1], 0.0)

@@ -1,7 +1,7 @@
-"""The event log of a run: one JSON object a line, appended, never rewritten.
+"""The event log of a run: one JSON object per line, appended, never rewritten.
 
-A line counts once its newline is on disk. What a killed process left behind it is torn: reading leaves it out and
-the next writer cuts it off.
+A line is complete once its newline is on disk. A last line without one, as a killed process leaves it, is torn: reading
+ignores it and the next writer truncates it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from hoi_train.core.records import UserError
 from hoi_train.core.strict_json import finite
 
 DURABLE = frozenset({"evaluation", "checkpoint", "end"})
-"""Events that are forced to disk before ``write`` returns; the others may lose their last rows to a power cut."""
+"""Events that are forced to disk before ``write`` returns; a power cut may lose the last rows of others."""
 
 
 def to_line(record: Mapping[str, Any]) -> str:
@@ -38,7 +38,7 @@ class EventLog:
     """Append records to a JSONL file; the tracker that every run has, on rank 0.
 
     Args:
-        path: the file; it and its folder are made if missing, a torn last line is cut off.
+        path: the file; it and its folder are created if missing; a torn last line is truncated.
     """
 
     def __init__(self, path: Path) -> None:
@@ -52,8 +52,8 @@ class EventLog:
         """Append one record with the key ``time`` (unix seconds) added.
 
         Raises:
-            OSError: the row could not be written, naming the file and the space left; the log stays readable.
-            TypeError: the record holds something that JSON has no form for.
+            OSError: the row could not be written, with the file and the free space; the log stays readable.
+            TypeError: the record holds a value that JSON cannot represent.
         """
         if self._file is None:
             raise ValueError(f"{self.path} is closed")
@@ -65,24 +65,24 @@ class EventLog:
             if record.get("event") in DURABLE:
                 os.fsync(self._file)
         except OSError as error:
-            os.ftruncate(self._file, self._size)  # or the next row would follow half of this one
+            os.ftruncate(self._file, self._size)  # remove a partly written row
             free = shutil.disk_usage(self.path.parent).free / 2**20
             hint = f"{error.strerror} while logging ({free:.1f} MiB free); make room and give the same command again"
             raise OSError(error.errno, hint, str(self.path)) from error
         self._size += len(row)
 
     def close(self) -> None:
-        """Close the file; called once more it does nothing."""
+        """Close the file; a second call does nothing."""
         if self._file is not None:
             os.close(self._file)
             self._file = None
 
 
 def read_events(path: Path) -> list[dict[str, Any]]:
-    """Read an event log so that a run that was resumed reads as if it had never been interrupted.
+    """Read an event log; a resumed run reads as if it had never been interrupted.
 
     Rows whose ``step`` lies beyond the step of a later ``resume`` row were undone by that resume and are left out.
-    Of two rows about the same thing (event, step, epoch, split, task) the later one stands, in the first one's place.
+    Of two rows with the same event, step, epoch, split and task the later is returned, at the place of the first.
 
     Args:
         path: a file that `EventLog` wrote, also one that is being written.
@@ -100,7 +100,7 @@ def read_events(path: Path) -> list[dict[str, Any]]:
         if row.get("event") == "resume":
             rows = [earlier for earlier in rows if (earlier.get("step") or 0) <= row["step"]]
         rows.append(row)
-    return list({_address(index, row): row for index, row in enumerate(rows)}.values())
+    return list({_row_key(index, row): row for index, row in enumerate(rows)}.values())
 
 
 def _parse(path: Path, number: int, line: bytes) -> dict[str, Any]:
@@ -117,7 +117,7 @@ def _parse(path: Path, number: int, line: bytes) -> dict[str, Any]:
     return row
 
 
-def _address(index: int, row: Mapping[str, Any]) -> tuple[Any, ...]:
-    """What a row is about. Starts, resumes and ends are all kept, so their place in the file is part of it."""
+def _row_key(index: int, row: Mapping[str, Any]) -> tuple[Any, ...]:
+    """Return the key by which rows replace each other; with the index for rows that are all kept, such as starts."""
     about = tuple(row.get(key) for key in ("event", "step", "epoch", "split", "task"))
     return about if row.get("event") in ("train", "evaluation", "weights", "checkpoint", "stage") else (*about, index)

@@ -1,10 +1,10 @@
 """The process that owns wandb: ``python -m hoi_train.tracking.wandb_mirror``, started by `WandbTracker`.
 
-wandb lives here and not in the training because ``wandb.init`` may block, its exit hooks may wait for an upload, and
-a process can be ended for certain where a thread cannot. Standard input carries one JSON value a line: first the
-settings, then the records, at the end ``null``. Standard output carries back ``{"files": folder, "url": address}``
-once the run is open, or ``{"failed": reason}``; all else that is printed goes to standard error. The process leads a
-group of its own, and whoever kills the group ends wandb's service with it.
+wandb runs in a separate process because ``wandb.init`` may block and its exit hooks may wait for an upload: a process
+can be killed, a thread cannot. Standard input carries one JSON value per line: the settings, then the records, then
+``null``. Standard output returns ``{"files": folder, "url": address}`` once the run is open, or ``{"failed": reason}``;
+other output goes to standard error. The process leads its own process group, so killing the group also ends wandb's
+service.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import IO, Any
 
 STARTUP = 4
-"""Timeouts that importing and opening wandb may take together; ``wandb.init`` itself gets one."""
+"""Multiple of ``timeout`` within which wandb must be imported and opened; ``wandb.init`` itself gets one timeout."""
 
 AXES = {"train/*": "step", "val/*": "epoch", "test/*": "epoch", "weights/*": "epoch"}
 
 
-class _InGroup(subprocess.Popen[Any]):
-    """A child that stays in this process's group.
+class _SameGroupPopen(subprocess.Popen[Any]):
+    """A child process that stays in this process's group.
 
-    wandb starts its service in a session of its own, where it survives this process and, when the server hangs,
-    retries for days (seen with 0.31).
+    wandb starts its service in a new session, where it survives this process and, when the server hangs, retries for
+    days (seen with 0.31).
     """
 
     def __init__(self, *args: Any, **options: Any) -> None:
@@ -37,51 +37,51 @@ class _InGroup(subprocess.Popen[Any]):
 
 def main() -> None:
     """Mirror the records of standard input to one wandb run."""
-    for number in (signal.SIGINT, signal.SIGTERM):  # the training decides when the run ends, also on Ctrl-C
+    for number in (signal.SIGINT, signal.SIGTERM):  # the training ends the run, also on Ctrl-C
         signal.signal(number, signal.SIG_IGN)
     # Private copies, so that wandb's own service process inherits neither pipe and cannot keep them open.
     records, status = os.fdopen(os.dup(0), "r", encoding="utf-8"), os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     os.dup2(2, 1)
-    subprocess.Popen = _InGroup  # type: ignore[misc]
+    subprocess.Popen = _SameGroupPopen  # type: ignore[misc]
     try:
         _mirror(records, status)
     except Exception as error:
-        _say(status, failed=f"{type(error).__name__}: {error}")
+        _send_status(status, failed=f"{type(error).__name__}: {error}")
         raise
 
 
 def _mirror(records: IO[str], status: IO[str]) -> None:
     settings = json.loads(records.readline())
     timeout, sys.argv = settings.pop("timeout"), settings.pop("argv")
-    startup = _end_within(STARTUP * timeout)
-    run = _open(settings, timeout)
+    startup = _start_watchdog(STARTUP * timeout)
+    run = _open_run(settings, timeout)
     startup.cancel()
-    _say(status, files=run.settings.sync_dir, url=run.url if settings["mode"] == "online" else "")
+    _send_status(status, files=run.settings.sync_dir, url=run.url if settings["mode"] == "online" else "")
     classes: dict[str, list[str]] = {}
     ended = False
     try:
-        for record in _rows(records):
-            _log(run, record, classes)
+        for record in _read_records(records):
+            _log_record(run, record, classes)
             ended = ended or record["event"] == "end"
     finally:
-        _end_within(timeout)
+        _start_watchdog(timeout)
     run.finish(exit_code=0 if ended else 1)
 
 
-def _end_within(seconds: float) -> threading.Timer:
-    """Kill the group after so many seconds, should the training not be there to do it."""
+def _start_watchdog(seconds: float) -> threading.Timer:
+    """Kill the process group after this number of seconds, in case the training no longer can."""
     watchdog = threading.Timer(seconds, os.killpg, (0, signal.SIGKILL))
     watchdog.daemon = True
     watchdog.start()
     return watchdog
 
 
-def _open(settings: Mapping[str, Any], timeout: float) -> Any:
+def _open_run(settings: Mapping[str, Any], timeout: float) -> Any:
     import wandb
 
-    shown: dict[str, Any] = {"program": sys.argv[0], "x_stats_pid": os.getppid()}  # the training, not this process
-    quiet = wandb.Settings(console="off", silent=True, init_timeout=timeout, **shown)
+    process: dict[str, Any] = {"program": sys.argv[0], "x_stats_pid": os.getppid()}  # the training, not this process
+    quiet = wandb.Settings(console="off", silent=True, init_timeout=timeout, **process)
     run = wandb.init(**settings, resume="allow", settings=quiet)
     for axis in ("step", "epoch"):
         run.define_metric(axis, hidden=True)
@@ -90,27 +90,27 @@ def _open(settings: Mapping[str, Any], timeout: float) -> Any:
     return run
 
 
-def _rows(records: IO[str]) -> Iterator[dict[str, Any]]:
+def _read_records(records: IO[str]) -> Iterator[dict[str, Any]]:
     for line in records:
-        if not line.endswith("\n") or line == "null\n":  # the training was killed in the middle of a line, or is done
+        if not line.endswith("\n") or line == "null\n":  # killed in the middle of a line, or finished
             return
         yield json.loads(line)
 
 
-def _say(status: IO[str], **message: str) -> None:
+def _send_status(status: IO[str], **message: str) -> None:
     try:
         print(json.dumps(message), file=status, flush=True)
-    except BrokenPipeError:  # the training is gone; the run is still worth finishing
+    except BrokenPipeError:  # the training has ended; finish the run anyway
         print(message, file=sys.stderr)
 
 
-def _log(run: Any, record: Mapping[str, Any], classes: dict[str, list[str]]) -> None:
-    """Send one record; those without a place in wandb (checkpoint, resume, end) stay in the event log.
+def _log_record(run: Any, record: Mapping[str, Any], classes: dict[str, list[str]]) -> None:
+    """Log one record to wandb; checkpoint, resume and end records are not mirrored.
 
     Args:
         run: the open run.
-        record: what the training wrote.
-        classes: names of each task's classes as far as records have told them; filled here.
+        record: a row of the event log.
+        classes: class names per task from earlier records; updated here.
     """
     event = record["event"]
     axes = {axis: record[axis] for axis in ("step", "epoch") if record.get(axis) is not None}
@@ -142,11 +142,11 @@ def _evaluation(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _per_class(epoch: int, task: Mapping[str, Any]) -> Any:
-    """Make the table of one task: a row a class, a column for each vector of the record."""
+    """Return the table of one task: one row per class, one column per vector of the record."""
     import wandb
 
-    aside = {"classes", "num_samples", "support", "groups", "confusion"}
-    vectors = [name for name in task if name not in aside]
+    others = {"classes", "num_samples", "support", "groups", "confusion"}
+    vectors = [name for name in task if name not in others]
     columns: list[str | int] = ["epoch", "class", "groups", "support", *vectors]
     data = []
     for index, label in enumerate(task["classes"]):
@@ -156,9 +156,9 @@ def _per_class(epoch: int, task: Mapping[str, Any]) -> Any:
 
 
 def _confusion(title: str, task: Mapping[str, Any]) -> Any:
-    """Make the chart that ``wandb.plot.confusion_matrix`` makes, from counts: that function wants every sample.
+    """Return the chart of ``wandb.plot.confusion_matrix``, built from counts, since that function needs every sample.
 
-    Empty cells are left out and the rarest come last, because wandb cuts a table off at 10,000 rows.
+    Empty cells are left out and the largest come first, because wandb truncates tables at 10,000 rows.
     """
     import wandb
 

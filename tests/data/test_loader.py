@@ -18,7 +18,7 @@ import torch
 
 from hoi_train.core.batches import ClipBatch
 from hoi_train.core.records import ClipError
-from hoi_train.data.dataset import ClipDataset, Sample
+from hoi_train.data.dataset import ClipDataset, ClipSample
 from hoi_train.data.loader import ClipLoader
 from hoi_train.data.manifest import Manifest
 from hoi_train.data.samplers import Item
@@ -177,7 +177,7 @@ class Faulty(ClipDataset):
     def __init__(self, dataset: ClipDataset, clip: int, fault: str) -> None:
         self.__dict__.update(dataset.__dict__, clip=clip, fault=fault)
 
-    def __getitem__(self, item: Item) -> Sample:
+    def __getitem__(self, item: Item) -> ClipSample:
         if item.clip == self.clip:
             if self.fault == "dies":
                 os.kill(os.getpid(), signal.SIGKILL)
