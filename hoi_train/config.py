@@ -106,7 +106,7 @@ class Data(Strict):
     sampling: Sampling = _default("instance")
     mixing: Mixing = _default("none")
     workers: Annotated[int, Ge(0)] = 2
-    timeout: Annotated[float, Gt(0)] = 300.0  # seconds that a worker may take to read a clip
+    timeout: Annotated[float, Gt(0)] = 300.0
     bad_clips: Literal["stop", "quarantine"] = "stop"
     quarantine: Path | None = None
 
@@ -171,7 +171,7 @@ class Training(Strict):
     precision: Literal["32-true", "bf16-mixed", "64-true"] = "32-true"
     channels_last: bool = False
     threads: Annotated[int, Ge(1)] | None = None
-    keep_memory: bool = True  # on a CPU: keep freed memory for the next step
+    keep_memory: bool = True
     compile: bool = False
     patience: Annotated[int, Ge(1)] | None = None
 
@@ -218,7 +218,7 @@ class RunConfig(Strict):
         schedule: of the learning rate.
         training: epochs, batches, precision.
         checkpoints: when to save, and which is the best.
-        wandb: the mirror in wandb.
+        trackers: mirrors of the run's records, by name; one that is not listed does not run.
     """
 
     name: Annotated[str, AfterValidator(_folder_name)]

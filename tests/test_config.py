@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import inspect
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,8 +12,19 @@ import pytest
 import yaml
 
 from hoi_train.cli import main
-from hoi_train.config import RunConfig, differences, load_config, parse_config
+from hoi_train.config import (
+    Checkpoints,
+    Data,
+    Model,
+    RunConfig,
+    TaskConfig,
+    Training,
+    differences,
+    load_config,
+    parse_config,
+)
 from hoi_train.core.records import SPLITS, ClassList, Task
+from hoi_train.core.schema import Strict
 from hoi_train.core.strict_yaml import ConfigError
 from hoi_train.data.manifest import write_manifest
 from hoi_train.data.readers import READERS
@@ -182,6 +195,23 @@ def test_trackers_are_chosen_by_name(
     assert {name: each.get("mode") for name, each in config.trackers.settings().items()} == trackers
     assert parse_config(config.plain(), path) == config  # as a run directory records it
     assert config.plain()["trackers"].keys() == trackers.keys()
+
+
+@pytest.mark.parametrize("written", ["tensorboard", ["tensorboard"]])
+def test_a_list_of_trackers_replaces_those_of_the_extended_file(written: Any, tmp_path: Path) -> None:
+    base, child = tmp_path / "base.yaml", tmp_path / "child.yaml"
+    base.write_text(yaml.safe_dump({"extends": str(DEMO), "trackers": {"wandb": {"mode": "online"}}}))
+    child.write_text(yaml.safe_dump({"extends": "base.yaml", "trackers": written}))
+    assert load_config(child).trackers.settings().keys() == {"tensorboard"}
+    child.write_text(yaml.safe_dump({"extends": "base.yaml", "trackers": ["wandb", "tensorboard"]}))
+    assert load_config(child).trackers.settings()["wandb"]["mode"] == "online"
+
+
+@pytest.mark.parametrize("section", [RunConfig, Data, Model, TaskConfig, Training, Checkpoints])
+def test_each_key_of_a_section_is_documented(section: type[Strict]) -> None:
+    text = inspect.getdoc(section)
+    assert text is not None
+    assert re.findall(r"^    (\w+): ", text, re.MULTILINE) == list(section.model_fields)
 
 
 def test_a_run_that_recorded_the_old_key_is_the_same_run() -> None:

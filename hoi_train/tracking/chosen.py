@@ -39,7 +39,7 @@ def trackers_by_name(raw: Mapping[str, Any]) -> dict[str, Any]:
     """Return raw values with ``trackers`` as a mapping by name, and the old key ``wandb`` moved into it.
 
     ``trackers: tensorboard``, ``trackers: [wandb, {name: tensorboard}]`` and ``trackers: {tensorboard: {}}`` are
-    accepted.
+    accepted. A name or a list switches off all other trackers, also those of an extended file.
 
     Raises:
         ValueError: an entry of the list has no name.
@@ -52,7 +52,8 @@ def trackers_by_name(raw: Mapping[str, Any]) -> dict[str, Any]:
         for each in listed:
             if not isinstance(each, Mapping) or not isinstance(each.get("name"), str):
                 raise ValueError(f"trackers: an entry needs a name, of {', '.join(TRACKERS)}, got {each!r}")
-        chosen = {each["name"]: {key: value for key, value in each.items() if key != "name"} for each in listed}
+        settings = {each["name"]: {key: value for key, value in each.items() if key != "name"} for each in listed}
+        chosen = dict.fromkeys(TRACKERS) | settings  # also the ones of an extended file do not run unless listed
     named = {key: value for key, value in raw.items() if key not in ("trackers", "wandb")}
     if "wandb" in raw and isinstance(chosen, Mapping):
         old, now = raw["wandb"], chosen.get("wandb")
