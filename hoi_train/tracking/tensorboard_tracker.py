@@ -48,7 +48,7 @@ class TensorboardTracker:
         self._written: set[tuple[Any, ...]] = set()
 
     def write(self, record: Mapping[str, Any]) -> None:
-        """Write one record; those without a form here (checkpoint, stage) stay in the event log."""
+        """Write one record; those without a form here (stage) stay in the event log."""
         if self._writer is None:
             self._open(record)
         event, step = record["event"], record.get("step")
@@ -62,7 +62,7 @@ class TensorboardTracker:
             self._image(f"weights/{record['task']}", bars(names, record["values"], "weight"), step)
         elif event == "evaluation" and _about(record) not in self._written:
             self._evaluation(record)
-        elif event == "end":
+        elif event in ("checkpoint", "end"):  # a run that is killed resumes from here and does not write this again
             self._writer.flush()
 
     def close(self) -> None:

@@ -95,6 +95,14 @@ def test_scalars_images_and_the_configuration_are_read_back(tmp_path: Path) -> N
     assert json.loads(text.removeprefix("```\n").removesuffix("\n```")) == CONFIG
 
 
+def test_a_killed_run_has_what_was_written_before_its_checkpoint(tmp_path: Path) -> None:
+    tracker = TensorboardTracker(tmp_path, CONFIG)
+    for record in (START, train(1, 1.5), {"event": "checkpoint", "step": 1, "path": "step_00000001"}):
+        tracker.write(record)
+    assert curve(tmp_path, "train/loss") == [(1, 1.5)]  # read while it is open, as after a kill
+    tracker.close()
+
+
 def test_a_longer_bar_has_the_better_recall(tmp_path: Path) -> None:
     session(tmp_path, START, evaluation(2))
     picture = np.asarray(Image.open(io.BytesIO(read(tmp_path).Images("val/verb/recall")[0].encoded_image_string)))
