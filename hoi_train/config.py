@@ -341,6 +341,10 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
     raw = read_layers(path, trackers_by_name)
     for override in overrides:
         apply_override(raw, override, {"wandb": "trackers.wandb"})
+        try:
+            raw = trackers_by_name(raw)  # set as a name or a list
+        except ValueError as error:
+            raise ConfigError(f"{override!r}: {error}") from None
     return parse_config(raw, path)
 
 

@@ -315,3 +315,18 @@ def test_answers_come_at_once(arguments: list[str], share: float, torch_seconds:
     said, seconds = _processor_seconds("-m", "hoi_train.cli", *arguments)
     assert "check" not in arguments or "it fits" in said
     assert seconds < share * torch_seconds
+
+
+def test_a_tracker_named_by_an_override_has_keys() -> None:
+    path = ROOT / "configs" / "demo" / "ce.yaml"
+    config = load_config(path, ["trackers=[tensorboard, wandb]", "wandb.mode=disabled"])
+    assert config.trackers.settings()["wandb"]["mode"] == "disabled"
+    with pytest.raises(ConfigError, match="an entry needs a name"):
+        load_config(path, ["trackers=[{mode: online}]"])
+
+
+def test_a_value_that_holds_itself_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "loop.yaml"
+    path.write_text("data: &a {train: *a}\n")
+    with pytest.raises(ConfigError, match=r"loop\.yaml: an anchor \(&\) is used inside its own value"):
+        load_config(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -39,9 +40,13 @@ _Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(_NUMBER), li
 
 def _parse(text: str, origin: object) -> Any:
     try:
-        return yaml.load(text, _Loader)
+        value = yaml.load(text, _Loader)
+        json.dumps(value, default=str)
     except yaml.YAMLError as error:
         raise ConfigError(f"{origin}: not readable as YAML: {error}") from None
+    except ValueError:
+        raise ConfigError(f"{origin}: an anchor (&) is used inside its own value") from None
+    return value
 
 
 def read_layers(path: Path, renamed: Renaming, seen: tuple[Path, ...] = ()) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar, NamedTuple
 
 import torch
-from annotated_types import Ge
+from annotated_types import Ge, MinLen
 from pydantic import ConfigDict
 from torch import Tensor
 from torch.nn.functional import logsigmoid
@@ -44,7 +44,7 @@ class Views:
 
     frames: Annotated[int, Ge(1)] = 1
     crops: Annotated[int, Ge(1)] = 1
-    splits: tuple[Split, ...] = ("val", "test")
+    splits: Annotated[tuple[Split, ...], MinLen(1)] = ("val", "test")
 
     def __len__(self) -> int:
         return self.frames * self.crops

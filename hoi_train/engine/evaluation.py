@@ -133,9 +133,16 @@ def by_position(keys: list[Tensor], columns: Mapping[str, list[Tensor]]) -> tupl
 
     Returns:
         Positions int64 ``[N]`` and columns ``[N, V, …]`` of N clips or pairs with V views each.
+
+    Raises:
+        ValueError: a clip or pair lacks a view, or ranks disagree; raised on every rank.
     """
     found, *gathered = gather(*(torch.cat(parts) if parts else torch.empty(0) for parts in (keys, *columns.values())))
     num_views = int(found[:, 1].max()) + 1 if len(found) else 1
+    positions, counts = found[:, 0].unique(return_counts=True) if len(found) else (found[:0], found[:0])
+    if bool((counts != num_views).any()):
+        lacking = positions[counts != num_views][:5].tolist()
+        raise ValueError(f"{num_views} views were evaluated, but positions {lacking} of the split lack some of them")
     rows = {
         name: column.reshape(-1, num_views, *column.shape[1:]) for name, column in zip(columns, gathered, strict=True)
     }
@@ -154,7 +161,7 @@ def _check_finite(logits: Mapping[str, Tensor], positions: Tensor, split: Split)
         bad = positions[~values.isfinite().flatten(1).all(dim=1)]
         if len(bad):
             raise NonFiniteError(
-                f"{len(bad)} clips of {split} have logits of task {task!r} that are nan or infinite, the first at "
+                f"{len(bad)} rows of {split} have logits of task {task!r} that are nan or infinite, the first at "
                 f"positions {bad[:5].tolist()} of the split: the weights have diverged; try a lower learning rate"
             )
 

@@ -161,7 +161,7 @@ class WandbTracker:
 def _run_id(run_dir: Path) -> str:
     """Return the run's id in wandb: the recorded one, else the one that a sweep's agent gives, else a new one."""
     path = run_dir / ID_FILE
-    if not path.is_file():
+    if not path.is_file() or not path.read_text().strip():
         run_dir.mkdir(parents=True, exist_ok=True)
         write_whole(path, os.environ.get("WANDB_RUN_ID") or secrets.token_hex(4))
     return path.read_text().strip()

@@ -18,7 +18,7 @@ from hoi_train.core.strict_yaml import ConfigError
 from hoi_train.data.loader import ClipLoader
 from hoi_train.data.manifest import read_manifest
 from hoi_train.data.views import Views
-from hoi_train.engine.evaluation import network_rows
+from hoi_train.engine.evaluation import by_position, network_rows
 from hoi_train.engine.read_data import read_data
 from tests.data.test_dataset import make_dataset
 from tests.engine.test_pair_runs import pair_config
@@ -112,3 +112,9 @@ def test_views_that_pairs_do_not_have_are_refused(data: dict[str, Any], message:
     with pytest.raises(ConfigError) as refused:
         read_data(load_config(pair_config(tmp_path, make_pair_data(tmp_path), data=data)))
     assert message in str(refused.value)
+
+
+def test_a_clip_without_all_of_its_views_is_refused() -> None:
+    keys = [torch.tensor([[0, 0], [0, 1], [1, 0], [2, 0], [2, 1], [3, 1]])]
+    with pytest.raises(ValueError, match=r"2 views were evaluated, but positions \[1, 3\] of the split lack some"):
+        by_position(keys, {"logits": [torch.zeros(6, 3)]})
