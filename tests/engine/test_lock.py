@@ -32,10 +32,10 @@ import os, sys, time
 from pathlib import Path
 from hoi_train.engine.lock import RunLock
 with RunLock(Path(sys.argv[1])):
-    if (worker := os.fork()) == 0:
+    if os.fork() == 0:
+        print(os.getpid(), flush=True)  # it runs: what a fork sets off has happened
         time.sleep(100)
         os._exit(0)
-    print(worker, flush=True)
     time.sleep(100)
 """
 
