@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -139,9 +140,8 @@ def by_position(keys: list[Tensor], columns: Mapping[str, list[Tensor]]) -> tupl
     """
     found, *gathered = gather(*(torch.cat(parts) if parts else torch.empty(0) for parts in (keys, *columns.values())))
     num_views = int(found[:, 1].max()) + 1 if len(found) else 1
-    positions, counts = found[:, 0].unique(return_counts=True) if len(found) else (found[:0], found[:0])
-    if bool((counts != num_views).any()):
-        lacking = positions[counts != num_views][:5].tolist()
+    counts = Counter[int](found[:, 0].tolist() if len(found) else ())
+    if lacking := [position for position, count in counts.items() if count != num_views][:5]:
         raise ValueError(f"{num_views} views were evaluated, but positions {lacking} of the split lack some of them")
     rows = {
         name: column.reshape(-1, num_views, *column.shape[1:]) for name, column in zip(columns, gathered, strict=True)
