@@ -1,8 +1,9 @@
-"""Arguments of a command from the signature of its function, as configurations have theirs.
+"""Build a command's argparse arguments from the signature and docstring of its function.
 
-A parameter without default is required. ``path``, a manifest, is given by position, all others as options:
+A parameter without a default is required. ``path``, a manifest, is positional, all others are options:
 ``val_fraction`` is ``--val-fraction``. Type, default and help come from the function: the help is the parameter's entry
-under ``Args``. A parameter whose type is a dataclass stands for its fields.
+under ``Args``. A parameter whose type is a dataclass is replaced by its fields. A path is shown as DIR if its help
+begins with "folder", else as FILE.
 
 >>> def shrink(path: Path, *, size: int = 96, measured: bool = False) -> None:
 ...     '''Shrink a set.
@@ -29,11 +30,11 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-METAVARS: Mapping[type, str] = {Path: "PATH", int: "N", float: "X", str: "TEXT"}
+METAVARS: Mapping[type, str] = {Path: "FILE", int: "N", float: "X", str: "TEXT"}
 NAMES = {int: "a whole number", float: "a number"}
 SEVERAL = (tuple, Sequence)
 PATH: Mapping[str, str] = {"path": "MANIFEST"}
-NO_ARGUMENTS = ("console",)  # parameters for programs alone
+NO_ARGUMENTS = ("console",)  # parameters for Python callers only
 UNSET = inspect.Parameter.empty
 
 Call = Callable[[argparse.Namespace], dict[str, Any]]
@@ -49,13 +50,13 @@ def add_arguments(
     """Add the parameters of a function to a parser.
 
     Args:
-        parser: of the command.
-        function: typed, with its parameters described under ``Args``.
-        positional: parameters given by position, with the names that the usage has for them.
-        flags: names of options in place of those made from the parameter's name.
+        parser: the command's parser.
+        function: has type hints, and every parameter described under ``Args``.
+        positional: metavar of each positional parameter.
+        flags: option strings that replace the one derived from the parameter's name.
 
     Returns:
-        What turns the parsed arguments into keyword arguments of the function.
+        A function that converts the parsed namespace into keyword arguments of ``function``.
     """
     hints, described, records = get_type_hints(function), descriptions(function), dict[str, type]()
     for name, parameter in inspect.signature(function).parameters.items():
@@ -72,7 +73,7 @@ def add_arguments(
             _add(parser, name, hints[name], parameter.default, described[name], positional, flags)
 
     def call(given: argparse.Namespace) -> dict[str, Any]:
-        values = dict(vars(given))  # an option of several values that is not given is not in it
+        values = dict(vars(given))  # SUPPRESS: a missing list option is absent
         made = {
             name: record(**{each.name: values.pop(each.name) for each in fields(record)})
             for name, record in records.items()
@@ -83,7 +84,7 @@ def add_arguments(
 
 
 def descriptions(of: Callable[..., Any]) -> dict[str, str]:
-    """Return the entries under ``Args`` of a docstring, by parameter; one that names several describes each."""
+    """Return the ``Args`` entries of a docstring by parameter; an entry ``a, b: text`` describes both."""
     found: dict[str, str] = {}
     _, _, text = (inspect.getdoc(of) or "").partition("\nArgs:\n")
     text = re.split(r"\n\S", text, maxsplit=1)[0]
@@ -122,11 +123,12 @@ def _add(
         choices = get_args(kind)
         parser.add_argument(*options, type=_reader(type(choices[0])), choices=choices, **about)
     else:
-        parser.add_argument(*options, type=_reader(kind), metavar=METAVARS[kind], **about)
+        metavar = "DIR" if kind is Path and text.startswith("folder") else METAVARS[kind]
+        parser.add_argument(*options, type=_reader(kind), metavar=metavar, **about)
 
 
 def _reader(kind: type) -> Callable[[str], Any]:
-    """Return what reads a value of a type, with a message that says what came and what is allowed."""
+    """Return an argparse ``type`` function whose error gives the expected type and the text received."""
 
     def read(text: str) -> Any:
         try:
@@ -138,7 +140,7 @@ def _reader(kind: type) -> Callable[[str], Any]:
 
 
 def _without_none(hint: Any) -> Any:
-    """Return the type of a value that may also be left out."""
+    """Return ``T`` for ``T | None``, and any other type unchanged."""
     if get_origin(hint) in (Union, UnionType):
         (hint,) = (each for each in get_args(hint) if each is not NoneType)
     return hint

@@ -1,7 +1,7 @@
-"""The command ``hoi-data``: make manifests, look at them, check the videos.
+"""Run ``hoi-data``: make, inspect and check manifests and their videos.
 
-Every command writes below ``--out`` and leaves its input alone. Exit codes: 0 all is well, 1 something is bad (a clip
-that does not decode), 2 the command cannot be carried out (wrong usage, bad annotation files).
+Every command writes below ``--out`` and does not change its input. Exit codes: 0 success, 1 a check failed (a clip that
+does not decode), 2 the command could not run (wrong usage, bad annotation files).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except OSError as error:
-        if isinstance(error, BrokenPipeError) and _is_unread(sys.stdout):  # the reader, such as head, has seen enough
+        if isinstance(error, BrokenPipeError) and _is_closed(sys.stdout):  # the reader, such as head, has exited
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 0
         where = f"{error.filename}: " if error.filename else ""
@@ -47,10 +47,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code
 
 
-def _is_unread(stream: TextIO) -> bool:
-    """Return whether the other end of a pipe is closed."""
+def _is_closed(stream: TextIO) -> bool:
+    """Return whether the read end of a pipe is closed."""
     watched = select.poll()
-    watched.register(stream.fileno(), 0)  # errors are told unasked
+    watched.register(stream.fileno(), 0)  # POLLERR and POLLHUP are always reported
     return bool(watched.poll(0))
 
 
@@ -62,7 +62,7 @@ def _version() -> str:
 
 
 def parser_of(given: Sequence[str]) -> tuple[argparse.ArgumentParser, Run]:
-    """Return the parser, in which only the given command has its arguments, and what runs that command."""
+    """Return the parser and the function that runs the given command; only this command has its arguments added."""
     parser = argparse.ArgumentParser(prog="hoi-data", description="Make, look at and check sets of labelled videos.")
     parser.add_argument("--version", action="version", version=_version())
     commands = parser.add_subparsers(required=True, metavar="COMMAND")

@@ -1,4 +1,4 @@
-"""The commands of ``hoi-data``: a line each, whose arguments are those of its function."""
+"""Define the commands of ``hoi-data``; their arguments are the parameters of their functions."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from data_tools.arguments import PATH, add_arguments
 
-if TYPE_CHECKING:  # what takes long to import is imported for the command that needs it
+if TYPE_CHECKING:  # slow imports are left to the command that needs them
     from data_tools.importers.samples import Options
     from data_tools.sources import Imported
 
@@ -23,7 +23,7 @@ Run = Callable[[Namespace], int]
 VIDEOS = {"videos": ("--videos", "--clips"), "train_list": ("--list", "--train-list"), "labels": ("--label",)}
 
 
-def _well(_result: Any) -> int:
+def _always_0(_result: Any) -> int:
     return 0
 
 
@@ -35,7 +35,7 @@ def _failed_is_1(report: Any) -> int:
     return 1 if report.failed else 0
 
 
-def _say_demo(path: Path) -> int:
+def _print_demo(path: Path) -> int:
     from data_tools.sources import Imported
 
     return say(Imported(path, ()))
@@ -43,22 +43,22 @@ def _say_demo(path: Path) -> int:
 
 @dataclass(frozen=True)
 class Command:
-    """A command.
+    """A command that calls a function.
 
     Args:
-        help: what it does, in a line.
-        function: what does it, as ``module:name``; its parameters are the arguments.
-        exit_code: from what the function returns; may print it.
-        flags: options whose names are not those of their parameters.
+        help: one-line summary.
+        function: ``module:name``; its parameters are the command's arguments.
+        exit_code: maps the function's result to the exit code; may print the result.
+        flags: option strings by parameter, where they differ from the parameter's name.
     """
 
     help: str
     function: str
-    exit_code: Callable[[Any], int] = _well
+    exit_code: Callable[[Any], int] = _always_0
     flags: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def add_to(self, parser: ArgumentParser) -> Run:
-        """Add the arguments to the command's parser, and return what runs the command."""
+        """Add the arguments to the command's parser and return the function that runs it."""
         function = self.load()
         describe(parser, self.help, import_module(function.__module__).__doc__)
         call = add_arguments(parser, function, flags=self.flags)
@@ -73,18 +73,18 @@ class Command:
 
 @dataclass(frozen=True)
 class ImportCommand:
-    """A command that reads an annotation format.
+    """A command that imports an annotation format.
 
     Args:
-        help: what it does, in a line.
-        format: a name in ``FORMATS``.
+        help: one-line summary.
+        format: key of ``FORMATS``.
     """
 
     help: str
     format: str
 
     def add_to(self, parser: ArgumentParser) -> Run:
-        """Add the format's options and those of all formats, and return what runs the command."""
+        """Add the format's own and the common options, and return the function that runs the command."""
         from data_tools.importers import FORMATS
 
         function = FORMATS[self.format]
@@ -105,7 +105,7 @@ COMMANDS: Mapping[str, Command | ImportCommand] = {
     "demo": Command(
         "make a synthetic long-tailed set of hands and objects, with its manifest",
         "data_tools.demo.command:make_demo",
-        _say_demo,
+        _print_demo,
     ),
     "egtea": ImportCommand("make the manifest of EGTEA Gaze+ from its official annotation", "egtea"),
     "vidhoi": ImportCommand("make the manifest of VidHOI from its frame annotations", "vidhoi"),
@@ -139,11 +139,11 @@ COMMANDS: Mapping[str, Command | ImportCommand] = {
         _bad_is_1,
     ),
 }
-IMPORT = "import"  # a command of commands: the formats that have no command of their own
+IMPORT = "import"  # its subcommands are the formats without a command of their own
 
 
 def add_import(parser: ArgumentParser, chosen: str | None) -> Run | None:
-    """Add a sub-command for each format without a command of its own; return what runs the chosen one."""
+    """Add a subcommand per format without a command of its own; return the function that runs the chosen one."""
     from data_tools.importers import FORMATS
 
     own = {command.format for command in COMMANDS.values() if isinstance(command, ImportCommand)}
@@ -157,7 +157,7 @@ def add_import(parser: ArgumentParser, chosen: str | None) -> Run | None:
 
 
 def describe(parser: ArgumentParser, text: str, more: str | None) -> None:
-    """Give a parser its own help: a line, and what the command's module says of itself."""
+    """Set a parser's description: a summary line, then the docstring of the command's module."""
     _, _, rest = (more or "").partition("\n")
     parser.description = f"{text[0].upper()}{text[1:]}.\n{rest.rstrip().replace('``', '')}"
     parser.formatter_class = RawDescriptionHelpFormatter
@@ -175,7 +175,7 @@ def _import(format_name: str, options: Options, *, dry_run: bool, **own: Any) ->
 
 
 def say(made: Imported) -> int:
-    """Print what was imported and what its user should know."""
+    """Print the clip counts, tasks and notes of an import."""
     from hoi_train.core.records import SPLITS
     from hoi_train.data.manifest import read_manifest
 

@@ -1,4 +1,4 @@
-"""What the tools show in the terminal."""
+"""Format terminal output: progress bars, literal lines, shortened lists and counts."""
 
 from __future__ import annotations
 
@@ -7,28 +7,28 @@ from collections.abc import Mapping, Sequence
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-SHOWN = 10  # lines of a list; the reports have them all
+SHOWN = 10  # lines of a list in the terminal; reports list all
 
 
 def progress(console: Console) -> Progress:
-    """Return a bar that shows how many are done and how long the others will take."""
+    """Return a progress bar with item count, elapsed and remaining time."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     return Progress(*columns, TextColumn("left"), TimeRemainingColumn(), console=console)
 
 
 def say(console: Console, *lines: str) -> None:
-    """Print lines as they are, whatever brackets are in their names."""
+    """Print lines literally, without rich markup: file names may contain brackets."""
     for line in lines:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def first_of(lines: Sequence[str], shown: int = SHOWN) -> list[str]:
-    """Return the first lines, and how many more there are."""
+    """Return the first lines and, if some are left out, a line with their number."""
     return [*lines[:shown], *([f"… and {len(lines) - shown} more"] if len(lines) > shown else [])]
 
 
 def counted(counts: Mapping[str, int]) -> str:
-    """Return counts by kind in brackets, the most frequent first; nothing if there are none.
+    """Return counts by kind in parentheses, most frequent first; empty without counts.
 
     >>> counted({"missing": 1, "unreadable": 3})
     ' (3 unreadable, 1 missing)'

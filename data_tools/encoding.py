@@ -1,4 +1,4 @@
-"""Write H.264 mp4 files whose bytes depend on the frames alone, and in which seeking is exact."""
+"""Write H.264 mp4 files with deterministic bytes and exact seeking."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ X264 = {
 
 
 class Mp4Writer:
-    """Write RGB frames to an mp4 file one by one, in a ``with`` block at whose end the file is complete.
+    """Write RGB frames to an mp4 file one by one; a context manager that completes the file on exit.
 
     Args:
         path: the file, written in place.
-        fps: frames a second.
-        size: even width and height that frames are brought to; ``None`` if they have it already.
+        fps: frames per second.
+        size: even width and height that frames are resized to; ``None`` keeps their size.
         x264: the encoder's options.
-        faststart: put the index before the pictures, so that playing over a network begins at once.
+        faststart: write the index before the frames, so that playback over a network starts at once.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class Mp4Writer:
         if self._stream is None:
             self._stream = self._container.add_stream("libx264", rate=self.fps, options=dict(self.x264))
             self._stream.width, self._stream.height, self._stream.pix_fmt = width, height, "yuv420p"
-        # One thread here too: converted by several, 10 of 1600 encodings of the same frames differed.
+        # One thread here too: with several, 10 of 1600 encodings of the same frames differed.
         frame = av.VideoFrame.from_ndarray(image, format="rgb24")
         frame = frame.reformat(
             width, height, format="yuv420p", interpolation="BICUBIC" if self.size else None, threads=1

@@ -1,4 +1,4 @@
-"""What can be wrong with a clip, or with the disk that its result goes to, and how the tools say so."""
+"""Classify and report faults of clips, and tell them from errors of the output disk."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errn
 
 
 class OutputError(UserError):
-    """The result cannot be written: no fault of the clip."""
+    """The result cannot be written, for a reason other than the clip."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a clip: made, found made already, or bad."""
+    """The result of processing a clip: made now (``made``), made earlier, or bad (``fault``, ``text``)."""
 
     clip_id: str
     made: bool = False
@@ -39,7 +39,7 @@ class Outcome:
 
 @contextmanager
 def on_disk(folder: Path) -> Iterator[None]:
-    """Raise ``OutputError`` where a full or failing disk, and not the clip, is at fault."""
+    """Convert an ``OSError`` of a full or failing output disk to ``OutputError``."""
     try:
         yield
     except OSError as error:
@@ -49,7 +49,7 @@ def on_disk(folder: Path) -> Iterator[None]:
 
 
 def fault_of(path: Path, error: Exception) -> tuple[Fault, str]:
-    """Return what an error in reading a clip's file means, whatever a decoder raises."""
+    """Return the fault and its text for any exception raised while a clip's file is read."""
     if isinstance(error, FileNotFoundError):
         return "missing", "no such file"
     text = without_place(path, error)
@@ -59,17 +59,17 @@ def fault_of(path: Path, error: Exception) -> tuple[Fault, str]:
 
 
 def without_place(path: Path, error: Exception) -> str:
-    """Return an error's text without the clip and file that it names."""
+    """Return an error's text without its prefix of clip and file."""
     return str(error).split(f"{path}: ", 1)[-1]
 
 
 def too_short(reader: Reader, num_frames: int | None, labelled: Iterable[int] = ()) -> tuple[Fault, str] | None:
-    """Return what a file lacks in frames for the clip that is read from it, if anything.
+    """Return the fault of a file that has too few frames for its clip, else ``None``.
 
     Args:
-        reader: of the clip.
-        num_frames: of the whole file, as the manifest has it.
-        labelled: frames of the clip that pairs are of.
+        reader: reads the clip.
+        num_frames: frames of the whole file according to the manifest.
+        labelled: frames of the clip with annotated pairs.
     """
     times, clip = reader.timestamps, reader.clip
     if num_frames is not None and len(times) < num_frames:
@@ -79,19 +79,19 @@ def too_short(reader: Reader, num_frames: int | None, labelled: Iterable[int] = 
     except ClipError as error:
         return "empty", without_place(clip.path, error)
     step = step_of(times)
-    # the last frame is shown for about one frame's time; one more for ends that were rounded
+    # the last frame lasts about one step; one more step allows for rounded ends
     if clip.end is not None and clip.end > times[-1] + 2 * step + 1e-3:
         return "shorter", f"it ends at about {times[-1] + step:.3f} s, the manifest's end is {clip.end:g} s"
     return beyond_end(clip, labelled, len(window))
 
 
 def beyond_end(clip: Clip, labelled: Iterable[int], num_frames: int) -> tuple[Fault, str] | None:
-    """Return that pairs are of a frame that their clip does not have, if they are.
+    """Return the fault of a clip with pairs annotated beyond its last frame, else ``None``.
 
     Args:
-        clip: of the manifest.
-        labelled: frames of the clip that pairs are of.
-        num_frames: how many it has.
+        clip: as in the manifest.
+        labelled: frames of the clip with annotated pairs.
+        num_frames: number of frames of the clip.
     """
     try:
         check_frame(clip, max(labelled, default=0), num_frames)
@@ -101,12 +101,12 @@ def beyond_end(clip: Clip, labelled: Iterable[int], num_frames: int) -> tuple[Fa
 
 
 def step_of(times: npt.NDArray[np.float64]) -> float:
-    """Return the usual distance of frames in seconds, from the times of all ``[F]``; 0 for a single one."""
+    """Return the median time between frames in seconds, from their times float64 ``[F]``; 0 for a single frame."""
     return float(np.median(np.diff(times))) if len(times) > 1 else 0.0
 
 
 def lines_of(manifest: str, clips: int, made: int, bad: Sequence[Outcome]) -> list[str]:
-    """Say what became of the clips of a manifest: how many were made, and the first that are bad."""
+    """Return the summary lines of a manifest: clips made now, made before and bad, then the first bad clips."""
     faults = counted(Counter(clip.fault for clip in bad if clip.fault))
     before = clips - made - len(bad)
     return [

@@ -1,4 +1,4 @@
-"""What the tools refuse before they begin: values out of range, and folders that are not theirs to write to."""
+"""Validate options before any work: value ranges and the output folder."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from hoi_train.core.paths import is_plain
 from hoi_train.core.records import UserError
 
 MAX_WORKERS = 10_000
-MAX_TIMEOUT = 2_000_000  # seconds, 23 days: waiting for a pipe ends after 2**31 milliseconds at most
+MAX_TIMEOUT = 2_000_000  # seconds (23 days): poll takes at most 2**31 milliseconds
 
 
 def at_least(least: int) -> Callable[[str], int]:
-    """Return an argparse type: a whole number from ``least`` on.
+    """Return an argparse ``type`` function for integers of at least ``least``.
 
     >>> at_least(1)("3")
     3
@@ -34,13 +34,13 @@ def at_least(least: int) -> Callable[[str], int]:
 
 
 def check_range(name: str, value: float, least: float, most: float) -> None:
-    """Raise ``UserError`` if an option's value is not from ``least`` to ``most``."""
+    """Raise ``UserError`` if an option's value is outside ``least`` to ``most``."""
     if not least <= value <= most:
         raise UserError(f"{name} must be {least} to {most}, got {value}")
 
 
 def check_work(workers: int | None, timeout: float) -> None:
-    """Raise ``UserError`` for a number of processes, or seconds that one item may take, that cannot be."""
+    """Raise ``UserError`` if the number of processes or the timeout per item, in seconds, is out of range."""
     if workers is not None:
         check_range("--workers", workers, 1, MAX_WORKERS)
     if not timeout > 0:
@@ -50,11 +50,14 @@ def check_work(workers: int | None, timeout: float) -> None:
 
 
 def check_out(out: Path, manifest: Path | None = None) -> None:
-    """Raise ``UserError`` if ``--out`` cannot be a folder, or one that a manifest is written to.
+    """Raise ``UserError`` if ``--out`` cannot be written to, or would overwrite the input manifest.
 
     Args:
-        out: need not be there.
-        manifest: what another one is made of, which must not overwrite it; ``None`` where none is written.
+        out: output folder; need not exist.
+        manifest: the input manifest; ``None`` if the command writes no manifest.
+
+    Raises:
+        UserError: says what is wrong with the folder.
     """
     try:
         real = out.resolve()

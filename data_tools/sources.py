@@ -1,4 +1,4 @@
-"""Files as people have them: which are videos and frame folders, and how text files are read."""
+"""Find videos and frame folders on disk, and read text files line by line."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ VIDEO_SUFFIXES = (".mp4", ".mkv", ".avi", ".mov", ".webm", ".m4v", ".mpg", ".mpe
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 MANIFEST = "manifest.parquet"
 MISSING = "missing_clips.txt"
-# what folders and columns call the splits; the words that Hugging Face knows are among them
+# names of splits in folders and columns, including those that Hugging Face accepts
 SPLIT_NAMES: Mapping[str, Split] = {
     **dict.fromkeys(("train", "training"), "train"),
     **dict.fromkeys(("val", "valid", "validation", "validate", "dev"), "val"),
@@ -27,12 +27,12 @@ SPLIT_NAMES: Mapping[str, Split] = {
 
 @dataclass(frozen=True)
 class Imported:
-    """A manifest that was written, and what its user should know.
+    """A manifest that was written, with notes for the user.
 
     Args:
         path: the manifest.
-        notes: a sentence each.
-        manifest: what the file holds, where it is in memory anyway.
+        notes: one sentence each.
+        manifest: the content of the file, if it is in memory.
     """
 
     path: Path
@@ -41,17 +41,17 @@ class Imported:
 
 
 def is_video(path: PurePath) -> bool:
-    """Return whether a file's name is that of a video."""
+    """Return whether a file has the suffix of a video."""
     return path.suffix.lower() in VIDEO_SUFFIXES
 
 
 def count_images(folder: Path) -> int:
-    """Count the frames of a frame folder; 0 if it holds none."""
+    """Count the images of a frame folder."""
     return sum(entry.suffix.lower() in IMAGE_SUFFIXES and entry.name[0] != "." for entry in folder.iterdir())
 
 
 def is_clip(path: Path) -> bool:
-    """Return whether there is a file, or a folder with frame images."""
+    """Return whether a path is a file or a folder with frame images."""
     try:
         return count_images(path) > 0 if path.is_dir() else path.exists()
     except (OSError, ValueError):  # a name too long, or with a NUL
@@ -59,9 +59,12 @@ def is_clip(path: Path) -> bool:
 
 
 def find_clips(root: Path, top: Path, passed_over: Counter[str]) -> Iterator[str]:
-    """Yield the videos and frame folders below ``top``, relative to ``root``; what is neither is counted.
+    """Yield the videos and frame folders below ``top``, sorted by name, those in linked folders last.
 
-    They come by name, those in linked folders last.
+    Args:
+        root: folder that the yielded paths are relative to.
+        top: folder to search.
+        passed_over: counts by kind what is neither; updated in place.
     """
     for folder, children, paths in _walk(top, passed_over):
         videos = [path for path in paths if is_video(path)]
@@ -82,12 +85,12 @@ def find_clips(root: Path, top: Path, passed_over: Counter[str]) -> Iterator[str
 
 
 def _walk(top: Path, passed_over: Counter[str]) -> Iterator[tuple[Path, list[str], list[Path]]]:
-    """Yield folders with their children, which may be emptied, and files; a folder of several links once, none above.
+    """Walk a tree with symbolic links; yield each folder once, with its subfolders, which may be cleared, and files.
 
-    Linked folders come last, so that a folder is found where it lies if it lies below ``top``, too.
+    Links are followed last, so that a folder below ``top`` is found at its real path. Links to a parent are skipped.
     """
     tops, entered = [top], set[str]()
-    for start in tops:  # which grows
+    for start in tops:  # grows while it is iterated
         for name, children, files in os.walk(start):
             folder, real = Path(name), os.path.realpath(name)
             if real in entered:
@@ -105,7 +108,7 @@ def _walk(top: Path, passed_over: Counter[str]) -> Iterator[tuple[Path, list[str
 
 
 def numbered_lines(file: Path, problems: Problems) -> Iterator[tuple[int, str]]:
-    """Yield the lines of a text file that hold anything, with their numbers; a BOM and CRLF are let pass."""
+    """Yield the non-empty lines of a text file with their numbers from 1; accepts a BOM and CRLF."""
     if not file.is_file():
         problems.add(file, None, "a folder, not a file" if file.is_dir() else "no such file")
         return

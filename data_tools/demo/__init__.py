@@ -1,1 +1,1 @@
-"""The command ``hoi-data demo``: a synthetic set of hands and objects."""
+"""Generate the synthetic demo set of hands and objects (``hoi-data demo``)."""

@@ -2,22 +2,22 @@
 
     hoi-data demo --out data/demo --clips 1000
 
-A hand reaches for an object, acts on it and leaves: eight verbs, nine nouns, eight predicates of the pairs. The four
-rare verbs are the four common ones played backwards, so a network that only looks at single frames cannot tell
-``put`` from ``take``, and one that has learnt little from few examples takes the rare verb for the common one.
+A hand reaches for an object, acts on it and leaves: eight verbs, nine nouns, eight pair predicates. The four rare
+verbs are the four common ones played backwards, so a network that only looks at single frames cannot tell ``put`` from
+``take``, and one that has learnt little from few examples predicts the common verb for the rare one.
 
 Tasks of the manifest:
 
-- ``verb``, one a clip, in the order from the most common to the rarest.
-- ``noun``, one or two a clip: the kind that the hand acts on, and the tray that it is taken from or put on. Objects
-  that only stand about are not labelled.
-- ``predicate``, any number a pair of the hand and an object, distractors included, in every fourth frame, with boxes
-  in pixels; ``demo_pairs`` defines each. Hand and objects have tracks through all frames.
+- ``verb``, one per clip, in the order from the most common to the rarest.
+- ``noun``, one or two per clip: the kind that the hand acts on, and the tray that it is taken from or put on.
+  Distractors are not labelled.
+- ``predicate``, any number per pair of the hand and an object, distractors included, in every fourth frame, with boxes
+  in pixels; ``data_tools/demo/pairs.py`` defines each. Hand and objects have tracks through all frames.
 
-The group of a clip is its actor, with skin and sleeve of his own; no actor is in two splits. Training counts follow
+The group of a clip is its actor, a colour of skin and sleeve; no actor is in two splits. Training counts follow
 ``n_c = n_max imbalance^(-c / (C - 1))``, c = 0 .. C - 1 (Cui et al., CVPR 2019, section 5); val and test are balanced.
-``demo.json`` beside the manifest says the options, the counts and the exact imbalance; ``detections.parquet`` holds
-what a detector might find in the clips of val and test (``demo_detections``).
+``demo.json`` beside the manifest holds the options, the counts and the exact imbalance; ``detections.parquet`` holds
+simulated detections in the clips of val and test (``data_tools/demo/detections.py``).
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from data_tools.demo.camera import Film, film
 from data_tools.demo.detections import detect
 from data_tools.demo.objects import NOUNS
 from data_tools.demo.pairs import PREDICATES, annotate, follow
-from data_tools.demo.scene import REVERSED, VERBS, Actor, acted_on, play
+from data_tools.demo.scene import REVERSED, VERBS, DemoActor, acted_on, play
 from data_tools.encoding import write_mp4
 from hoi_train.core.randomness import seed_of
 from hoi_train.core.records import SPLITS, ClassList, Split, Task, UserError
@@ -54,9 +54,9 @@ TASKS = (
     Task("predicate", ClassList(PREDICATES), "multi", of="pair"),
 )
 FPS = 24
-SIZES = range(64, 129, 2)  # H.264 halves the colour, so sides are even
+SIZES = range(64, 129, 2)  # H.264 (yuv420p) subsamples colour by 2, so sides are even
 MOST_CLIPS = 1_000_000
-HELD_OUT = 10  # clips of each verb in val and in test, at least: recall in steps of a tenth or less
+HELD_OUT = 10  # minimum clips per verb in val and in test: recall in steps of at most 0.1
 HELD_OUT_SHARE = 0.3
 ACTORS: Mapping[Split, range] = {"train": range(16), "val": range(16, 22), "test": range(22, 28)}
 NOTE = "demo.json"
@@ -66,7 +66,7 @@ Counts = Mapping[Split, tuple[int, ...]]
 
 @dataclass(frozen=True)
 class _Plan:
-    """A clip to be made."""
+    """A clip to generate."""
 
     clip_id: str
     split: Split
@@ -83,8 +83,8 @@ def make_demo(out: Path, *, clips: int = 300, imbalance: float = 50.0, size: int
         out: folder to write; new, empty, or an earlier demo set, which is replaced.
         clips: number of clips of all splits together.
         imbalance: training clips of the most common verb over those of the rarest, at least 1.
-        size: pixels a side, even, 64 to 128.
-        seed: a number for each set of clips.
+        size: width and height in pixels, even, 64 to 128.
+        seed: random seed; another seed gives other clips.
 
     Returns:
         The manifest's path.
@@ -98,7 +98,8 @@ def make_demo(out: Path, *, clips: int = 300, imbalance: float = 50.0, size: int
     _clear(out)
     (out / "clips").mkdir(parents=True)
     (out / NOTE).write_text(json.dumps(_note(counts, size, seed), indent=2) + "\n", encoding="utf-8")
-    actors = [Actor.draw(np.random.default_rng(seed_of(seed, "demo", "actor", i))) for i in range(ACTORS["test"].stop)]
+    seeds = (seed_of(seed, "demo", "actor", number) for number in range(ACTORS["test"].stop))
+    actors = [DemoActor.draw(np.random.default_rng(each)) for each in seeds]
 
     def make(plan: _Plan) -> dict[str, Any]:
         return _make(out, plan, actors[plan.actor], size)
@@ -116,8 +117,11 @@ def make_demo(out: Path, *, clips: int = 300, imbalance: float = 50.0, size: int
 def split_counts(clips: int, imbalance: float) -> Counts:
     """Divide the clips among splits and verbs.
 
-    Training gets the largest long tail of exactly this imbalance (the nearest of whole clips) that leaves 10 clips of
-    each verb, and 30 % of all clips, to val and test.
+    Training gets the largest long tail of this imbalance, rounded to whole clips, that leaves 30 % of all clips, and 10
+    clips per verb each, to val and test.
+
+    Returns:
+        The clips per verb, in the order of ``VERBS``, for each split.
 
     Raises:
         UserError: ``imbalance`` is below 1, or the clips are too few for it or more than ``MOST_CLIPS``.
@@ -146,7 +150,7 @@ def split_counts(clips: int, imbalance: float) -> Counts:
 
 
 def long_tail(rarest: int, imbalance: float) -> tuple[int, ...]:
-    """Return the training clips of each verb, from the most common to the ``rarest``.
+    """Return the training clips per verb, from the most common to the ``rarest``.
 
     >>> long_tail(6, 50)
     (300, 172, 98, 56, 32, 18, 10, 6)
@@ -155,16 +159,16 @@ def long_tail(rarest: int, imbalance: float) -> tuple[int, ...]:
     return tuple(round(most * imbalance ** (-c / (len(VERBS) - 1))) for c in range(len(VERBS)))
 
 
-def shoot(verb: str, kind: str, seed: int, actor: Actor, size: int) -> tuple[Film, tuple[str, ...]]:
-    """Film a verb and return it with the nouns; a reversed verb is the film of its partner played backwards."""
+def shoot(verb: str, kind: str, seed: int, actor: DemoActor, size: int) -> tuple[Film, tuple[str, ...]]:
+    """Render a clip of a verb and return it with its nouns; a reversed verb is its partner played backwards."""
     rng = np.random.default_rng(seed)
     scene = play(verb, kind, rng, actor)
     forward = film(scene, size, rng)
     return forward.reversed() if verb in REVERSED else forward, scene.nouns
 
 
-def _make(out: Path, plan: _Plan, actor: Actor, size: int) -> dict[str, Any]:
-    """Write a clip and return its row of the manifest."""
+def _make(out: Path, plan: _Plan, actor: DemoActor, size: int) -> dict[str, Any]:
+    """Write a clip and return its manifest row."""
     shot, nouns = shoot(plan.verb, plan.kind, plan.seed, actor, size)
     path = Path("clips") / f"{plan.clip_id}.mp4"
     write_mp4(out / path, shot.frames, fps=FPS)
@@ -189,12 +193,12 @@ def _plans(counts: Counts, seed: int) -> Iterator[_Plan]:
                 clip_id = f"{split}_{verb}_{number:04d}"
                 actors = ACTORS[split]
                 actor = actors[seed_of(seed, "demo", clip_id, "actor") % len(actors)]
-                kind = kinds[number % len(kinds)]  # in turn, so that few clips show all of them
+                kind = kinds[number % len(kinds)]  # round-robin, so that few clips cover all kinds
                 yield _Plan(clip_id, split, verb, kind, seed_of(seed, "demo", clip_id), actor)
 
 
 def _evenly(clips: int) -> tuple[int, ...]:
-    """Divide clips among the verbs; what is left over goes to the rarest."""
+    """Divide clips among the verbs; the remainder goes to the rarest."""
     share, left = divmod(clips, len(VERBS))
     return tuple(share + (number >= len(VERBS) - left) for number in range(len(VERBS)))
 

@@ -1,7 +1,7 @@
-"""The things of the demo set: how each kind of object and the hand look, from few shapes.
+"""Draw the objects of the demo set and the hand from a few shapes each.
 
-An object is drawn in its own coordinates, the middle of its lower edge at (0, 0), y negative upwards, and put into
-the frame by a ``Place``. Its state is one number in 0..1: how far it is open, how much it is on.
+An object is drawn in its own coordinates, the middle of its lower edge at (0, 0), y negative upwards; a ``Place`` maps
+them to the frame. Its state is one number in 0..1: how far it is open or switched on.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ PALETTE = np.array(
 
 @dataclass(frozen=True)
 class Place:
-    """Where an object stands.
+    """Position, scale and orientation of an object in every frame.
 
     Args:
         foot: middle of its lower edge ``[F, 2]``.
-        scale: its size ``[F]``, 1 at the front of the table.
+        scale: size ``[F]``, 1 at the front of the table.
         mirror: 1, or -1 for the mirror image.
     """
 
@@ -45,7 +45,7 @@ class Place:
     mirror: int = 1
 
     def __call__(self, *points: tuple[Array | float, Array | float]) -> Array:
-        """Return K points of the object in the frame ``[F, K, 2]``; a coordinate is a number or ``[F]``."""
+        """Map K points of the object to the frame ``[F, K, 2]``; a coordinate is a number or ``[F]``."""
         flat = [value for point in points for value in point]
         local = np.stack(np.broadcast_arrays(*flat, self.scale)[:-1], axis=1).reshape(-1, len(points), 2)
         local = local * self.scale[:, None, None] * np.array([self.mirror, 1])
@@ -53,7 +53,7 @@ class Place:
         return placed
 
     def point(self, x: Array | float, y: Array | float) -> Array:
-        """Return one point of the object in the frame ``[F, 2]``."""
+        """Map one point of the object to the frame ``[F, 2]``."""
         return self((x, y))[:, 0]
 
     def rectangle(self, x0: float, y0: float, x1: float, y1: float, rounding: float = 0.008) -> Shape:
@@ -76,8 +76,8 @@ class Kind:
     """A kind of object.
 
     Args:
-        draw: (place, colour, state ``[F]``) to its parts, the lowest first.
-        grip: (place, state ``[F]``) to the point ``[F, 2]`` that a hand takes hold of.
+        draw: maps (place, colour, state ``[F]``) to its parts, in painting order.
+        grip: maps (place, state ``[F]``) to the point ``[F, 2]`` that a hand grips.
     """
 
     draw: Callable[[Place, Array, Array], list[Part]]
@@ -241,12 +241,12 @@ NOUNS = tuple(KINDS)
 
 
 def draw_hand(tip: Array, elbow: Array, closed: Array, skin: Array, thumb: int) -> list[Part]:
-    """Return the hand: palm, thumb and four fingers; its parts are what a person's box encloses.
+    """Return the parts of the hand: palm, thumb and four fingers; the person's box encloses them.
 
     Args:
-        tip: the point that the fingers reach ``[F, 2]``.
-        elbow: the point that the arm comes from ``[F, 2]`` or ``[1, 2]``.
-        closed: how far the fingers are bent ``[F]``, 0..1.
+        tip: tip of the fingers ``[F, 2]``.
+        elbow: origin of the arm ``[F, 2]`` or ``[1, 2]``.
+        closed: bending of the fingers ``[F]``, 0..1.
         skin: RGB.
         thumb: side of the thumb, 1 or -1.
     """
@@ -272,7 +272,7 @@ def draw_hand(tip: Array, elbow: Array, closed: Array, skin: Array, thumb: int) 
 
 
 def draw_arm(tip: Array, elbow: Array, skin: Array, sleeve: Array) -> list[Part]:
-    """Return forearm and sleeve, which lie under the hand and outside the person's box."""
+    """Return the parts of forearm and sleeve, painted under the hand and not part of the person's box."""
     forward, _ = _directions(tip, elbow)
     wrist, cuff = tip - 0.23 * forward, tip - 0.40 * forward
     end = tip - 1.6 * forward

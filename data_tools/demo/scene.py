@@ -1,10 +1,10 @@
-"""What happens in a clip of the demo set: a hand reaches for an object, acts on it and leaves.
+"""Draw the action of a demo clip: a hand reaches for an object, acts on it and leaves.
 
 Every verb of the second half of ``VERBS`` is one of the first half played backwards: put is take, close is open, pull
-is push, turn_off is turn_on. All frames of such a pair look alike, only their order tells which verb it is.
-Nothing depends on left and right, so a mirrored clip keeps its labels.
+is push, turn_off is turn_on. The two differ only in the order of their frames.
+No label depends on left and right, so a mirrored clip keeps its labels.
 
-All lengths are in units of the frame's side, times in 0..1 of the clip.
+Lengths are in units of the frame's side, times are fractions of the clip in 0..1.
 """
 
 from __future__ import annotations
@@ -29,27 +29,27 @@ SKINS = np.array([[0.97, 0.80, 0.69], [0.88, 0.67, 0.53], [0.75, 0.53, 0.39], [0
 
 
 @dataclass(frozen=True)
-class Actor:
-    """The person of a clip, present through a hand: the colours that make a group of clips."""
+class DemoActor:
+    """The person of a clip, who defines its group: RGB colours of skin and sleeve, ``[3]`` in 0..1."""
 
     skin: Array
     sleeve: Array
 
     @classmethod
-    def draw(cls, rng: np.random.Generator) -> Actor:
-        """Draw skin and sleeve."""
+    def draw(cls, rng: np.random.Generator) -> DemoActor:
+        """Sample skin and sleeve colours."""
         first, second = SKINS[rng.choice(len(SKINS), 2)]
         return cls(first + rng.uniform() * (second - first), PALETTE[rng.integers(len(PALETTE))] * rng.uniform(0.6, 1))
 
 
 @dataclass(frozen=True)
-class Thing:
+class SceneObject:
     """An object of a scene.
 
     Args:
-        kind: its noun.
-        parts: what is painted.
-        touched, held: frames ``[F]`` in which the hand touches it, and has a grip on it.
+        kind: noun class.
+        parts: shapes in painting order.
+        touched, held: bool ``[F]``, whether the hand touches it, and grips it.
     """
 
     kind: str
@@ -60,27 +60,27 @@ class Thing:
 
 @dataclass(frozen=True)
 class Scene:
-    """A clip before the camera: F frames of forward time.
+    """The content of a clip before rendering: F frames in forward time.
 
     Args:
         num_frames: F.
-        target: what the hand acts on.
-        still: everything else on the table, the tray under the target first, then distractors from back to front.
-        arm, hand: parts above all things.
-        nouns: kinds acted on.
+        target: the object that the hand acts on.
+        still: other objects, the tray under the target first, then distractors from back to front.
+        arm, hand: parts painted over all objects.
+        nouns: noun labels of the clip.
     """
 
     num_frames: int
-    target: Thing
-    still: list[Thing]
+    target: SceneObject
+    still: list[SceneObject]
     arm: list[Part]
     hand: list[Part]
     nouns: tuple[str, ...]
 
 
 @dataclass(frozen=True)
-class _Act:
-    """What an action does to its object: where it is, in which state, and until when the hand stays with it."""
+class _TargetMotion:
+    """The motion of a target ``[F]``: place, state, contact and grip, and how far the hand has left it, 0..1."""
 
     place: Place
     state: Array
@@ -91,7 +91,7 @@ class _Act:
 
 @dataclass(frozen=True)
 class _Timing:
-    """The clip's clock ``[F]`` and when the hand sets out, arrives, lets go and is gone."""
+    """The clip's time axis ``[F]`` and the times at which the hand starts, arrives, releases and has left."""
 
     clock: Array
     start: float
@@ -105,7 +105,7 @@ class _Timing:
         return cls(np.linspace(0, 1, num_frames), start, arrive, release, end)
 
     def ease(self, begin: float, end: float) -> Array:
-        """Return 0 before ``begin``, 1 after ``end``, smooth between: 3 s^2 - 2 s^3."""
+        """Return 0 before ``begin``, 1 after ``end``, and the smoothstep 3 s^2 - 2 s^3 between."""
         s = np.clip((self.clock - begin) / (end - begin), 0, 1)
         return s * s * (3 - 2 * s)
 
@@ -114,35 +114,37 @@ class _Timing:
         return (self.clock >= self.arrive) & (self.clock <= self.release)
 
 
-def _take(rng: np.random.Generator, time: _Timing, exit_at: Array) -> _Act:
+def _take(rng: np.random.Generator, time: _Timing, exit_at: Array) -> _TargetMotion:
     rest = np.array([rng.uniform(0.27, 0.73), rng.uniform(0.64, 0.88)])
     carried = time.ease(time.arrive + 0.08, time.end)
     scale = _perspective(rest[1]) * (1 + 0.25 * carried)
     gripped = time.clock >= time.arrive
     place = Place(rest + carried[:, None] * (exit_at - rest), scale)
-    return _Act(place, np.zeros_like(carried), gripped, gripped, np.zeros_like(carried))
+    return _TargetMotion(place, np.zeros_like(carried), gripped, gripped, np.zeros_like(carried))
 
 
-def _push(rng: np.random.Generator, time: _Timing, exit_at: Array) -> _Act:
+def _push(rng: np.random.Generator, time: _Timing, exit_at: Array) -> _TargetMotion:
     near = np.array([rng.uniform(0.3, 0.7), rng.uniform(0.88, 0.96)])
     far = near + np.array([rng.uniform(-0.08, 0.08), -rng.uniform(0.26, 0.36)])
     foot = near + time.ease(time.arrive + 0.04, time.release)[:, None] * (far - near)
     place = Place(foot, _perspective(foot[:, 1]))
-    return _Act(place, np.zeros(len(foot)), time.contact, np.zeros(len(foot), dtype=bool), _withdrawal(time))
+    return _TargetMotion(place, np.zeros(len(foot)), time.contact, np.zeros(len(foot), dtype=bool), _withdrawal(time))
 
 
-def _open(rng: np.random.Generator, time: _Timing, exit_at: Array) -> _Act:
+def _open(rng: np.random.Generator, time: _Timing, exit_at: Array) -> _TargetMotion:
     opening = time.ease(time.arrive + 0.04, time.release)
-    return _Act(_standing(rng, opening), opening, time.contact, time.contact, _withdrawal(time))
+    return _TargetMotion(_place_on_table(rng, opening), opening, time.contact, time.contact, _withdrawal(time))
 
 
-def _turn_on(rng: np.random.Generator, time: _Timing, exit_at: Array) -> _Act:
+def _turn_on(rng: np.random.Generator, time: _Timing, exit_at: Array) -> _TargetMotion:
     pressed = (time.arrive + time.release) / 2
     lit = time.ease(pressed - 0.04, pressed + 0.04)
-    return _Act(_standing(rng, lit), lit, time.contact, np.zeros(len(lit), dtype=bool), _withdrawal(time))
+    return _TargetMotion(
+        _place_on_table(rng, lit), lit, time.contact, np.zeros(len(lit), dtype=bool), _withdrawal(time)
+    )
 
 
-_ACTIONS: Mapping[str, Callable[[np.random.Generator, _Timing, Array], _Act]] = {
+_ACTIONS: Mapping[str, Callable[[np.random.Generator, _Timing, Array], _TargetMotion]] = {
     "take": _take,
     "open": _open,
     "push": _push,
@@ -150,7 +152,7 @@ _ACTIONS: Mapping[str, Callable[[np.random.Generator, _Timing, Array], _Act]] = 
 }
 
 
-def _standing(rng: np.random.Generator, like: Array) -> Place:
+def _place_on_table(rng: np.random.Generator, like: Array) -> Place:
     foot = np.array([rng.uniform(0.33, 0.67), rng.uniform(0.72, 0.84)])
     return Place(np.tile(foot, (len(like), 1)), np.full(len(like), _perspective(foot[1])), int(rng.choice((-1, 1))))
 
@@ -160,23 +162,23 @@ def _withdrawal(time: _Timing) -> Array:
 
 
 def _perspective(foot_y: Array | float) -> Array:
-    return np.asarray(0.92 + 0.42 * foot_y)  # what stands further back is smaller
+    return np.asarray(0.92 + 0.42 * foot_y)  # objects further back are smaller
 
 
 def acted_on(verb: str) -> tuple[str, ...]:
-    """Return the kinds of objects that a verb acts on; those of a reversed verb in reversed order."""
+    """Return the kinds of objects that a verb acts on; for a reversed verb in reversed order."""
     return _ACTED_ON[REVERSED[verb]][::-1] if verb in REVERSED else _ACTED_ON[verb]
 
 
-def play(verb: str, kind: str, rng: np.random.Generator, actor: Actor) -> Scene:
-    """Draw the scene of a verb in forward time; a reversed verb gives the scene of the verb it reverses."""
+def play(verb: str, kind: str, rng: np.random.Generator, actor: DemoActor) -> Scene:
+    """Sample the scene of a verb in forward time; a reversed verb gives the scene of its partner."""
     verb = REVERSED.get(verb, verb)
     time = _Timing.draw(rng, int(rng.integers(24, 33)))
     elbow = np.array([[rng.uniform(0.05, 0.95), 2.2]])
     entry, exit_at = (np.array([0.5 * (elbow[0, 0] + rng.uniform(0.2, 0.8)), y]) for y in (1.35, 1.75))
     act = _ACTIONS[verb](rng, time, exit_at)
     colour = PALETTE[rng.integers(len(PALETTE))]
-    target = Thing(kind, KINDS[kind].draw(act.place, colour, act.state), act.touched, act.held)
+    target = SceneObject(kind, KINDS[kind].draw(act.place, colour, act.state), act.touched, act.held)
 
     grip = KINDS[kind].grip(act.place, act.state)
     coming, going = (1 - time.ease(time.start, time.arrive))[:, None], act.leaves[:, None]
@@ -186,7 +188,7 @@ def play(verb: str, kind: str, rng: np.random.Generator, actor: Actor) -> Scene:
     thumb = int(rng.choice((-1, 1)))
 
     tray = verb == "take" and rng.uniform() < 0.5
-    still = _surroundings(rng, target, act.place if tray else None)
+    still = _other_objects(rng, target, act.place if tray else None)
     return Scene(
         num_frames=len(tip),
         target=target,
@@ -197,24 +199,24 @@ def play(verb: str, kind: str, rng: np.random.Generator, actor: Actor) -> Scene:
     )
 
 
-def _surroundings(rng: np.random.Generator, target: Thing, on_tray: Place | None) -> list[Thing]:
-    """Return the tray under the target, if any, and up to two distractors that stand clear of all else."""
+def _other_objects(rng: np.random.Generator, target: SceneObject, on_tray: Place | None) -> list[SceneObject]:
+    """Return the tray under the target, if any, and up to two distractors that overlap no other object."""
     boxes = solid_box(target.parts)
-    # Where the target rests and where the hand leaves it; what is carried out of the frame passes over the others.
+    # The target's first position and where it is released; on its way out of the frame it may occlude others.
     taken = [boxes[0], boxes[np.flatnonzero(target.touched)[-1]]]
     things = []
     if on_tray is not None:
         foot = on_tray.foot[:1] + np.array([0, 0.035])
-        things.append(_still("tray", Place(foot, on_tray.scale[:1]), rng))
+        things.append(_still_object("tray", Place(foot, on_tray.scale[:1]), rng))
         taken.append(solid_box(things[0].parts)[0])
-    distractors: list[tuple[float, Thing]] = []
+    distractors: list[tuple[float, SceneObject]] = []
     wanted = rng.integers(0, 3)
     for _ in range(30):
         if len(distractors) == wanted:
             break
         foot = rng.uniform((0.05, 0.45), (0.95, 0.95))
         place = Place(foot[None], _perspective(foot[1:]), int(rng.choice((-1, 1))))
-        thing = _still(str(rng.choice(NOUNS)), place, rng)
+        thing = _still_object(str(rng.choice(NOUNS)), place, rng)
         box = solid_box(thing.parts)[0]
         if not any(_overlap(box, other) for other in taken):
             taken.append(box)
@@ -222,10 +224,10 @@ def _surroundings(rng: np.random.Generator, target: Thing, on_tray: Place | None
     return things + [thing for _, thing in sorted(distractors, key=lambda item: item[0])]
 
 
-def _still(kind: str, place: Place, rng: np.random.Generator) -> Thing:
+def _still_object(kind: str, place: Place, rng: np.random.Generator) -> SceneObject:
     state = rng.integers(2, size=1).astype(float)
     parts = KINDS[kind].draw(place, PALETTE[rng.integers(len(PALETTE))], state)
-    return Thing(kind, parts, np.zeros(1, dtype=bool), np.zeros(1, dtype=bool))
+    return SceneObject(kind, parts, np.zeros(1, dtype=bool), np.zeros(1, dtype=bool))
 
 
 def _overlap(a: Array, b: Array) -> bool:

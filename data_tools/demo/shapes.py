@@ -1,8 +1,8 @@
 """Draw smooth shapes on all frames of a clip at once.
 
-A shape is a signed distance in units of the frame's side (x to the right, y down, the frame is 0..1), so one drawing
-serves every size in pixels and its edges are antialiased without supersampling. Leading axis F: frames, or 1 for a
-shape that stands still.
+A shape is a signed distance function in units of the frame's side (x to the right, y down, the frame is 0..1), so it
+is independent of the resolution and antialiased without supersampling. Leading axis F: frames, or 1 for a static
+shape.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy.typing as npt
 Array = npt.NDArray[Any]  # float, or bool where a docstring says so
 Distance = Callable[[Array, Array], Array]
 
-OUTLINE = 0.011  # a pixel at 96 pixels: keeps small things legible over any background
+OUTLINE = 0.011  # one pixel at size 96: keeps small objects visible on any background
 
 
 @dataclass(frozen=True)
@@ -25,8 +25,8 @@ class Shape:
     """A filled outline.
 
     Args:
-        distance: x ``[F, 1, w]``, y ``[F, h, 1]`` to the distance ``[F, h, w]`` from the edge, negative inside.
-        box: ``[F, 4]``, x0, y0, x1, y1 of what it covers.
+        distance: maps x ``[F, 1, w]``, y ``[F, h, 1]`` to the distance ``[F, h, w]`` from the edge, negative inside.
+        box: bounding box ``[F, 4]``, x0, y0, x1, y1.
     """
 
     distance: Distance
@@ -34,7 +34,7 @@ class Shape:
 
 
 def capsule(a: Array, b: Array, radius_a: Array | float, radius_b: Array | float) -> Shape:
-    """Return a stroke from ``a`` ``[F, 2]`` to ``b`` with round ends whose radius changes evenly."""
+    """Return a stroke from ``a`` ``[F, 2]`` to ``b`` with round ends and a linearly changing radius."""
     a, b = np.broadcast_arrays(a, b)
     radii_a, radii_b = (np.broadcast_to(radius, len(a)) for radius in (radius_a, radius_b))
     ax, ay, dx, dy = map(_column, (a[:, 0], a[:, 1], b[:, 0] - a[:, 0], b[:, 1] - a[:, 1]))
@@ -53,7 +53,7 @@ def capsule(a: Array, b: Array, radius_a: Array | float, radius_b: Array | float
 
 
 def ellipse(centre: Array, radii: Array, ring: Array | float | None = None) -> Shape:
-    """Return an ellipse around ``centre`` ``[F, 2]``, or with ``ring`` only a line of that half width."""
+    """Return an ellipse around ``centre`` ``[F, 2]``, or with ``ring`` only its outline of that half width."""
     centre, radii = np.broadcast_arrays(centre, radii)
     width = None if ring is None else np.broadcast_to(ring, len(centre))
     cx, cy, rx, ry = map(_column, (centre[:, 0], centre[:, 1], radii[:, 0], radii[:, 1]))
@@ -61,7 +61,7 @@ def ellipse(centre: Array, radii: Array, ring: Array | float | None = None) -> S
     def distance(x: Array, y: Array) -> Array:
         px, py = (x - cx) / rx, (y - cy) / ry
         level = np.hypot(px, py)
-        # To first order the distance; its zero is the ellipse exactly.
+        # First-order distance; its zero set is exactly the ellipse.
         edge: Array = level * (level - 1) / np.maximum(np.hypot(px / rx, py / ry), np.float32(1e-6))
         return edge if width is None else np.abs(edge) - _column(width)
 
@@ -93,10 +93,10 @@ def polygon(points: Array, rounding: Array | float = 0.0) -> Shape:
 
 @dataclass(frozen=True)
 class Part:
-    """A shape with its paint.
+    """A shape with its colour and shading.
 
     Args:
-        shape: what is covered.
+        shape: the area.
         colour: RGB in 0..1, ``[3]`` or ``[F, 3]``.
         opacity: 0..1, a number or ``[F]``.
         softness: width of a blurred edge; 0 is a sharp edge with a dark outline.
@@ -111,19 +111,19 @@ class Part:
 
     @property
     def solid(self) -> bool:
-        """Whether it belongs to the thing itself; shadows and glows do not."""
+        """Whether it is part of the object's body, not a shadow or glow."""
         return self.softness == 0
 
     @property
     def box(self) -> Array:
-        """``[F, 4]``, x0, y0, x1, y1 with the outline or the blurred edge."""
+        """Bounding box ``[F, 4]``, x0, y0, x1, y1, including the outline or the blurred edge."""
         reach = OUTLINE if self.solid else self.softness / 2
         box: Array = self.shape.box + np.array([-reach, -reach, reach, reach])
         return box
 
 
 def solid_box(parts: Iterable[Part]) -> Array:
-    """Return the box ``[F, 4]`` around the solid parts."""
+    """Return the bounding box ``[F, 4]`` of the solid parts."""
     boxes = np.broadcast_arrays(*(part.box for part in parts if part.solid))
     return np.concatenate([np.min(boxes, axis=0)[:, :2], np.max(boxes, axis=0)[:, 2:]], axis=1)
 
@@ -134,8 +134,8 @@ class Canvas:
 
     Args:
         pixels: ``[F, P, P, 3]`` with P = ``size`` + 2 ``margin``, changed in place.
-        size: pixels a side of the frame.
-        margin: pixels around it.
+        size: width and height of the frame in pixels.
+        margin: pixels on each side of it.
     """
 
     pixels: npt.NDArray[np.float32]
@@ -143,7 +143,7 @@ class Canvas:
     margin: int
 
     def paint(self, parts: Iterable[Part]) -> None:
-        """Paint the parts over what is there, the first one lowest."""
+        """Paint the parts over the canvas in order."""
         for part in parts:
             index, y, coverage, fill = self._cover(part)
             below = self.pixels[index]
@@ -154,7 +154,7 @@ class Canvas:
             self.pixels[index] = below + weight[..., None] * (colour * tone[..., None] - below)
 
     def _cover(self, part: Part) -> tuple[Any, Array, Array, Array]:
-        """Return the index of a window that follows the part, the y in it, how much is covered, how much filled."""
+        """Return the index of the window around a part, its y coordinates, and coverage with and without outline."""
         count, side = self.pixels.shape[:2]
         box = np.clip(part.box * self.size + self.margin, 0, side)
         extent = np.minimum(np.ceil((box[:, 2:] - box[:, :2]).max(axis=0)).astype(int) + 2, side)
@@ -173,5 +173,5 @@ class Canvas:
 
 
 def _column(values: Array) -> npt.NDArray[np.float32]:
-    """Return values of the frames ``[F]`` as float32 ``[F, 1, 1]``, ready to meet pixels."""
+    """Return values ``[F]`` as float32 ``[F, 1, 1]``, to broadcast against pixels."""
     return values[:, None, None].astype(np.float32)

@@ -43,19 +43,19 @@ from hoi_train.data.readers import Reader, open_clip
 from hoi_train.data.readers.base import Image, clip_error
 from hoi_train.data.readers.zip_reader import frame_name
 
-VERSION = 1  # of the frames that this tool makes from the same source and settings
-COMPARED = 8  # of so many frames one is decoded again, for the PSNR
-LEAST_MSE = 1e-6  # equal pictures are said to have 108 dB
+VERSION = 1  # increased when the same source and settings give other frames
+COMPARED = 8  # every eighth frame is decoded again, for the PSNR
+LEAST_MSE = 1e-6  # identical images are reported as 108 dB
 
 
 @dataclass(frozen=True)
 class FrameSettings:
-    """What the frames are made to be.
+    """Settings of the cached frames.
 
     Args:
-        short_side: pixels of the frames; smaller sources keep their size.
-        quality: of the JPEG, 1 to 100; cache.json has the PSNR.
-        shard_clips: clips in a shard.
+        short_side: shorter side of the frames in pixels; smaller sources keep their size.
+        quality: JPEG quality, 1 to 100; cache.json has the PSNR.
+        shard_clips: clips per shard.
     """
 
     short_side: int = 256
@@ -79,15 +79,15 @@ def make_cache(
     """Make the frame cache of a manifest; see ``derive``.
 
     Args:
-        path: the manifest; neither it nor its videos are touched.
+        path: the manifest; neither it nor its videos are changed.
         out: folder of the shards and their manifest.
-        settings: what the frames are made to be.
-        work: how the work is done.
-        dry_run: only say how many clips there are to make.
+        settings: of the frames.
+        work: number of processes, timeout and engine.
+        dry_run: only print how many clips there are to make.
         console: where progress is shown.
 
     Returns:
-        The report; ``None`` of a dry run.
+        The report; ``None`` for a dry run.
     """
     return derive(path, _FrameCache(path, out, settings), work or Work(), console or Console(), dry_run=dry_run)
 
@@ -112,11 +112,11 @@ class _FrameCache(DerivedForm):
     def sweep(self) -> None:
         self.cache.sweep()
 
-    def alone(self) -> AbstractContextManager[None]:
-        return self.cache.alone()
+    def exclusive(self) -> AbstractContextManager[None]:
+        return self.cache.exclusive()
 
     def finish(self, manifest: Manifest, bad: dict[str, Outcome], console: Console) -> dict[str, Outcome]:
-        """Write the shards whose clips changed, and remove what is packed from what is not."""
+        """Write the shards whose clips changed, and remove the unpacked files of packed clips."""
         with progress(console) as shown:
             bar = shown.add_task("pack", total=math.ceil(len(manifest) / self.options.shard_clips))
             for batch in self.batches(manifest):
@@ -155,7 +155,7 @@ class _FrameCache(DerivedForm):
         return {
             "frames": self._frames,
             "bytes": sum(shard["bytes"] for shard in self._shards),
-            "source_bytes": round(self._source_bytes),  # of the video that the frames are of
+            "source_bytes": round(self._source_bytes),  # of the videos, for the cached frames only
             "psnr": {"mean": sum(psnr) / len(psnr), "lowest": min(psnr)} if psnr else {},  # dB, over clips
             "shards": self._shards,
         }
@@ -170,16 +170,16 @@ class _FrameCache(DerivedForm):
         yield f"PSNR of the JPEG: {psnr['mean']:.1f} dB, lowest clip {psnr['lowest']:.1f} dB"
 
     def _found(self, manifest: Manifest, batch: range, bad: dict[str, Outcome]) -> dict[str, Facts]:
-        """Return the facts of a shard's clips that are made, by id; note the others as bad."""
+        """Return the facts of a shard's finished clips by id; add the others to ``bad``."""
         found = dict[str, Facts]()
         clips = [with_keys(source_at(manifest, [row]), self.maker.settings).clips[0] for row in batch]
         for each, facts in zip(clips, self.maker.find(clips), strict=True):
             clip_id = each.clip.clip_id
             if facts and (fault := beyond_end(each.clip, each.labelled, facts["count"])):
-                bad[clip_id] = Outcome(clip_id, False, *fault)  # its pairs changed since it was made
+                bad[clip_id] = Outcome(clip_id, False, *fault)  # its pairs changed after it was cached
             elif facts:
                 found[clip_id] = facts
-                bad.pop(clip_id, None)  # another run could read it
+                bad.pop(clip_id, None)  # another run read it successfully
             else:
                 text = "its source changed while the cache was made; give the same command again"
                 bad.setdefault(clip_id, Outcome(clip_id, fault="unreadable", text=text))
@@ -187,7 +187,7 @@ class _FrameCache(DerivedForm):
 
 
 class _Frame(NamedTuple):
-    """A frame as it is kept: ``size`` and ``source_size`` are width and height."""
+    """An encoded frame; ``size`` and ``source_size`` are (width, height), ``mse`` is measured for some frames."""
 
     jpeg: bytes
     size: tuple[int, int]
@@ -197,7 +197,7 @@ class _Frame(NamedTuple):
 
 @dataclass(frozen=True)
 class _JpegMaker:
-    """Makes a zip of JPEGs of each clip, which is packed into a shard later; a ``ClipMaker``."""
+    """Make a zip of JPEGs per clip, packed into a shard later; implements ``ClipMaker``."""
 
     cache: Cache
     options: FrameSettings
@@ -211,7 +211,7 @@ class _JpegMaker:
         return self.options.to_json()
 
     def shard(self, row: int) -> str:
-        """Return the name of the shard of a row of the manifest."""
+        """Return the name of the shard of a manifest row."""
         return f"{row // self.options.shard_clips:05}"
 
     def find(self, clips: Sequence[SourceClip]) -> list[Facts | None]:
@@ -219,12 +219,12 @@ class _JpegMaker:
         return [self.cache.find(packed[self.shard(each.row)], each.clip.clip_id, each.key) for each in clips]
 
     def open(self, clips: Sequence[Clip]) -> Reader:
-        # a single clip is opened as training opens it.
+        # a single clip is opened as in training
         whole = replace(clips[0], start=None, end=None, num_frames=None, size=None)
         return open_clip(clips[0] if len(clips) == 1 else whole)
 
     def size(self, reader: Reader, num_clips: int) -> tuple[int, int] | None:
-        # the reader of a single clip checks the size itself.
+        # the reader of a single clip checks the size itself
         if num_clips == 1:
             return None
         height, width = reader.read([0]).shape[1:3]
@@ -240,7 +240,7 @@ class _JpegMaker:
         return ClipPlan(clip, np.arange(window.start, window.stop))
 
     def encode(self, image: Image, index: int) -> _Frame:
-        # also measures what JPEG changes, in some frames.
+        # measures the error of JPEG in every eighth frame
         height, width = image.shape[:2]
         size = short_side_of((width, height), self.options.short_side)
         scaled = image if size == (width, height) else _scaled(image, size)
@@ -274,7 +274,7 @@ class _JpegMaker:
 
 
 def short_side_of(size: tuple[int, int], short_side: int) -> tuple[int, int]:
-    """Return a size whose short side is as wanted, never longer than it was.
+    """Return a size (width, height) scaled down to a short side; smaller sizes are kept.
 
     >>> short_side_of((640, 480), 256), short_side_of((101, 300), 256)
     ((341, 256), (101, 300))
@@ -285,32 +285,35 @@ def short_side_of(size: tuple[int, int], short_side: int) -> tuple[int, int]:
 
 
 def _window(clip: Clip, reader: Reader, size: tuple[int, ...] | None) -> range:
-    """Return the clip's frames, refusing what a reader of this clip alone would.
+    """Return the clip's frames, with the checks of a reader of this clip alone.
 
     Args:
-        clip: one of those that are read.
-        reader: of all of them.
+        clip: one of the clips of the source.
+        reader: reads the whole source.
         size: width and height of the first frame; ``None`` if the reader is of this clip alone.
+
+    Raises:
+        ClipError: the file does not fit the clip.
     """
     source = reader.clip
     if clip is not source and not clip.path.is_file():
-        open_clip(clip).close()  # refuses times where there is no rate
+        open_clip(clip).close()  # raises if the clip has times but no rate
     if clip.num_frames is not None and len(reader.timestamps) < clip.num_frames:
         raise clip_error(clip, f"it has {len(reader.timestamps)} frames, the manifest says {clip.num_frames}")
     reader.clip = clip
     try:
         if size is not None and clip.size not in (None, size):
-            reader.read([0])  # which says so
+            reader.read([0])  # raises with both sizes
         return reader.window()
     finally:
         reader.clip = source
 
 
 def _scaled(image: Image, size: tuple[int, int]) -> Image:
-    import torch  # takes seconds, which the process that hands out the work need not wait for
+    import torch  # slow import, not needed in the parent process
     from torch.nn.functional import interpolate
 
-    torch.set_num_threads(1)  # every core has a worker
+    torch.set_num_threads(1)  # there is one worker per core
     picture = torch.from_numpy(image).permute(2, 0, 1)[None]
     smaller = interpolate(picture, size[::-1], mode="bilinear", antialias=True)
     scaled: Image = smaller[0].permute(1, 2, 0).contiguous().numpy()
@@ -318,7 +321,7 @@ def _scaled(image: Image, size: tuple[int, int]) -> Image:
 
 
 def _bytes_of(path: Path) -> int:
-    """Return the bytes of a video file or frame folder; 0 for a clip in a shard."""
+    """Return the size in bytes of a video file or frame folder; 0 for a clip in a shard."""
     if path.is_dir():
         return sum(entry.stat().st_size for entry in os.scandir(path))
     return path.stat().st_size if path.is_file() else 0

@@ -1,7 +1,7 @@
 """Map manifest rows to re-encoded or cached clips: frames, boxes, pairs and tracks.
 
-Labels of a frame that is left out of the result cannot be kept exactly and are refused. So are labels of a frame that
-the clip never had: the tools leave such clips out before.
+Labels of a frame that is not in the result cannot be kept and raise ``InexactError``, as do labels beyond the clip's
+end; the tools exclude the latter clips beforehand.
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ from hoi_train.core.records import Clip, Track, UserError
 from hoi_train.data.manifest.columns import PAIRS, TRACKS
 from hoi_train.data.readers.base import clip_error
 
-if TYPE_CHECKING:  # it imports torch, which takes the processes that make clips seconds
+if TYPE_CHECKING:  # imports torch, which would delay every worker process
     from hoi_train.data.manifest import Manifest
 
 
 class InexactError(UserError):
-    """Labels of a frame that the result does not have."""
+    """Labels refer to a frame that the result does not have."""
 
 
 @dataclass(frozen=True)
 class ClipMapping:
-    """Frames and size of a clip made from another; its record keeps them.
+    """Frames and size of a derived clip, relative to its source; stored in its record.
 
     Args:
-        rate: frames a second of the result.
+        rate: frames per second of the result.
         size, source_size: width and height of the result and of its source.
-        first, count: frames of the source that the clip shows: the first one, and how many.
-        frames: which of the source's frames each of the result shows, ascending; ``None`` for each of them once.
+        first, count: first frame and number of frames of the clip in the source.
+        frames: source frame of each frame of the result, ascending, int64 ``[K]``; ``None`` for each frame once.
     """
 
     rate: Fraction
@@ -56,26 +56,26 @@ class ClipMapping:
 
     @property
     def sources(self) -> Indices:
-        """The source's frame that each frame of the result shows, int64 ``[K]``."""
+        """The source frame of each frame of the result, int64 ``[K]``."""
         return np.arange(self.first, self.first + self.count) if self.frames is None else self.frames
 
     def facts(self) -> dict[str, Any]:
-        """Return it as plain JSON."""
+        """Return the fields as plain JSON."""
         frames = None if self.frames is None else self.frames.tolist()
         return {**self.__dict__, "rate": str(self.rate), "frames": frames}
 
     @classmethod
     def of(cls, facts: Mapping[str, Any]) -> ClipMapping:
-        """Return what ``facts`` was made from."""
+        """Build a mapping from the JSON of ``facts()``."""
         frames = None if facts["frames"] is None else np.array(facts["frames"], np.int64)
         size, source_size = tuple(facts["size"]), tuple(facts["source_size"])
         return cls(Fraction(facts["rate"]), size, source_size, facts["first"], facts["count"], frames)
 
     def places(self, frames: Sequence[int]) -> Indices:
-        """Return where frames of the clip, counted from its first, are in the result.
+        """Return the indices in the result, int64, of frames of the clip counted from its first.
 
         Raises:
-            InexactError: one is left out of the result, or beyond the clip's end.
+            InexactError: a frame is not in the result, or beyond the clip's end.
         """
         wanted = self.first + np.asarray(frames, np.int64)
         places = np.searchsorted(self.sources, wanted)
@@ -88,16 +88,16 @@ class ClipMapping:
                     "correct the manifest, or leave the clip out"
                 )
             raise InexactError(
-                f"labels are of frame {lost}, which is left out at {float(self.rate):g} frames a second; "
+                f"labels are of frame {lost}, which is left out at {float(self.rate):g} frames per second; "
                 "give a higher --fps, one at which every labelled frame stays"
             )
         return places
 
 
 def rows_by_source(table: Any, rows: Indices) -> Iterator[list[int]]:
-    """Yield rows of a manifest, ascending, by their file and rate.
+    """Yield rows of a manifest, ascending, grouped by file and rate.
 
-    The sources come in random order: runs at the same time then seldom work on the same one.
+    The order of sources is random, so that concurrent runs seldom work on the same one.
     """
     chosen = table.select(["path", "fps"]).take(pa.array(rows))
     rate = np.asarray(pc.fill_null(chosen.column("fps"), 0.0))
@@ -105,7 +105,7 @@ def rows_by_source(table: Any, rows: Indices) -> Iterator[list[int]]:
     order = np.lexsort((rate, path))
     new = (np.diff(path[order]) != 0) | (np.diff(rate[order]) != 0)
     groups = np.split(rows[order], np.flatnonzero(new) + 1) if len(rows) else []
-    random.shuffle(groups)  # unseeded: each run has its own
+    random.shuffle(groups)  # unseeded: differs between runs
     yield from (group.tolist() for group in groups)
 
 
@@ -116,7 +116,7 @@ def notes_of(manifest: Path) -> Iterator[str]:
 
 
 def groups_of(table: Any) -> Any:
-    """Return the groups of a manifest's rows; clips of one source that have none get their source as one."""
+    """Return the group of each row; clips without a group that share a source are grouped by it."""
     path, group = (table.column(name).cast(pa.string()).combine_chunks() for name in ("path", "group"))
     counts = path.value_counts()
     shared = counts.field("values").filter(pc.greater(counts.field("counts"), 1))
@@ -126,17 +126,20 @@ def groups_of(table: Any) -> Any:
 def derived_rows(
     kept: Manifest, made: Sequence[ClipMapping], *, paths: Sequence[str], fps: Sequence[float | None], groups: Any
 ) -> Any:
-    """Return rows of a manifest as those of what was made of their clips: whole files in place of times.
+    """Return the manifest rows of derived clips, which are whole files without start and end times.
 
     Args:
-        kept: N clips.
-        made: how each was made.
-        paths: of the results, in the new manifest.
-        fps: of the results; ``None`` where they have no times.
-        groups: of the results, an Arrow array.
+        kept: source rows of N clips.
+        made: mapping of each clip.
+        paths: paths of the results in the new manifest.
+        fps: frames per second of the results; ``None`` if they have no times.
+        groups: groups of the results, an Arrow array.
+
+    Returns:
+        An Arrow table with N rows.
 
     Raises:
-        InexactError: a pair's frame is not in the result; says of which clip.
+        InexactError: a pair's frame is not in the result; names the clip.
     """
     table, moved = kept.table, list[list[dict[str, Any]] | None]()
     for row, (pairs, each) in enumerate(zip(table.column("pairs").to_pylist(), made, strict=True)):
@@ -163,7 +166,7 @@ def derived_rows(
 
 
 def inexact(clip: Clip, error: InexactError) -> InexactError:
-    """Return the error with the clip whose labels cannot be kept."""
+    """Add the clip to the error's text."""
     return InexactError(str(clip_error(clip, str(error))))
 
 
@@ -172,19 +175,19 @@ def move_pairs(pairs: Sequence[Mapping[str, Any]], made: ClipMapping) -> list[di
     places = made.places([pair["frame"] for pair in pairs])
     moved = []
     for pair, place in zip(pairs, places.tolist(), strict=True):
-        boxes = _scaled(np.array([pair["person_box"], pair["object_box"]]), made).tolist()
+        boxes = _scale_boxes(np.array([pair["person_box"], pair["object_box"]]), made).tolist()
         moved.append({**pair, "frame": place, "person_box": boxes[0], "object_box": boxes[1]})
     return moved
 
 
 def move_tracks(rows: Sequence[tuple[Sequence[Track], ClipMapping] | None]) -> Any:
-    """Return the tracks of rows as an Arrow array, their frames and boxes those of the results; ``None`` for none.
+    """Return tracks mapped to the frames and pixels of the results, as an Arrow array; a row may be ``None``.
 
-    A track has a box in every frame of the result that shows a frame in which it had one. One that has none is kept
-    with the box that is nearest, as pairs may name it.
+    A track has a box in every frame of the result whose source frame had one. A track without any is kept with its
+    nearest box, because pairs may refer to it.
     """
     counts = [None if row is None else len(row[0]) for row in rows]
-    moved = [_moved(track, made) for tracks, made in filter(None, rows) for track in tracks]
+    moved = [_map_track(track, made) for tracks, made in filter(None, rows) for track in tracks]
     corners = np.concatenate([np.empty((0, 4), np.float32), *(boxes for _, _, boxes in moved)])
     each = pa.ListArray.from_arrays(pa.array(np.arange(len(corners) + 1) * 4, pa.int32()), pa.array(corners.ravel()))
     lengths = np.array([len(boxes) for _, _, boxes in moved], np.int64)
@@ -202,18 +205,18 @@ def _offsets(counts: Sequence[int | None]) -> Iterator[int | None]:
     yield total
 
 
-def _moved(track: Track, made: ClipMapping) -> tuple[int, int, npt.NDArray[np.float32]]:
+def _map_track(track: Track, made: ClipMapping) -> tuple[int, int, npt.NDArray[np.float32]]:
     relative = made.sources - track.start_frame
     start, stop = np.searchsorted(relative, [0, len(track.boxes)])
     if start == stop:
         start = min(int(start), len(relative) - 1)
         stop = start + 1
     boxes = track.boxes.numpy()[relative[start:stop].clip(0, len(track.boxes) - 1)]
-    return track.track_id, int(start), _scaled(boxes, made)
+    return track.track_id, int(start), _scale_boxes(boxes, made)
 
 
-def _scaled(boxes: npt.NDArray[Any], made: ClipMapping) -> npt.NDArray[Any]:
-    """Return boxes ``[…, 4]`` in pixels of the result; none loses its area to rounding."""
+def _scale_boxes(boxes: npt.NDArray[Any], made: ClipMapping) -> npt.NDArray[Any]:
+    """Scale boxes ``[…, 4]`` to pixels of the result; rounding never makes a box empty."""
     scale = np.array(made.size, np.float64) / made.source_size
     moved = (boxes * np.tile(scale, 2)).astype(boxes.dtype)
     moved[..., 2:] = np.maximum(moved[..., 2:], np.nextafter(moved[..., :2], np.inf, dtype=boxes.dtype))

@@ -1,8 +1,7 @@
-"""From a manifest to the manifest of what is made of its clips: the steps that all derived forms share.
+"""Derive clips from a manifest and write the manifest of the results: the steps that all derived forms share.
 
-Each step has one place here: look at the folder, divide the clips by source, make them in processes that may hang or
-die, write manifest and report. What a form makes of a clip is its ``ClipMaker``; how its files become rows is its
-``DerivedForm``.
+The steps: check the output folder, group the clips by source, make them in processes that may hang or crash, write
+manifest and report. A ``ClipMaker`` makes the file of a clip; a ``DerivedForm`` turns the files into manifest rows.
 """
 
 from __future__ import annotations
@@ -37,11 +36,11 @@ from hoi_train.data.manifest.manifest import check_place
 
 @dataclass(frozen=True)
 class Work:
-    """How the work is done; the result does not depend on it.
+    """How the work is distributed; the result does not depend on it.
 
     Args:
-        workers: processes, or tasks at once on a Ray cluster; by default as many as there are cores.
-        timeout: limit in seconds for one source file with all its clips.
+        workers: processes, or concurrent tasks on a Ray cluster; by default one per core.
+        timeout: seconds per source file with all its clips.
         engine: on this machine, or on a Ray cluster.
     """
 
@@ -52,13 +51,13 @@ class Work:
 
 @dataclass(frozen=True)
 class DeriveReport:
-    """What became of the clips of a manifest.
+    """The result of deriving the clips of a manifest.
 
     Args:
-        manifest: its path.
-        settings: what the folder was made with.
-        clips, made: in the manifest, and made by this run.
-        contents: what the form says of the result, such as its ``bytes``.
+        manifest: path of the source manifest.
+        settings: settings of the output folder.
+        clips, made: number of clips in the manifest, and of those made by this run.
+        contents: summary by the form, such as ``bytes``.
         bad: clips that are not in the result, in the order of the manifest.
     """
 
@@ -70,14 +69,14 @@ class DeriveReport:
     bad: tuple[Outcome, ...]
 
     def to_json(self) -> dict[str, Any]:
-        """Return the report as plain JSON, its contents beside the other fields."""
+        """Return the report as plain JSON, with ``contents`` merged into the other fields."""
         found = asdict(self)
         contents = found.pop("contents")
         return {**found, **contents, "made_before": self.clips - self.made - len(self.bad)}
 
 
 class DerivedClip(NamedTuple):
-    """A finished clip: its frames and size, its path in the new manifest and, where it has times, its rate."""
+    """A finished clip: its mapping, its path in the new manifest and its frames per second, if known."""
 
     mapping: ClipMapping
     path: str
@@ -85,7 +84,7 @@ class DerivedClip(NamedTuple):
 
 
 class DerivedForm(ABC):
-    """A form that clips are derived in.
+    """An output format of derived clips.
 
     Args:
         out: folder of the result, absolute.
@@ -104,60 +103,63 @@ class DerivedForm(ABC):
 
     @abstractmethod
     def batches(self, manifest: Manifest) -> Iterator[range]:
-        """Yield the rows of the manifest in parts, each written at a time."""
+        """Yield the rows of the manifest in batches, mapped one at a time."""
 
     @abstractmethod
     def derived(self, kept: Manifest, batch: range) -> list[DerivedClip]:
-        """Return the clips of a batch that are kept, and count what is in them."""
+        """Return the derived clips of a batch, and add them to the summary in ``contents``."""
 
     @abstractmethod
     def contents(self) -> dict[str, Any]:
-        """Return what the report says of all batches."""
+        """Return the report's summary of all batches."""
 
     @abstractmethod
     def lines(self, contents: Mapping[str, Any]) -> Iterator[str]:
-        """Yield what the terminal says of the contents."""
+        """Yield the terminal's lines for the summary."""
 
     def estimate(self, sources: Sequence[Source], clips: int, timeout: float) -> str:
-        """Return what a dry run adds about the size of clips that are to be made."""
+        """Return the estimated size of the clips to make, as text for a dry run."""
         return ""
 
-    def alone(self) -> AbstractContextManager[None]:
-        """Keep other runs from what follows the work."""
+    def exclusive(self) -> AbstractContextManager[None]:
+        """Return the lock under which files are completed and the manifest is written."""
         return nullcontext()
 
     def finish(self, manifest: Manifest, bad: dict[str, Outcome], console: Console) -> dict[str, Outcome]:
-        """Complete the files once the clips are made, and return which clips are bad after all."""
+        """Complete the files after all clips are made, and return the final bad clips."""
         return bad
 
     def sidecars(self) -> dict[str, str]:
-        """Return the text of files that belong beside the manifest, by name."""
+        """Return the text of the files beside the manifest by name."""
         return {}
 
     def sweep(self) -> None:
-        """Remove what killed runs left half written."""
+        """Remove partial files of killed runs."""
         self.maker.store.sweep()
 
 
 def derive(
     path: Path, form: DerivedForm, work: Work, console: Console, *, dry_run: bool = False
 ) -> DeriveReport | None:
-    """Make every clip of a manifest that is not made yet, then the manifest and the report of all.
+    """Make the missing clips of a manifest, then write the new manifest and the report.
 
     Args:
-        path: the manifest; neither it nor its videos are touched.
-        form: what is made; its folder is created, and several runs may share it if their settings are equal.
-        work: how the work is done.
+        path: the manifest; neither it nor its videos are changed.
+        form: output format; its folder is created, and runs with equal settings may share it.
+        work: number of processes, timeout and engine.
         console: where progress is shown.
-        dry_run: only say what there is to make; return ``None``.
+        dry_run: only print what there is to make.
+
+    Returns:
+        The report; ``None`` for a dry run.
 
     Raises:
         UserError: the folder was made with other settings, labels cannot be kept, or the disk is full.
     """
-    manifest, settings = _prepared(path, form, work)
+    manifest, settings = _checked_manifest(path, form, work)
     claim(form.out, settings, MANIFEST, dry_run=dry_run)
     if dry_run:
-        say(console, _plan(manifest, path, form, work))
+        say(console, _dry_run_line(manifest, path, form, work))
         return None
     form.maker.store.folder.mkdir(exist_ok=True)
     form.sweep()
@@ -166,18 +168,18 @@ def derive(
     finally:
         form.sweep()
     claim(form.out, settings, MANIFEST)
-    with form.alone():
+    with form.exclusive():
         bad = form.finish(manifest, bad, console)
         _write_manifest(manifest, form, bad)
         ordered = tuple(bad[clip_id] for clip_id in manifest.clip_ids if clip_id in bad)
         report = DeriveReport(str(manifest.path), settings, len(manifest), made, form.contents(), ordered)
         write_json(form.out / form.report, report.to_json())
-    say(console, *_lines(report, form))
+    say(console, *_report_lines(report, form))
     return report
 
 
-def _plan(manifest: Manifest, path: Path, form: DerivedForm, work: Work) -> str:
-    """Return what there is to make."""
+def _dry_run_line(manifest: Manifest, path: Path, form: DerivedForm, work: Work) -> str:
+    """Return the line that a dry run prints: clips to make, made already and without a file."""
     todo, clips, missing = [], 0, 0
     for source in sources_of(manifest):
         left = sum(facts is None for _, facts in found_of(source, form.maker))
@@ -198,7 +200,7 @@ def sources_of(manifest: Manifest) -> Iterator[Source]:
 
 
 def source_at(manifest: Manifest, rows: Sequence[int]) -> Source:
-    """Return some clips of one source by their rows."""
+    """Return a source with those of its clips that are in the given rows."""
     table = manifest.table
     clips = tuple(SourceClip(manifest.clip(row), row, _labelled(table.column("pairs")[row].values)) for row in rows)
     return Source(clips[0].clip.path, table.column("path")[rows[0]].as_py(), clips)
@@ -208,7 +210,7 @@ def _labelled(pairs: Any) -> tuple[int, ...]:
     return () if pairs is None else tuple(pc.unique(pc.struct_field(pairs, "frame")).to_pylist())
 
 
-def _prepared(path: Path, form: DerivedForm, work: Work) -> tuple[Manifest, dict[str, Any]]:
+def _checked_manifest(path: Path, form: DerivedForm, work: Work) -> tuple[Manifest, dict[str, Any]]:
     check_work(work.workers, work.timeout)
     form.check()
     check_out(form.out, path)
@@ -218,7 +220,7 @@ def _prepared(path: Path, form: DerivedForm, work: Work) -> tuple[Manifest, dict
 
 
 def _make(manifest: Manifest, form: DerivedForm, work: Work, console: Console) -> tuple[int, dict[str, Outcome]]:
-    """Make the clips, with a progress bar; return how many were made, and the bad ones by id."""
+    """Make the clips with a progress bar; return the number made and the bad ones by clip id."""
     made, bad = 0, dict[str, Outcome]()
     with progress(console) as shown:
         bar = shown.add_task(form.name, total=len(manifest))
@@ -227,15 +229,15 @@ def _make(manifest: Manifest, form: DerivedForm, work: Work, console: Console) -
         for source, result in jobs:
             if isinstance(result, UserError):
                 raise result
-            outcomes = _after(source, result, form.maker) if isinstance(result, WorkerFailure) else result
+            outcomes = _recovered(source, result, form.maker) if isinstance(result, WorkerFailure) else result
             made += sum(outcome.made for outcome in outcomes)
             bad.update({outcome.clip_id: outcome for outcome in outcomes if outcome.fault})
             shown.update(bar, advance=len(outcomes), description=f"{form.name}, {len(bad)} bad")
     return made, bad
 
 
-def _after(source: Source, failure: WorkerFailure, maker: ClipMaker) -> list[Outcome]:
-    """Return the outcomes of a source whose process was killed: some of its clips may have been finished."""
+def _recovered(source: Source, failure: WorkerFailure, maker: ClipMaker) -> list[Outcome]:
+    """Return the outcomes of a source whose process died; some of its clips may be finished."""
     return [
         Outcome(each.clip.clip_id, made=True)
         if facts
@@ -245,7 +247,7 @@ def _after(source: Source, failure: WorkerFailure, maker: ClipMaker) -> list[Out
 
 
 def _write_manifest(manifest: Manifest, form: DerivedForm, bad: Mapping[str, Outcome]) -> None:
-    """Write the manifest of what was made, and what belongs beside it. Without any clip nothing is written."""
+    """Write the new manifest and its sidecar files; write nothing if no clip is left."""
     parts, groups, ids = [], groups_of(manifest.table), manifest.table.column("clip_id")
     for batch in form.batches(manifest):
         names = ids.slice(batch.start, len(batch)).to_pylist()
@@ -260,8 +262,8 @@ def _write_manifest(manifest: Manifest, form: DerivedForm, bad: Mapping[str, Out
             write_whole(form.out / name, text)
 
 
-def _lines(report: DeriveReport, form: DerivedForm) -> Iterator[str]:
-    """Yield the summary of a report for the terminal."""
+def _report_lines(report: DeriveReport, form: DerivedForm) -> Iterator[str]:
+    """Yield the terminal's summary of a report."""
     yield from lines_of(report.manifest, report.clips, report.made, report.bad)
     yield from form.lines(report.contents)
     left = report.clips - len(report.bad)
@@ -271,5 +273,5 @@ def _lines(report: DeriveReport, form: DerivedForm) -> Iterator[str]:
 
 
 def sample_of(sources: Sequence[Source], most: int) -> list[Source]:
-    """Return at most so many of the sources, the same each time."""
+    """Return a fixed random sample of at most ``most`` sources."""
     return random.Random(0).sample(list(sources), min(most, len(sources)))

@@ -1,8 +1,8 @@
-"""Constant frame rates: that of a file, and which of its frames a clip of it shows at one.
+"""Estimate constant frame rates and resample clips to them.
 
-Frame number n of the result belongs to the time n / rate after the clip's first frame. It shows the frame of the source
-that is nearest to that time and at most half a frame away, and where there is none what the frame before it shows. So a
-source at the rate keeps all its frames, a slower one has frames repeated, and of a faster one some are left out.
+Frame n of the result is at time n / rate after the clip's first frame. It shows the source frame nearest to that time
+and at most half a frame away; if there is none, it repeats the previous frame. A source at the rate keeps all its
+frames, a slower one has frames repeated, and a faster one has frames dropped.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ import numpy.typing as npt
 
 Indices = npt.NDArray[np.int64]
 
-MAX_FRAMES = 2_000_000  # of a clip: times that are wrong by years must not fill a disk
+MAX_FRAMES = 2_000_000  # per clip: timestamps wrong by years must not fill the disk
 MAX_RATE = 1000
-ANY_RATE = Fraction(30)  # for a file of one frame
+ANY_RATE = Fraction(30)  # for a file with a single frame
 
 
 def rate_of(seconds: npt.NDArray[np.float64]) -> Fraction:
-    """Return the constant rate that is nearest to the times of a file's frames.
+    """Estimate the constant frame rate of a file from its timestamps.
 
     Args:
-        seconds: float64 ``[F]``, ascending.
+        seconds: timestamps float64 ``[F]``, ascending.
 
     Returns:
-        A usual rate (24, 25, 30000/1001 …) if every frame is within half a frame of its place at it; else the mean
-        rate if that holds; for a truly variable one the rate of the median distance.
+        A common rate (24, 25, 30000/1001 …) if every frame is within half a frame of its time at that rate; else the
+        mean rate if this holds for it; else, for a variable rate, the inverse of the median frame interval.
     """
     if len(seconds) < 2:
         return ANY_RATE
@@ -42,19 +42,19 @@ def rate_of(seconds: npt.NDArray[np.float64]) -> Fraction:
 
 
 def frames_at(seconds: npt.NDArray[np.float64], window: range, end: float | None, rate: Fraction) -> Indices | None:
-    """Return which frames of a file are shown by a clip of it at a constant rate.
+    """Return the source frame for each frame of a clip resampled to a constant rate.
 
     Args:
-        seconds: float64 ``[F]``, when each frame is shown.
+        seconds: timestamps of the file's frames, float64 ``[F]``.
         window: frames of the clip.
-        end: when the clip ends; by default its last frame is held as long as the next one is away.
-        rate: frames a second.
+        end: end of the clip in seconds; by default its last frame lasts until the next frame of the file.
+        rate: frames per second.
 
     Returns:
-        Ascending numbers of frames, int64 ``[K]``, or ``None`` if those are the window itself.
+        Ascending frame indices, int64 ``[K]``, or ``None`` if they equal the window.
 
     Raises:
-        ValueError: they would be too many.
+        ValueError: there would be more than ``MAX_FRAMES``.
     """
     times = seconds[window.start : window.stop] - seconds[window.start]
     slots = _slots(times, rate)
@@ -65,7 +65,7 @@ def frames_at(seconds: npt.NDArray[np.float64], window: range, end: float | None
     until = following if end is None else min(end, following)
     total = max(1, int(_slots(np.array([until - seconds[window.start]]), rate)[0]))
     if total > MAX_FRAMES:
-        raise ValueError(f"{total} frames at {float(rate):g} a second; at most {MAX_FRAMES}; trim it, or give --fps")
+        raise ValueError(f"{total} frames at {float(rate):g} per second; at most {MAX_FRAMES}; trim it, or give --fps")
     nearest_first = np.lexsort((np.abs(times * float(rate) - slots), slots))
     taken, first = np.unique(slots[nearest_first], return_index=True)
     shown = nearest_first[first]
@@ -73,5 +73,5 @@ def frames_at(seconds: npt.NDArray[np.float64], window: range, end: float | None
 
 
 def _slots(seconds: npt.NDArray[np.float64], rate: Fraction) -> Indices:
-    """Return the nearest place at a rate, int64; halves go up."""
+    """Return times rounded to frame indices at a rate, int64; halves are rounded up."""
     return np.floor(seconds * float(rate) + 0.5).astype(np.int64)

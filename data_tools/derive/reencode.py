@@ -43,23 +43,23 @@ from hoi_train.data.manifest import Manifest
 from hoi_train.data.readers import Reader, open_clip
 from hoi_train.data.readers.base import Image
 
-VERSION = 1  # of the files that this tool makes from the same source and settings
+VERSION = 1  # increased when the same source and settings give other files
 CLIPS, CHECKSUMS = "clips", "SHA256SUMS"
-MAX_SIDE = 8192  # pixels; more is not played
-BITS, LONG_GOP = 0.5, 0.6  # measured: bits per pixel of a real clip at crf 21, and what is left of them at GOP 12
+MAX_SIDE = 8192  # pixels; players do not support larger frames
+BITS, LONG_GOP = 0.5, 0.6  # measured: bits per pixel of a real clip at crf 21, and their ratio at GOP 12
 SAMPLE = 20  # sources that a dry run opens
-BATCH = 1024  # rows whose boxes are moved at a time
+BATCH = 1024  # manifest rows mapped at a time
 
 
 @dataclass(frozen=True)
 class ReencodeSettings:
-    """What the clips are made to be.
+    """Settings of the re-encoded clips.
 
     Args:
-        short_side: pixels of the pictures, even; smaller sources keep their size.
+        short_side: shorter side of the frames in pixels, even; smaller sources keep their size.
         fps: frames per second, such as 25, 12.5 or 30000/1001; by default the rate of each source.
         gop: frames from one key frame to the next; 1 makes every frame a key frame, 12 takes about 0.6 times the bytes.
-        crf: x264's quality, 0 to 51, less is better and larger.
+        crf: x264's constant rate factor, 0 to 51; lower is better and larger.
 
     Raises:
         UserError: ``fps`` is no number.
@@ -95,22 +95,22 @@ def reencode(
     """Re-encode the clips of a manifest; see ``derive``.
 
     Args:
-        path: the manifest; neither it nor its videos are touched.
+        path: the manifest; neither it nor its videos are changed.
         out: folder of the clips and their manifest.
-        settings: what the clips are made to be.
-        work: how the work is done.
-        dry_run: only say how many clips there are to make, and how large.
+        settings: of the clips.
+        work: number of processes, timeout and engine.
+        dry_run: only print how many clips there are to make, and their estimated size.
         console: where progress is shown.
 
     Returns:
-        The report; ``None`` of a dry run.
+        The report; ``None`` for a dry run.
     """
     return derive(path, _ClipFiles(out, settings), work or Work(), console or Console(), dry_run=dry_run)
 
 
 @dataclass(frozen=True)
 class _VideoMaker:
-    """Makes an mp4 file of each clip; a ``ClipMaker``."""
+    """Make an mp4 file per clip; implements ``ClipMaker``."""
 
     store: Store
     options: ReencodeSettings
@@ -134,7 +134,7 @@ class _VideoMaker:
         return size_of(reader)
 
     def plan(self, reader: Reader, clip: SourceClip, size: tuple[int, int] | None) -> ClipPlan | Outcome:
-        # raises ``InexactError`` for labels of frames that the result will not have.
+        # raises ``InexactError`` for labels of frames that will not be in the result
         assert size is not None
         mapping = self.mapping(reader, clip, size)
         if isinstance(mapping, Outcome):
@@ -146,9 +146,9 @@ class _VideoMaker:
         return ClipPlan(clip, mapping.sources, mapping)
 
     def mapping(self, reader: Reader, clip: SourceClip, size: tuple[int, int]) -> ClipMapping | Outcome:
-        """Return frames and size of a clip's file, or why it cannot be made."""
+        """Return the mapping of a clip, or the outcome that says why it cannot be made."""
         whole, source, options = reader.clip, clip.clip, self.options
-        reader.clip = source  # of which the reader gives the window, and checks the size
+        reader.clip = source  # the reader then gives this clip's window and checks its size
         try:
             fault = too_short(reader, source.num_frames, clip.labelled)
             if source.size not in (None, size):
@@ -234,7 +234,7 @@ class _ClipFiles(DerivedForm):
 
 
 def bytes_of(source: Source, *, maker: _VideoMaker) -> int | None:
-    """Return about how many bytes the clips of a source will have; ``None`` if it cannot be read."""
+    """Estimate the total bytes of the clips of a source; ``None`` if it cannot be read."""
     options = maker.options
     bits = BITS * 2 ** ((21 - options.crf) / 8) * (1 if options.gop == 1 else LONG_GOP)
     try:
@@ -254,7 +254,7 @@ def size_of(reader: Reader) -> tuple[int, int]:
 
 
 def even_size(size: tuple[int, int], short_side: int) -> tuple[int, int]:
-    """Return a width and height like a given one, even, its short side as wanted and never longer than it was.
+    """Return an even size (width, height) scaled down to a short side, never larger than the source.
 
     >>> even_size((640, 480), 256), even_size((101, 300), 256)
     ((342, 256), (100, 298))

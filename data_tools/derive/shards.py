@@ -1,8 +1,8 @@
-"""Shards of the frame cache: which clips are in which, what is made already, and the packing of clips into them.
+"""Pack clips into the shards of the frame cache.
 
-Shard k holds the clips of the manifest's rows ``k n`` to ``(k + 1) n - 1`` that can be read. Each clip's zip is made on
-its own and lies in ``unpacked`` until its shard is written; a shard whose clips changed is written anew, from those
-that are in it already and those that are new.
+Shard k holds the readable clips of the manifest's rows ``k n`` to ``(k + 1) n - 1``. Each clip's zip is written
+separately to ``unpacked`` until its shard is written; a shard whose clips changed is rewritten from the clips that it
+already has and the new ones.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ SHARDS, UNPACKED = "shards", "unpacked"
 
 
 class _Shards(Store):
-    """The shards and their records, ``00012.zip`` and ``00012.json``."""
+    """The store of shards and their records, ``00012.zip`` and ``00012.json``."""
 
     def path(self, clip_id: str) -> Path:
         return self.folder / f"{clip_id}{self.suffix}"
@@ -33,7 +33,7 @@ class Cache:
 
     Args:
         out: its folder, absolute.
-        key: stands for its settings.
+        key: digest of its settings.
     """
 
     def __init__(self, out: Path, key: str) -> None:
@@ -41,30 +41,30 @@ class Cache:
         self.clips, self.shards = Store(out / UNPACKED, ".zip"), _Shards(out / SHARDS, ".zip")
 
     def path(self, shard: str, clip_id: str) -> str:
-        """Return the path of a clip as the manifest has it."""
+        """Return the path of a clip for the manifest."""
         return f"{SHARDS}/{shard}.zip/{entry_name(clip_id)}"
 
     def packed(self, shard: str) -> dict[str, dict[str, Any]]:
-        """Return the facts of the clips in a shard by clip id; none if it is not there."""
+        """Return the facts of the clips in a shard by clip id; empty if it does not exist."""
         record = self.shards.find(shard, self.key)
         return record.facts["clips"] if record else {}
 
     def find(self, packed: Mapping[str, dict[str, Any]], clip_id: str, key: str) -> dict[str, Any] | None:
-        """Return the facts of a clip that is made, among those in its shard or not packed yet."""
+        """Return the facts of a finished clip, packed in its shard or not yet, else ``None``."""
         if (found := packed.get(clip_id)) and found["key"] == key:
             return found
         record = self.clips.find(clip_id, key)
         return {**record.facts, "key": key, "bytes": record.size} if record else None
 
     def pack(self, shard: str, clips: Mapping[str, Mapping[str, Any]]) -> None:
-        """Write a shard of clips that are made, packed in it before or not.
+        """Write a shard from finished clips, those that it already has and new ones.
 
         Args:
-            shard: its name.
-            clips: facts of its clips, by id.
+            shard: name of the shard.
+            clips: facts of its clips by id.
 
         Raises:
-            UserError: the shard that is there is damaged, or the disk is full.
+            UserError: the existing shard is damaged, or the disk is full.
         """
         path, before = self.shards.path(shard), self.packed(shard)
         try:
@@ -83,19 +83,19 @@ class Cache:
             self.forget(clip_id)
 
     def forget(self, clip_id: str) -> None:
-        """Remove a clip that is packed from what is not."""
+        """Remove the unpacked file and record of a clip."""
         path = self.clips.path(clip_id)
         path.with_suffix(".json").unlink(missing_ok=True)
         path.unlink(missing_ok=True)
 
     def sweep(self) -> None:
-        """Remove what killed runs left half written."""
+        """Remove partial files of killed runs."""
         for store in (self.clips, self.shards):
             store.sweep()
 
     @contextmanager
-    def alone(self) -> Iterator[None]:
-        """Wait until no other run packs, and keep others from it."""
+    def exclusive(self) -> Iterator[None]:
+        """Hold the lock of the folder: one run packs at a time."""
         with (self.out / "lock").open("a") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield

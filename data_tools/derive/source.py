@@ -1,4 +1,4 @@
-"""Make the clips of one source file: it is decoded once, and each clip is finished with its last frame."""
+"""Make all clips of a source file in one decoding pass; each clip is finished at its last frame."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ class SourceClip:
     """A clip of a source.
 
     Args:
-        clip: as the manifest has it.
-        row: its position in the manifest.
-        labelled: the frames of the clip that its pairs are of.
-        key: stands for all that the result is made from; empty if the source cannot be read.
+        clip: as in the manifest.
+        row: its row in the manifest, from 0.
+        labelled: frames of the clip with annotated pairs.
+        key: digest of all inputs of the result; empty if the source cannot be read.
     """
 
     clip: Clip
@@ -41,11 +41,11 @@ class SourceClip:
 
 @dataclass(frozen=True)
 class Source:
-    """A video file or frame folder, and clips of it.
+    """A video file or frame folder with its clips.
 
     Args:
         path: absolute.
-        name: the path as the manifest has it.
+        name: the path as in the manifest.
         clips: at least one.
     """
 
@@ -54,18 +54,18 @@ class Source:
     clips: tuple[SourceClip, ...]
 
     def exists(self) -> bool:
-        """Return whether the file, or the shard that the path leads into, is there."""
+        """Return whether the file, or the shard that contains the path, exists."""
         return source_of(self.path).exists()
 
 
 @dataclass(frozen=True)
 class ClipPlan:
-    """How a clip will be made.
+    """The frames from which a clip will be made.
 
     Args:
         of: the clip.
-        frames: int64 ``[K]``, which of the source's frames each of the result shows, ascending.
-        mapping: the same with sizes and rate, where these are known before the frames are decoded.
+        frames: source frame of each frame of the result, ascending, int64 ``[K]``.
+        mapping: the same with sizes and rate, if these are known before decoding.
     """
 
     of: SourceClip
@@ -74,37 +74,37 @@ class ClipPlan:
 
 
 class ClipMaker(Protocol):
-    """What differs between the derived forms of a clip; it is sent to the processes that do the work."""
+    """Make the file of a clip in one output format; pickled and sent to the worker processes."""
 
     @property
     def store(self) -> Store:
-        """Where a finished clip lies."""
+        """Store of the finished clips."""
 
     @property
     def settings(self) -> Facts:
-        """What every clip is made with, as plain JSON."""
+        """Settings common to all clips, as plain JSON."""
 
     def find(self, clips: Sequence[SourceClip]) -> list[Facts | None]:
-        """Return the facts kept of each clip that is made already from what its key stands for, else ``None``."""
+        """Return the stored facts of each clip that is made already with its key, else ``None``."""
 
     def open(self, clips: Sequence[Clip]) -> Reader:
-        """Open the source of clips; raises ``ClipError`` or ``ValueError``."""
+        """Open the source of the clips; raises ``ClipError`` or ``ValueError``."""
 
     def size(self, reader: Reader, num_clips: int) -> tuple[int, int] | None:
-        """Return width and height of the first frame, read once for all clips; ``None`` where plans need none."""
+        """Return width and height of the first frame, read once for all clips; ``None`` if plans do not need it."""
 
     def plan(self, reader: Reader, clip: SourceClip, size: tuple[int, int] | None) -> ClipPlan | Outcome:
-        """Return how a clip will be made, or why it cannot be."""
+        """Return the plan of a clip, or the outcome that says why it cannot be made."""
 
     def encode(self, image: Image, index: int) -> Any:
-        """Return what every clip that shows a frame of the source is given of it."""
+        """Encode a source frame once for all clips that contain it."""
 
     def writing(self, plan: ClipPlan, reader: Reader) -> Writing:
-        """Take the encoded frames of a clip one by one; with the last one its file is in the store."""
+        """Receive the encoded frames of a clip one by one; after the last one its file is in the store."""
 
 
 def with_keys(source: Source, settings: Facts) -> Source:
-    """Return a source whose clips have their keys; they stay empty if it is gone."""
+    """Return a source with the keys of its clips set; they stay empty if it does not exist."""
     try:
         state = state_of(source_of(source.path))
     except OSError:
@@ -117,7 +117,7 @@ def with_keys(source: Source, settings: Facts) -> Source:
 
 
 def found_of(source: Source, maker: ClipMaker) -> list[tuple[SourceClip, Facts | None]]:
-    """Return each clip of a source, with its key, and the facts of those that are made already."""
+    """Return each clip of a source, with its key, and its facts if it is made already, else ``None``."""
     clips = with_keys(source, maker.settings).clips
     return list(zip(clips, maker.find(clips), strict=True))
 
@@ -126,7 +126,7 @@ def make_clips(source: Source, *, maker: ClipMaker) -> list[Outcome] | UserError
     """Make the clips of a source that are not made yet.
 
     Returns:
-        What became of each clip, or why the whole work must stop: labels that cannot be kept, a full disk.
+        The outcome of each clip, or the error that must stop all work: labels that cannot be kept, a full disk.
     """
     if not maker.store.folder.is_dir():
         return OutputError(f"{maker.store.folder} is not there; it must be on a disk that all workers share")
@@ -134,7 +134,7 @@ def make_clips(source: Source, *, maker: ClipMaker) -> list[Outcome] | UserError
     for each, facts in found_of(source, maker):
         if facts is None:
             todo.append(each)
-        else:  # its pairs may have changed since it was made
+        else:  # its pairs may have changed after it was made
             fault = beyond_end(each.clip, each.labelled, facts["count"])
             outcomes.append(Outcome(each.clip.clip_id, False, *(fault or ())))
     try:
@@ -144,7 +144,7 @@ def make_clips(source: Source, *, maker: ClipMaker) -> list[Outcome] | UserError
 
 
 def _make(todo: Sequence[SourceClip], maker: ClipMaker) -> Iterator[Outcome]:
-    """Make clips of one source in one pass; if that fails, those that are left one by one."""
+    """Make clips of one source in one pass; if it fails, make the remaining ones one by one."""
     if not todo:
         return
     done = set()
@@ -154,7 +154,7 @@ def _make(todo: Sequence[SourceClip], maker: ClipMaker) -> Iterator[Outcome]:
             yield outcome
     except (OutputError, InexactError):
         raise
-    except Exception as error:  # any decoder error is reported for its clip, and the next one is read
+    except Exception as error:  # any decoder error is reported for its clip only
         if len(todo) == 1:
             yield unreadable(todo[0].clip, error)
             return
@@ -182,7 +182,7 @@ def _make_in_one_pass(todo: Sequence[SourceClip], maker: ClipMaker) -> Iterator[
 
 
 def _write(plans: Sequence[ClipPlan], reader: Reader, maker: ClipMaker) -> Iterator[str]:
-    """Decode each frame that any clip shows once, in order; yield each clip's id when it is finished."""
+    """Decode each frame that any clip needs once, in order; yield each clip's id when it is finished."""
     wanted = np.unique(np.concatenate([np.empty(0, np.int64), *(plan.frames for plan in plans)]))
     waiting = deque(sorted(plans, key=lambda plan: int(plan.frames[0])))
     active: list[tuple[ClipPlan, Writing]] = []
@@ -204,7 +204,7 @@ def _write(plans: Sequence[ClipPlan], reader: Reader, maker: ClipMaker) -> Itera
 
 
 def _feed(writing: Writing, encoded: Any, span: Any) -> bool:
-    """Give a clip a frame as often as it shows it; return whether it wants more."""
+    """Send a frame to a clip as often as it occurs in it; return whether the clip needs more frames."""
     try:
         for _ in range(*span):
             writing.send(encoded)

@@ -37,9 +37,9 @@ def read_egtea(
     """Read the official annotation of EGTEA Gaze+: verb and nouns of a clip.
 
     Args:
-        options: what every importer is told; with val_fraction, val is drawn clip by clip, whatever the subject. Videos
-            may be in the archive's own folder cropped_clips. Frame folders have 24 frames per second.
-        annotations: the folder action_annotation.
+        options: common options; with --val-fraction, val is drawn clip by clip, whatever the subject. Videos may
+            be in the archive's own folder cropped_clips. Frame folders have 24 frames per second.
+        annotations: folder action_annotation of the official archive.
         split: official split.
         val_subjects: training clips of these subjects become val; names and ranges joined by commas.
 

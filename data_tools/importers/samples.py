@@ -20,8 +20,8 @@ class Options:
         videos: folder of the videos, which paths in the manifest are relative to.
         out: folder for the manifest.
         val_fraction: if no val clips are annotated, this fraction of train becomes val, by group where there are
-            groups, else by class; by default 0.2 (vidhoi and vidor: 0.1; egtea: see its option val_subjects).
-        seed: of the draw for val_fraction.
+            groups, else by class; by default 0.2 (vidhoi and vidor: 0.1; egtea: see --val-subjects).
+        seed: random seed of the draw for --val-fraction.
         keep_missing: list clips whose videos are not on disk, too.
         fps: frames per second of frame folders, where the annotation does not give it or gives another one.
     """

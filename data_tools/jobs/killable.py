@@ -1,4 +1,4 @@
-"""Do work in processes that can be killed one by one: for decoders that hang or crash on damaged files.
+"""Run work in processes that can be killed one by one: decoders may hang or crash on damaged files.
 
 ``concurrent.futures`` cannot do this: a process that dies or is killed breaks the whole executor.
 """
@@ -24,33 +24,33 @@ _SPAWN = get_context("spawn")  # a forked child would inherit torch's threads an
 
 @dataclass(frozen=True)
 class WorkerFailure:
-    """Work that was not finished: its process was killed for taking too long, or died by itself."""
+    """The result of an item whose process was killed after the timeout, or crashed."""
 
     fault: Literal["timeout", "crashed"]
     text: str
 
 
 def timed_out(timeout: float) -> WorkerFailure:
-    """Return what is said of work that took longer than so many seconds."""
+    """Return the failure of an item that took longer than ``timeout`` seconds."""
     return WorkerFailure("timeout", f"not done after {timeout:g} s; its process was killed")
 
 
 def run_killable(
     work: Callable[[Item], Result], items: Iterable[Item], *, workers: int, timeout: float
 ) -> Iterator[tuple[Item, Result | WorkerFailure]]:
-    """Apply a function to items in processes; yield each item once with its result, in the order of finishing.
+    """Apply a function to items in processes; yield each item once with its result, in completion order.
 
     Args:
         work: a function that can be imported by name, or a partial of one.
-        items: what to work on, taken when a process is free.
+        items: inputs, taken lazily when a process is free.
         workers: number of processes.
-        timeout: seconds that one item may take; then its process is killed and replaced. Starting does not count.
+        timeout: seconds per item, without the start of the process; after it the process is killed and replaced.
 
     Raises:
         RuntimeError: a process died before it was ready for work.
     """
     waiting = iter(items)
-    pool: list[_Worker[Item, Result]] = [_Worker(work, item) for item in islice(waiting, workers)]
+    pool: list[_WorkerProcess[Item, Result]] = [_WorkerProcess(work, item) for item in islice(waiting, workers)]
     try:
         while pool:
             due = min(worker.deadline for worker in pool)
@@ -61,7 +61,7 @@ def run_killable(
                 yield worker.item, worker.result
                 following = list(islice(waiting, 1))
                 if following and isinstance(worker.result, WorkerFailure):
-                    pool[place] = _Worker(work, following[0])
+                    pool[place] = _WorkerProcess(work, following[0])
                 elif following:
                     worker.give(following[0], timeout)
                 else:
@@ -72,8 +72,8 @@ def run_killable(
             worker.stop()
 
 
-class _Worker(Generic[Item, Result]):
-    """One process with a pipe, given one item at a time; it says that it is ready, then answers each item."""
+class _WorkerProcess(Generic[Item, Result]):
+    """A process that processes one item at a time over a pipe; its first message says that it is ready."""
 
     item: Item
     result: Result | WorkerFailure
@@ -86,13 +86,13 @@ class _Worker(Generic[Item, Result]):
         self.pipe, theirs = _SPAWN.Pipe()
         self.process = _SPAWN.Process(target=_serve, args=(self._work, theirs), daemon=True)
         self.process.start()
-        theirs.close()  # the pipe must end with the process
+        theirs.close()  # so that the pipe closes when the process ends
         self.ready, self.item, self.deadline = False, item, inf
-        with suppress(ConnectionError):  # it has ended, as ``done`` will find
+        with suppress(ConnectionError):  # the process has ended; ``done`` reports it
             self.pipe.send(item)
 
     def give(self, item: Item, timeout: float) -> None:
-        """Send the next item; if the process ended while it was idle, such as for want of memory, to a new one."""
+        """Send the next item; start a new process if this one ended while idle (such as out of memory)."""
         self.item, self.deadline = item, time.monotonic() + timeout
         try:
             self.pipe.send(item)
@@ -101,7 +101,7 @@ class _Worker(Generic[Item, Result]):
             self._start(item)
 
     def done(self, timeout: float) -> bool:
-        """Return whether it is known what became of the item; ``result`` says it then."""
+        """Return whether the item is finished or has failed; ``result`` is set then."""
         try:
             if self.pipe.poll():
                 answer = self.pipe.recv()
@@ -125,20 +125,20 @@ class _Worker(Generic[Item, Result]):
         """End the process and return its exit code."""
         if kill:
             self.process.kill()
-        self.process.join(5)  # one that waits for a dead disk cannot be killed: go on without it
+        self.process.join(5)  # a process blocked on a dead disk cannot be killed: do not wait for it
         self.pipe.close()
         return self.process.exitcode or 0
 
 
 def _serve(work: Callable[[Any], Any], pipe: Connection[Any, Any]) -> None:
-    """Answer items until the other end of the pipe is closed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which then ends this process
+    """Process items until the other end of the pipe is closed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C and ends this process
     answer = None  # ready
     while True:
         try:
             pipe.send(answer)
             item = pipe.recv()
-        except (EOFError, ConnectionError):  # so it ends, also when its parent is killed
+        except (EOFError, ConnectionError):  # also when the parent is killed
             return
         answer = work(item)
 

@@ -1,9 +1,9 @@
-"""Work that makes a file of every clip: resumable after a kill, and safe to run twice at once.
+"""Store one file per clip, resumable after a kill and safe for concurrent runs.
 
-A file's name comes from its clip's id and nothing else. Beside it lies its record, ``<name>.json``: a key that stands
-for all that it was made from (settings, the source's size and time of change), its size and sha256, and facts that the
-tool wants to know again. The file is moved into place whole, its record after it; what has no record, or one of another
-key, is made anew. Two runs at once may make the same file twice, which costs time and nothing else.
+A file's name depends on its clip's id only. Beside it is its record, ``<name>.json``: a key, the digest of all inputs
+(settings, the source's size and mtime), its size and sha256, and facts that the tool reads again later. The file is
+moved into place when complete, then its record; a file without a record, or with another key, is made again.
+Concurrent runs may make the same file twice, which only costs time.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ Result = TypeVar("Result")
 Engine = Literal["local", "ray"]
 
 SETTINGS = "settings.json"
-UNFINISHED = "unfinished"  # folder of what is being written
-MEMORY = 6 * 2**30  # bytes that a worker may take
-READABLE = 60  # letters of an id that a file's name shows
+UNFINISHED = "unfinished"  # folder of partially written files
+MEMORY = 6 * 2**30  # bytes, limit per worker
+READABLE = 60  # characters of a clip id in a file's name
 UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
 
 
@@ -42,9 +42,9 @@ class Record:
     """A finished file.
 
     Args:
-        key: stands for what it was made from.
-        size, mtime_ns, sha256: of the file.
-        facts: what the tool keeps about it; plain JSON.
+        key: digest of all inputs.
+        size, mtime_ns, sha256: of the file; size in bytes, mtime in ns.
+        facts: values that the tool reads again, plain JSON.
     """
 
     key: str
@@ -56,7 +56,7 @@ class Record:
 
 @dataclass(frozen=True)
 class Store:
-    """A folder of finished files, one a clip, each with its record.
+    """A folder of finished files, one per clip, each with its record.
 
     Args:
         folder: absolute.
@@ -67,29 +67,29 @@ class Store:
     suffix: str
 
     def path(self, clip_id: str) -> Path:
-        """Return where a clip's file is or will be."""
+        """Return the path of a clip's file."""
         return self.folder / f"{safe_stem(clip_id)}{self.suffix}"
 
     def find(self, clip_id: str, key: str) -> Record | None:
-        """Return the record of a clip's file if it was made from what the key stands for and is still whole."""
+        """Return the record of a clip's file if it has this key and the file is unchanged, else ``None``."""
         path = self.path(clip_id)
         try:
             record = self.load(clip_id)
             found = path.stat()
             if (record.key, record.size) != (key, found.st_size):
                 return None
-            # a copied folder has other times
+            # copying a folder changes mtimes
             return record if record.mtime_ns == found.st_mtime_ns or sha256_of(path) == record.sha256 else None
         except (OSError, ValueError, TypeError):
             return None
 
     def load(self, clip_id: str) -> Record:
-        """Return the record of a clip's file, whatever it was made from; raises ``OSError`` if there is none."""
+        """Return the record of a clip's file whatever its key; raises ``OSError`` if there is none."""
         return Record(**json.loads(self.path(clip_id).with_suffix(".json").read_bytes()))
 
     @contextmanager
     def unfinished(self) -> Iterator[Path]:
-        """Give a new empty file to write to, which is locked while it is written and gone afterwards."""
+        """Yield the path of a new empty file, locked in the ``with`` block and removed after it."""
         folder = self.folder / UNFINISHED
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"{secrets.token_hex(12)}{self.suffix}"
@@ -107,7 +107,7 @@ class Store:
         sync(unfinished)
         found = unfinished.stat()
         record = Record(key, found.st_size, found.st_mtime_ns, sha256_of(unfinished), dict(facts))
-        with self.unfinished() as waiting:  # a kill leaves it where `sweep` finds it
+        with self.unfinished() as waiting:  # after a kill, ``sweep`` removes it
             waiting.write_text(_json(asdict(record), indent=None), encoding="utf-8", errors="backslashreplace")
             sync(waiting)
             unfinished.replace(path)
@@ -115,7 +115,7 @@ class Store:
         return record
 
     def sweep(self) -> None:
-        """Remove what killed runs left half written; what a running one writes is locked and stays."""
+        """Remove partial files of killed runs; those of running ones are locked and kept."""
         for path in (self.folder / UNFINISHED).glob("*"):
             try:
                 with path.open("rb") as file:
@@ -126,7 +126,7 @@ class Store:
 
 
 def safe_stem(clip_id: str) -> str:
-    """Return a relative name that is one clip's alone on any disk, whatever letters its id has.
+    """Return a relative file name that is unique per clip id and valid on any file system.
 
     >>> safe_stem("../P01/Cup")
     'f3/P01_Cup-f39f41b5a0190cda'
@@ -137,12 +137,12 @@ def safe_stem(clip_id: str) -> str:
 
 
 def key_of(*parts: Any) -> str:
-    """Return a digest of plain JSON values: the same values, the same key."""
+    """Return the sha256 digest of plain JSON values."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 def state_of(source: Path) -> list[Any]:
-    """Return what changes when a file changes, or any file of a frame folder: sizes and times of change."""
+    """Return size and mtime of a file, or those of every file of a frame folder, to detect changes."""
     found = source.stat()
     if not source.is_dir():
         return [found.st_size, found.st_mtime_ns]
@@ -151,16 +151,16 @@ def state_of(source: Path) -> list[Any]:
 
 
 def claim(folder: Path, settings: Mapping[str, Any], result: str, *, dry_run: bool = False) -> None:
-    """Note a folder's settings the first time; afterwards refuse others.
+    """Write the settings of an output folder, or check that they equal those of an earlier run.
 
     Args:
-        folder: made if it is not there.
-        settings: as they will be compared.
-        result: name of the file that will be written last; one that is there without settings is somebody else's.
-        dry_run: only look.
+        folder: created if it does not exist.
+        settings: plain JSON.
+        result: name of the file that is written last; if it exists without settings, another program made it.
+        dry_run: only check, write nothing.
 
     Raises:
-        UserError: the folder was made with other settings; says which. Or the result is somebody else's.
+        UserError: the folder has other settings (says which), or a result of another program.
     """
     path = folder / SETTINGS
     if not path.exists():
@@ -182,7 +182,7 @@ def claim(folder: Path, settings: Mapping[str, Any], result: str, *, dry_run: bo
 
 
 def write_json(path: Path, content: Any, *, indent: int | None = 1) -> None:
-    """Write plain values as JSON, whole; other objects by their text, such as paths."""
+    """Write JSON atomically; values that JSON does not have, such as paths, are written as ``str``."""
     write_whole(path, _json(content, indent))
 
 
@@ -193,7 +193,7 @@ def _json(content: Any, indent: int | None) -> str:
 def run_jobs(
     work: Callable[[Item], Result], items: Iterable[Item], *, engine: Engine, workers: int | None, timeout: float
 ) -> Iterator[tuple[Item, Result | WorkerFailure]]:
-    """Apply a function to items, here or on a Ray cluster; see ``run_killable``, whose promises both keep."""
+    """Apply a function to items on this machine or a Ray cluster; arguments and results as for ``run_killable``."""
     if engine == "local":
         return run_killable(partial(_limited, work), items, workers=workers or os.cpu_count() or 1, timeout=timeout)
     from data_tools.jobs.ray import run_on_ray
@@ -208,6 +208,6 @@ def _limited(work: Callable[[Item], Result], item: Item) -> Result:
 
 @cache
 def limit_memory() -> None:
-    """Limit the memory of this process: a small file can make a decoder ask for any amount."""
+    """Limit the memory of this process: a small damaged file can make a decoder allocate any amount."""
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)
     resource.setrlimit(resource.RLIMIT_DATA, (MEMORY if hard == resource.RLIM_INFINITY else min(MEMORY, hard), hard))

@@ -1,4 +1,4 @@
-"""Do work on a Ray cluster: the one that RAY_ADDRESS names, or one on this machine for the time of the work."""
+"""Run work on a Ray cluster: the one at RAY_ADDRESS, or a temporary one on this machine."""
 
 from __future__ import annotations
 
@@ -19,13 +19,16 @@ Result = TypeVar("Result")
 def run_on_ray(
     work: Callable[[Item], Result], items: Iterable[Item], *, workers: int | None, timeout: float
 ) -> Iterator[tuple[Item, Result | WorkerFailure]]:
-    """Apply a function to items; yield each item once with its result, in the order of finishing.
+    """Apply a function to items on Ray; yield each item once with its result, in completion order.
 
     Args:
         work: a function that can be imported on every node, or a partial of one.
-        items: what to work on, taken when a core is free.
-        workers: processes, a core each; ``None`` for as many as the cluster has cores.
-        timeout: seconds that one item may take; then its process is killed and replaced. Starting does not count.
+        items: inputs, taken lazily when a core is free.
+        workers: processes, one core each; ``None`` for one per core of the cluster.
+        timeout: seconds per item, without the start of the process; after it the process is killed and replaced.
+
+    Raises:
+        UserError: Ray is not installed.
     """
     try:
         import ray
@@ -36,40 +39,40 @@ def run_on_ray(
     ray.init(address=address, log_to_driver=False, logging_level="error", **cores)
     try:
         at_once = workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
-        yield from _in_flight(ray, work, iter(items), at_once, timeout)
+        yield from _run_tasks(ray, work, iter(items), at_once, timeout)
     finally:
         ray.shutdown()
 
 
-class _Worker:
-    """A process on the cluster, given one item at a time."""
+class _RayWorker:
+    """A process on the cluster that processes one item at a time."""
 
     def __init__(self, work: Callable[[Any], Any]) -> None:
         self.work = work
 
     def start(self) -> None:
-        """Do nothing; who waits for this knows that the process is ready."""
+        """Do nothing; the task finishes once the process is ready."""
 
     def do(self, item: Any) -> Any:
         return self.work(item)
 
 
-class _Running(NamedTuple):
+class _RayTask(NamedTuple):
     worker: Any
     item: Any
     deadline: float  # infinite while the process starts
 
 
-def _in_flight(
+def _run_tasks(
     ray: Any, work: Callable[[Item], Result], waiting: Iterator[Item], at_once: int, timeout: float
 ) -> Iterator[tuple[Item, Any]]:
-    """Keep as many workers busy as there may be; one that is late or died is replaced."""
-    kind = ray.remote(num_cpus=1)(_Worker)
-    running: dict[Any, _Running] = {}
+    """Keep ``at_once`` workers busy; replace workers that time out or die."""
+    kind = ray.remote(num_cpus=1)(_RayWorker)
+    running: dict[Any, _RayTask] = {}
 
     def begin(item: Item) -> None:
         worker = kind.remote(work)
-        running[worker.start.remote()] = _Running(worker, item, inf)
+        running[worker.start.remote()] = _RayTask(worker, item, inf)
 
     for item in islice(waiting, at_once):
         begin(item)
@@ -83,7 +86,7 @@ def _in_flight(
             worker, item, deadline = running.pop(task)
             if deadline == inf:
                 ray.get(task)
-                running[worker.do.remote(item)] = _Running(worker, item, time.monotonic() + timeout)
+                running[worker.do.remote(item)] = _RayTask(worker, item, time.monotonic() + timeout)
                 continue
             result = _result(ray, task) if task in ready else timed_out(timeout)
             yield item, result
@@ -93,7 +96,7 @@ def _in_flight(
                 if isinstance(result, WorkerFailure):
                     begin(following)
                 else:
-                    running[worker.do.remote(following)] = _Running(worker, following, time.monotonic() + timeout)
+                    running[worker.do.remote(following)] = _RayTask(worker, following, time.monotonic() + timeout)
 
 
 def _result(ray: Any, task: Any) -> Any:

@@ -67,7 +67,7 @@ def show_stats(
 
     Args:
         path: the manifest.
-        out: a folder, made if it is not there.
+        out: folder of the report, made if it is not there.
         console: where the tables are shown.
         probe: read the headers of the files, too.
         workers: processes that do so.

@@ -15,10 +15,10 @@ import torch
 from torchvision.ops import box_iou
 
 from data_tools.demo import command as demo
-from data_tools.demo.camera import Film, Track, film
+from data_tools.demo.camera import Film, FilmedObject, film
 from data_tools.demo.objects import KINDS, NOUNS, PALETTE, Place
 from data_tools.demo.pairs import EVERY, PREDICATES, annotate
-from data_tools.demo.scene import REVERSED, VERBS, Actor, acted_on, play
+from data_tools.demo.scene import REVERSED, VERBS, DemoActor, acted_on, play
 from data_tools.demo.shapes import Canvas, Part, solid_box
 from hoi_train.core.records import UserError
 from hoi_train.data.detections_file import read_detections
@@ -34,7 +34,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
 
 def shoot(verb: str, seed: int = 0, size: int = 64) -> Film:
     kinds = acted_on(verb)
-    return demo.shoot(verb, kinds[seed % len(kinds)], seed, Actor.draw(np.random.default_rng(9)), size)[0]
+    return demo.shoot(verb, kinds[seed % len(kinds)], seed, DemoActor.draw(np.random.default_rng(9)), size)[0]
 
 
 def digests(folder: Path) -> dict[str, str]:
@@ -110,7 +110,7 @@ def test_files_hold_the_declared_frames(made: Manifest) -> None:
 
 def test_the_codec_keeps_the_picture(made: Manifest) -> None:
     plan = next(demo._plans(demo.split_counts(FEW["clips"], FEW["imbalance"]), seed=3))
-    actor = Actor.draw(np.random.default_rng(demo.seed_of(3, "demo", "actor", plan.actor)))
+    actor = DemoActor.draw(np.random.default_rng(demo.seed_of(3, "demo", "actor", plan.actor)))
     drawn, _ = demo.shoot(plan.verb, plan.kind, plan.seed, actor, 64)
     decoded = np.stack(frames_of(made.root / "clips" / f"{plan.clip_id}.mp4"))
     assert np.abs(decoded.astype(int) - drawn.frames).mean() < 6
@@ -215,7 +215,7 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("backward", "forward"), REVERSED.items())
 def test_the_rare_verb_is_the_common_one_played_backwards(backward: str, forward: str) -> None:
-    actor = Actor.draw(np.random.default_rng(9))
+    actor = DemoActor.draw(np.random.default_rng(9))
     there, back = (demo.shoot(verb, acted_on(forward)[0], 5, actor, 64)[0] for verb in (forward, backward))
     assert np.array_equal(back.frames, there.frames[::-1])
     assert not np.array_equal(back.frames, there.frames)
@@ -239,7 +239,7 @@ def test_sizes(size: int) -> None:
 def test_boxes_fit_what_is_drawn(verb: str, seed: int) -> None:
     """Each box encloses the pixels that the thing covers, to a pixel where all of it is in the frame."""
     rng = np.random.default_rng(seed)
-    scene = play(verb, acted_on(verb)[seed % 2], rng, Actor.draw(rng))
+    scene = play(verb, acted_on(verb)[seed % 2], rng, DemoActor.draw(rng))
     shot, size = film(scene, 96, rng), 96
     camera = shot.hand - solid_box(scene.hand) * size
     for parts, boxes in [
@@ -299,7 +299,7 @@ def test_predicates_are_the_geometry() -> None:
     hand = np.stack([np.full(5, 50.0), y, np.full(5, 60.0), y + 10], axis=1)
     thing = np.tile([52.0, 30, 62, 40], (5, 1))
     none = np.zeros(5, dtype=bool)
-    shot = Film(np.zeros((5, 100, 100, 3), dtype=np.uint8), hand, (Track("cup", thing, none, none),))
+    shot = Film(np.zeros((5, 100, 100, 3), dtype=np.uint8), hand, (FilmedObject("cup", thing, none, none),))
     first, last = annotate(shot)
     assert (first.frame, last.frame, first.object_class) == (0, 4, "cup")
     assert first.predicates == ("beneath", "toward")

@@ -182,7 +182,7 @@ def test_rates(seconds: np.ndarray, rate: str) -> None:
 
 
 def test_times_that_are_wrong_by_years_do_not_fill_the_disk() -> None:
-    with pytest.raises(ValueError, match=r"\d+ frames at 30 a second; at most 2000000; trim it, or give --fps"):
+    with pytest.raises(ValueError, match=r"\d+ frames at 30 per second; at most 2000000; trim it, or give --fps"):
         frames_at(np.array([0.0, 1e8]), range(2), None, Fraction(30))
     assert frames_at(np.array([0.0, 1e8]), range(1), 0.1, Fraction(30)) is None
 
@@ -263,7 +263,7 @@ def test_pairs_and_tracks_follow_the_trim_and_the_rate(tmp_path: Path) -> None:
 def test_labels_of_a_frame_that_would_be_left_out_are_refused(tmp_path: Path) -> None:
     path = pairs_of(tmp_path / "given")
     text = (
-        r"clip '\w+': .*\.mp4: labels are of frame \d, which is left out at 3 frames a second; "
+        r"clip '\w+': .*\.mp4: labels are of frame \d, which is left out at 3 frames per second; "
         "give a higher --fps, one at which every labelled frame stays"
     )
     with pytest.raises(InexactError, match=text):
@@ -304,7 +304,7 @@ def test_a_made_clip_whose_labels_cannot_be_kept_is_named(tmp_path: Path) -> Non
     run(path, ReencodeSettings(fps="2"))
     rows[1]["pairs"][0]["frame"] = 5
     write_manifest(path, rows, [PREDICATE], tmp_path / "given", OBJECTS)
-    text = r"clip 'train_1': .*train_1\.mp4: labels are of frame 5, which is left out at 2 frames a second"
+    text = r"clip 'train_1': .*train_1\.mp4: labels are of frame 5, which is left out at 2 frames per second"
     with pytest.raises(InexactError, match=text):
         run(path, ReencodeSettings(fps="2"))
 
